@@ -1,0 +1,1 @@
+"""Values of experiments; imports nothing of this project."""

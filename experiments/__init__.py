@@ -1,0 +1,1 @@
+"""Programs, run from the repository's root with `python -m`."""

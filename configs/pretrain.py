@@ -1,0 +1,232 @@
+"""Pre-training ConvBERT: every size and its recipe.
+
+  python -m experiments.pretrain \
+    --config=configs/pretrain.py:size=small,seq=128 \
+    --workdir=runs/small --config.data.path=runs/records
+
+`size` is one of `tiny`, `small`, `medium-small` and `base`; `seq` is the
+number of tokens in an example. Any field can be set from the command line, as
+in `--config.optimizer.learning_rate=1e-4`.
+
+The recipes of `small`, `medium-small` and `base` are those of the authors'
+code: a million steps at 128 tokens. What to expect of them are the paper's
+figures (arXiv 2008.02496, GLUE test average without WNLI); they have not been
+measured again here:
+
+  size          parameters  FLOPs   GLUE at 1M steps  at 4M steps
+  small         14M         1.3e18  78.9              80.1
+  medium-small  17M         1.5e18  79.7              81.1
+  base          106M        1.9e19  84.9              86.4
+
+`tiny` is not in the paper. It is for a laptop: a few minutes on two CPU cores
+show that it learns.
+"""
+
+import difflib
+
+from ml_collections import ConfigDict
+
+# What differs between sizes; everything else is in `get_config`.
+SIZES = {
+  "tiny": {
+    "model": {
+      "embedding_size": 128,
+      "hidden_size": 128,
+      "num_hidden_layers": 4,
+      "num_attention_heads": 4,
+      "intermediate_size": 512,
+      "num_groups": 1,
+    },
+    "generator_size_fraction": 0.5,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "num_steps": 1_500,
+    "warmup_steps": 150,
+    "save_every": 250,
+    "eval_every": 250,
+    "report_every": 10,
+  },
+  "small": {
+    "model": {
+      "embedding_size": 128,
+      "hidden_size": 256,
+      "num_hidden_layers": 12,
+      "num_attention_heads": 4,
+      "intermediate_size": 1024,
+      "num_groups": 1,
+    },
+    "generator_size_fraction": 0.25,
+    "batch_size": 128,
+    "learning_rate": 3e-4,
+    "num_steps": 1_000_000,
+    "warmup_steps": 10_000,
+    "save_every": 10_000,
+    "eval_every": 10_000,
+    "report_every": 100,
+  },
+  "medium-small": {
+    "model": {
+      "embedding_size": 128,
+      "hidden_size": 384,
+      "num_hidden_layers": 12,
+      "num_attention_heads": 8,
+      "intermediate_size": 1536,
+      "num_groups": 2,
+    },
+    "generator_size_fraction": 0.25,
+    "batch_size": 128,
+    "learning_rate": 5e-4,
+    "num_steps": 1_000_000,
+    "warmup_steps": 10_000,
+    "save_every": 10_000,
+    "eval_every": 10_000,
+    "report_every": 100,
+  },
+  "base": {
+    "model": {
+      "embedding_size": 768,
+      "hidden_size": 768,
+      "num_hidden_layers": 12,
+      "num_attention_heads": 12,
+      "intermediate_size": 3072,
+      "num_groups": 1,
+    },
+    # Exactly a third: 0.33333 would give 3.99996 heads.
+    "generator_size_fraction": 1 / 3,
+    "batch_size": 256,
+    "learning_rate": 2e-4,
+    "num_steps": 1_000_000,
+    "warmup_steps": 10_000,
+    "save_every": 10_000,
+    "eval_every": 10_000,
+    "report_every": 100,
+  },
+}
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+  """Returns the pre-training config of one size.
+
+  Args:
+    arguments: "size=small,seq=128", either part optional.
+
+  Returns:
+    The config; the lengths are in tokens, the batch sizes in examples over
+    all processes, and everything called `every` in steps.
+
+  Raises:
+    ValueError: an argument is unknown or its value not valid.
+  """
+  size, max_seq_length = _parse_arguments(arguments)
+  recipe = SIZES[size]
+  return ConfigDict(
+    {
+      "seed": 0,
+      "num_steps": recipe["num_steps"],
+      "batch_size": recipe["batch_size"],
+      "max_seq_length": max_seq_length,
+      # Micro-batches that a batch is split into, to save memory.
+      "accumulation_steps": 1,
+      "model": {
+        **recipe["model"],
+        "vocab_size": 30_522,
+        "head_ratio": 2,
+        "conv_kernel_size": 9,
+        "conv_type": "span_dynamic",  # or "none"
+        "head_size_rule": "tf1",  # or "hf", as transformers has it
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-12,
+        # The original lets pads leak into the convolutions: False.
+        "mask_padding_in_conv": True,
+        "dtype": "float32",  # or "bfloat16"
+        "remat": "none",  # "dots", "full": less memory, more time
+        "scan_unroll": 1,
+      },
+      "generator": {
+        "size_fraction": recipe["generator_size_fraction"],
+        "layers_fraction": 1.0,
+      },
+      "objective": {
+        "kind": "electra",  # or "mlm"
+        "mask_rate": 0.15,
+        "generator_weight": 1.0,
+        "discriminator_weight": 50.0,
+        "temperature": 1.0,
+        "disallow_correct": False,
+        # True: the generator is the discriminator's network.
+        "tie_generator": False,
+        "tie_embeddings": True,
+        "uniform_generator": False,
+      },
+      "optimizer": {
+        "learning_rate": recipe["learning_rate"],
+        "warmup_steps": recipe["warmup_steps"],
+        "decay_power": 1.0,
+        "weight_decay_rate": 0.01,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "clip_norm": 1.0,
+        "bias_correction": False,
+      },
+      "data": {
+        "path": "",  # what experiments.build_data wrote
+        "num_threads": 4,
+        "prefetch": 64,
+        "num_workers": 0,
+        "verify_checksums": False,
+      },
+      "eval": {
+        "every": recipe["eval_every"],
+        "batch_size": recipe["batch_size"],
+        "max_batches": 100,  # 0: the whole held-out split
+      },
+      "checkpoint": {
+        "save_every": recipe["save_every"],
+        "keep_last": 2,
+        "keep_every": 0,  # 0: none beside the last
+        "resume_from": "",  # another run's workdir: all of its state
+        "init_from": "",  # another run's workdir: its parameters only
+      },
+      "report": {
+        "every": recipe["report_every"],
+        "tensorboard": True,
+        "wandb": False,
+        "wandb_project": "convbert_jax",
+        # The profiler records from the first step to the second; 0, 0: never.
+        "profile_start": 0,
+        "profile_stop": 0,
+        "compilation_cache": "",  # a folder, kept between runs
+      },
+      # Devices along each axis; -1: all that are left.
+      "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+    }
+  )
+
+
+def _parse_arguments(arguments: str) -> tuple[str, int]:
+  """Returns size and sequence length out of "size=small,seq=128"."""
+  values = {"size": "small", "seq": "128"}
+  for argument in arguments.split(",") if arguments else []:
+    name, _, value = argument.partition("=")
+    _check_name("argument", name, values)
+    values[name] = value
+  _check_name("size", values["size"], SIZES)
+  if not (values["seq"].isdecimal() and int(values["seq"]) > 0):
+    raise ValueError(
+      f"seq={values['seq']} is no number of tokens; write seq=128, say"
+    )
+  return values["size"], int(values["seq"])
+
+
+def _check_name(kind: str, name: str, valid: dict[str, object]) -> None:
+  if name not in valid:
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    names = ", ".join(valid)
+    raise ValueError(f"unknown {kind} {name!r}; {hint}(valid: {names})")

@@ -1,0 +1,287 @@
+"""What every program shares: flags, configs, and one line for a mistake.
+
+A program defines its flags with absl, its config with `ConfigFlag`, and ends
+with `run(main)`. Whatever the user can mend is answered by one `error:` line
+on stderr and exit status 1.
+"""
+
+import glob
+import importlib.util
+import math
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+import ml_collections
+from absl import app, flags, logging
+
+from convbert_jax import errors
+
+# The flags defined below show in the help of the program that asks for them.
+flags.disclaim_key_flags()
+
+# absl knows no dotted names, so `--config.a.b=v` reaches it as
+# `--config_override=a.b=v`, and the order of the command line is kept.
+_OVERRIDE = "config_override"
+_DOTTED = re.compile(r"--?config\.(.*)", re.DOTALL)
+_FLAG = re.compile(r"--?[A-Za-z].*", re.DOTALL)
+_HELP = re.compile(r"--?(help|helpshort|h|\?)")
+
+
+class ConfigFlag:
+  """The `--config=FILE:ARGUMENTS` flag and the overrides given beside it.
+
+  Args:
+    default: the file and arguments used where the flag is not given.
+  """
+
+  def __init__(self, default: str) -> None:
+    flags.DEFINE_string(
+      "config",
+      default,
+      "FILE:ARGUMENTS, a Python file whose get_config(ARGUMENTS) returns the"
+      " config. Any field of it is set with --config.FIELD=VALUE, as in"
+      " --config.optimizer.learning_rate=1e-4.",
+    )
+    flags.DEFINE_multi_string(_OVERRIDE, [], "FIELD=VALUE", module_name="")
+
+  @property
+  def value(self) -> ml_collections.ConfigDict:
+    """The config of the command line, overrides applied, locked.
+
+    Raises:
+      UserError: the file, an argument, a field or a value is not valid.
+    """
+    return load_config(flags.FLAGS.config, flags.FLAGS[_OVERRIDE].value)
+
+
+def load_config(
+  config_spec: str, overrides: Iterable[str] = ()
+) -> ml_collections.ConfigDict:
+  """Returns the config that a file describes, with some fields replaced.
+
+  `ml_collections.config_flags` does the same, but reads `sys.argv` by itself,
+  hides a missing file until the config is used, and answers a wrong field
+  with a traceback.
+
+  Args:
+    config_spec: "FILE" or "FILE:ARGUMENTS"; the arguments go to the file's
+      `get_config`.
+    overrides: "FIELD=VALUE" each, the field written with dots.
+
+  Returns:
+    The locked config.
+
+  Raises:
+    UserError: the file, an argument, a field or a value is not valid.
+  """
+  path, _, arguments = config_spec.partition(":")
+  get_config = _import_get_config(path)
+  try:
+    config = get_config(arguments)
+  except ValueError as error:
+    raise errors.UserError(f"--config={config_spec}: {error}") from error
+  for override in overrides:
+    field, given, text = override.partition("=")
+    _set_field(config, field, text if given else None)
+  return config.lock()
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the values of a nested config by their dotted names, sorted."""
+  values = {}
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      inner = flatten(value).items()
+      values.update({f"{name}.{field}": leaf for field, leaf in inner})
+    else:
+      values[name] = value
+  return dict(sorted(values.items()))
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+  """Parses the command line, calls `main` and exits.
+
+  Exit status 0 after success or `--help`; 1 after a `UserError`, here or in
+  `main`, with one line on stderr. Other exceptions keep their traceback.
+
+  Args:
+    main: the program; it reads its flags by itself.
+  """
+  app.run(lambda _: _or_error(main), flags_parser=_parse_flags)
+  raise AssertionError("absl's run exits by itself")
+
+
+def _or_error(call: Callable[[], Any]) -> Any:
+  try:
+    return call()
+  except errors.UserError as error:
+    message = "; ".join(str(error).split("\n"))
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
+  """Parses `argv` into absl's flags; exits with one line if that fails."""
+  if any(_HELP.fullmatch(argument) for argument in argv[1:]):
+    _print_help()
+    sys.exit(0)
+  rest = _or_error(lambda: _checked_parse(argv))
+  # At absl's own default of INFO, libraries log every step of every save.
+  if flags.FLAGS["verbosity"].using_default_value:
+    flags.FLAGS.verbosity = logging.WARNING
+  return rest
+
+
+def _checked_parse(argv: Sequence[str]) -> Sequence[str]:
+  flags.FLAGS.set_gnu_getopt(True)
+  if "config" in flags.FLAGS:
+    argv = _undotted(argv)
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    raise _unknown_flag(error.flagname) from error
+  except flags.Error as error:
+    required = re.search(r"Flag (--\w+) must have a value", str(error))
+    if required:
+      message = f"{required[1]} is required; --help shows an example"
+    else:
+      message = str(error)
+    raise errors.UserError(message) from error
+  if len(rest) > 1:
+    raise errors.UserError(
+      f"unexpected argument {rest[1]!r}; every setting is a --flag=value,"
+      " and a value with spaces or wildcards needs quotes"
+    )
+  return rest
+
+
+def _undotted(argv: Sequence[str]) -> list[str]:
+  """Returns `argv` with `--config.FIELD` rewritten for absl."""
+  rewritten = []
+  value_may_follow = False
+  for argument in argv:
+    dotted = _DOTTED.fullmatch(argument)
+    if dotted:
+      rewritten.append(f"--{_OVERRIDE}={dotted[1]}")
+    elif value_may_follow and not _FLAG.fullmatch(argument):
+      rewritten[-1] += f"={argument}"
+    else:
+      rewritten.append(argument)
+    value_may_follow = bool(dotted) and "=" not in argument
+  return rewritten
+
+
+def _unknown_flag(name: str) -> errors.UserError:
+  valid = [f"--{flag.name}" for flag in _program_flags()]
+  if "config" in flags.FLAGS:
+    fields = flatten(load_config(flags.FLAGS["config"].value))
+    valid += [f"--config.{field}" for field in fields]
+  return errors.unknown_name("flag", f"--{name}", valid)
+
+
+def _program_flags() -> list[flags.Flag]:
+  """Returns the flags that the program itself defines."""
+  return [
+    flag
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    if flag.name != _OVERRIDE
+  ]
+
+
+def _print_help() -> None:
+  """Prints what the program does, an example, and its flags."""
+  program = sys.modules["__main__"]
+  print(f"{(program.__doc__ or '').strip()}\n\nFlags:")
+  for flag in _program_flags():
+    default = f" (default: {flag.default})" if flag.default else ""
+    text = textwrap.fill(
+      f"{flag.help}{default}",
+      width=78,
+      initial_indent="      ",
+      subsequent_indent="      ",
+      break_on_hyphens=False,
+    )
+    print(f"  --{flag.name}\n{text}")
+
+
+def _import_get_config(path: str) -> Callable[[str], ml_collections.ConfigDict]:
+  """Returns the function `get_config` of the Python file at `path`."""
+  if not os.path.isfile(path):
+    files = glob.glob("configs/[!_]*.py")
+    if not files:
+      raise errors.UserError(
+        f"no config file {path!r}; run from the repository's root"
+      )
+    raise errors.unknown_name("config file", path, files)
+  spec = importlib.util.spec_from_file_location("config", path)
+  if spec is None or spec.loader is None:
+    raise errors.UserError(f"config file {path!r} is not a Python file")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise errors.UserError(f"config file {path!r} has no function get_config")
+  return module.get_config
+
+
+def _set_field(
+  config: ml_collections.ConfigDict, field: str, text: str | None
+) -> None:
+  """Sets one field from text, parsed as the type that the field has."""
+  values = flatten(config)
+  if field not in values:
+    group = [name for name in values if name.startswith(f"{field}.")]
+    if group:
+      raise errors.UserError(
+        f"--config.{field} is a group, set its fields one by one: "
+        + ", ".join(group)
+      )
+    raise errors.unknown_name("config field", field, values)
+  current = values[field]
+  if text is None:
+    if not isinstance(current, bool):
+      raise errors.UserError(
+        f"--config.{field} needs a value: --config.{field}=VALUE"
+      )
+    text = "true"
+  try:
+    value = _PARSERS[type(current)](text)
+  except ValueError as error:
+    raise errors.UserError(
+      f"--config.{field}={text}: {error}, as in --config.{field}={current}"
+    ) from error
+  config.update_from_flattened_dict({field: value})
+
+
+def _parse_bool(text: str) -> bool:
+  if text.lower() not in {"true", "false", "1", "0"}:
+    raise ValueError("expected true or false")
+  return text.lower() in {"true", "1"}
+
+
+def _parse_int(text: str) -> int:
+  try:
+    return int(text)
+  except ValueError:
+    raise ValueError("expected a whole number") from None
+
+
+def _parse_float(text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise ValueError("expected a finite number")
+  return value
+
+
+_PARSERS = {
+  bool: _parse_bool,
+  int: _parse_int,
+  float: _parse_float,
+  str: str,
+}
