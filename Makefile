@@ -1,0 +1,32 @@
+# Every target creates .venv and installs requirements.txt into it, once.
+#   make quickstart                    from nothing to a trained tiny ConvBERT
+#   make quickstart PYTHON=python3.12  with another Python
+PYTHON ?= python3
+INSTALLED := .venv/.installed
+
+.PHONY: quickstart test test-slow lint
+quickstart: $(INSTALLED)
+	.venv/bin/python -m experiments.quickstart
+
+test: $(INSTALLED)
+	.venv/bin/python -m pytest
+
+test-slow: $(INSTALLED)
+	.venv/bin/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+# The stamp is written last, so an interrupted installation is taken up again.
+$(INSTALLED): requirements.txt
+	@test -x .venv/bin/python || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  2>/dev/null || { \
+	    echo "error: Python 3.11 or newer is needed and $(PYTHON) is not;" \
+	      "name one, as in: make PYTHON=python3.12" >&2; exit 1; }; \
+	  $(PYTHON) -m venv .venv; }
+	@echo "installing requirements.txt into .venv, once (a few minutes)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement requirements.txt
+	@touch $@
