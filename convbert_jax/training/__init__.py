@@ -1,0 +1,1 @@
+"""Steps and arrays: state, mesh, optimizer, loop, checkpoints, reports."""
