@@ -5,9 +5,9 @@ with `run(main)`. Whatever the user can mend is answered by one `error:` line
 on stderr and exit status 1.
 """
 
+import fractions
 import glob
 import importlib.util
-import math
 import os
 import re
 import sys
@@ -271,12 +271,9 @@ def _parse_int(text: str) -> int:
 
 def _parse_float(text: str) -> float:
   try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not math.isfinite(value):
-    raise ValueError("expected a finite number")
-  return value
+    return float(fractions.Fraction(text))  # also takes "1/3"
+  except (ValueError, ZeroDivisionError, OverflowError):
+    raise ValueError("expected a finite number") from None
 
 
 _PARSERS = {
