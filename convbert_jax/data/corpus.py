@@ -72,29 +72,40 @@ class Skipped:
     self.first.setdefault(reason, where)
 
   def to_json(self) -> dict[str, dict[str, int | str]]:
-    """Returns what was counted, as `from_json` takes it."""
+    """Returns what was counted, as `restore` takes it."""
     return {
       reason: {"count": count, "first": self.first[reason]}
       for reason, count in sorted(self.counts.items())
     }
 
-  @classmethod
-  def from_json(cls, saved: dict[str, dict[str, int | str]]) -> "Skipped":
-    """Returns the object that `to_json` described."""
-    skipped = cls()
+  def restore(self, saved: dict[str, dict[str, int | str]]) -> None:
+    """Replaces what was counted by what `to_json` returned."""
+    self.counts.clear()
+    self.first.clear()
     for reason, entry in saved.items():
-      skipped.add(reason, str(entry["first"]), int(entry["count"]))
-    return skipped
+      self.add(reason, str(entry["first"]), int(entry["count"]))
 
   def describe(self) -> list[str]:
     """Returns one line for each reason: count, the first, and the mend."""
     lines = []
     for reason, count in sorted(self.counts.items()):
+      where = f" (first: {self.first[reason]})" if self.first[reason] else ""
       mend = f"; {MENDS[reason]}" if MENDS[reason] else ""
-      lines.append(
-        f"skipped {count:,} {reason} (first: {self.first[reason]}){mend}"
-      )
+      lines.append(f"skipped {count:,} {reason}{where}{mend}")
     return lines
+
+
+class Meter:
+  """Tells how far into a file its reader is."""
+
+  def __init__(self) -> None:
+    self.stream: IO[bytes] | None = None
+
+  def bytes_read(self) -> int:
+    """Returns the position in the (compressed) file, 0 where unknown."""
+    if self.stream is None or self.stream.closed:
+      return 0
+    return self.stream.tell()
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[str]:
@@ -133,7 +144,11 @@ def expand_inputs(patterns: Sequence[str]) -> list[str]:
 
 
 def iter_documents(
-  path: str, *, blank_lines_separate: bool = False, skipped: Skipped
+  path: str,
+  *,
+  blank_lines_separate: bool = False,
+  skipped: Skipped,
+  meter: Meter | None = None,
 ) -> Iterator[Document]:
   """Yields the documents of a file in order.
 
@@ -142,6 +157,7 @@ def iter_documents(
     blank_lines_separate: whether blank lines end a document in plain text
       files (not in archives, JSON lines or Parquet, where they are skipped).
     skipped: receives what could not be used.
+    meter: shows how far the reader is while documents are taken.
 
   Raises:
     UserError: if the file cannot be opened.
@@ -155,6 +171,8 @@ def iter_documents(
     raise UserError(
       f"cannot open {path}: {error.strerror}; check the path and permissions"
     ) from error
+  if meter is not None:
+    meter.stream = stream
   with stream:
     if not os.path.getsize(path):
       skipped.add("empty files", path)
@@ -183,7 +201,9 @@ def _kind(name: str) -> str | None:
     if inner.endswith(kind) and not (compression and kind == ".parquet"):
       return kind
   # OpenWebText's *_data.xz and their like: the content decides.
-  return "unnamed" if compression and "." not in inner else None
+  if compression and (inner.endswith("_data") or "." not in inner):
+    return "unnamed"
+  return None
 
 
 def _split_compression(name: str) -> tuple[str, str]:

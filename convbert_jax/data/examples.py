@@ -13,8 +13,6 @@ Span = tuple[int, int]
 
 # [CLS], [SEP] and the second [SEP].
 _NUM_SPECIAL = 3
-# A document whose tokens are all of one word; no word has more tokens.
-_MAX_WORD_TOKENS = 200
 
 
 @dataclasses.dataclass(frozen=True)

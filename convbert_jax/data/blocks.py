@@ -1,0 +1,188 @@
+"""Groups of documents, each encoded into records by whichever process.
+
+How documents are grouped and what random numbers a group uses follow from the
+documents alone, so that the records are the same for any number of processes.
+"""
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+from convbert_jax.data.corpus import Document
+from convbert_jax.data.examples import Example, ExampleBuilder, pack_examples
+from convbert_jax.data.tokenizer import MAX_WORD_CHARACTERS, WordPiece
+
+SPLITS = ("train", "held_out")
+# Enough text that handing it to a process costs little beside encoding it.
+BLOCK_CHARACTERS = 1 << 20
+
+
+@dataclasses.dataclass
+class Block:
+  """Documents in order, each with the number of its split in `SPLITS`."""
+
+  documents: list[Document] = dataclasses.field(default_factory=list)
+  splits: list[int] = dataclasses.field(default_factory=list)
+  characters: int = 0
+
+  def add(self, document: Document, split: int) -> None:
+    """Appends a document or a part of one."""
+    self.documents.append(document)
+    self.splits.append(split)
+    # With the line ends, so that a million empty documents fill it too.
+    self.characters += 1 + len(document.lines) + sum(map(len, document.lines))
+
+
+@dataclasses.dataclass
+class SplitRecords:
+  """Records of one split of a block, and counts over them.
+
+  Args:
+    records: all records in one array, see `examples.pack_examples`.
+    lengths: length of each record in it.
+    documents: number of documents.
+    two_segments: number of records with a second segment.
+    tokens: number of tokens in the records, [CLS] and [SEP] not counted.
+    dropped_tokens: number of tokens that did not get into a record.
+    token_counts: how often each id occurs in the records.
+  """
+
+  records: np.ndarray
+  lengths: np.ndarray
+  documents: int
+  two_segments: int
+  tokens: int
+  dropped_tokens: int
+  token_counts: np.ndarray
+
+
+@dataclasses.dataclass
+class EncodedBlock:
+  """Records of each split, and what was skipped, by reason."""
+
+  splits: dict[str, SplitRecords]
+  skipped: dict[str, int]
+
+
+class SplitChooser:
+  """Chooses the split of a document by its text.
+
+  The same text is on the same side wherever it occurs, so that no held-out
+  document is seen in training.
+
+  Args:
+    held_out: share of the documents to hold out, 0 to 1.
+    seed: another seed holds out other documents.
+  """
+
+  def __init__(self, held_out: float, seed: int) -> None:
+    self._threshold = int(held_out * 2**64)
+    self._key = str(seed).encode()
+    self._last = 0
+
+  def choose(self, document: Document) -> int:
+    """Returns the split's number; later parts stay with the first."""
+    if document.part == 0 and self._threshold:
+      text = "\n".join(document.lines).encode("utf-8", "surrogatepass")
+      digest = hashlib.blake2b(text, digest_size=8, key=self._key).digest()
+      self._last = int(int.from_bytes(digest, "big") < self._threshold)
+    return self._last
+
+
+def encode_block(
+  block: Block,
+  seed: str,
+  tokenizer: WordPiece,
+  *,
+  max_seq_length: int,
+  carry_over: bool,
+) -> EncodedBlock:
+  """Encodes a block's documents into records.
+
+  Args:
+    block: the documents.
+    seed: decides the random lengths; another one for every block.
+    tokenizer: encodes the lines.
+    max_seq_length: ids of a record, special tokens included.
+    carry_over: whether tokens beyond an example's end open the next one.
+  """
+  lines = [line for document in block.documents for line in document.lines]
+  ids, lengths = tokenizer.encode_lines(lines)
+  builder = ExampleBuilder(
+    max_seq_length, random.Random(seed), carry_over=carry_over
+  )
+  examples: tuple[list[Example], ...] = tuple([] for _ in SPLITS)
+  documents = [0] * len(SPLITS)
+  tokens = [0] * len(SPLITS)
+  skipped = {"documents without a token": 0, "documents of one word": 0}
+  for document, split, spans in _document_spans(block, lengths):
+    start, stop = (spans[0], spans[-1]) if len(spans) else (0, 0)
+    if document.part == 0:
+      reason = _reason_to_skip(ids[start:stop], tokenizer)
+      if reason:
+        skipped[reason] += 1
+        continue
+      documents[split] += 1
+    tokens[split] += stop - start
+    into = examples[split]
+    for line_start, line_stop in zip(spans, spans[1:], strict=False):
+      into += builder.add_line(line_start, line_stop)
+    into += builder.end_document()
+  return EncodedBlock(
+    {
+      name: _pack_split(ids, examples[i], documents[i], tokens[i], tokenizer)
+      for i, name in enumerate(SPLITS)
+    },
+    {reason: count for reason, count in skipped.items() if count},
+  )
+
+
+def _document_spans(
+  block: Block, lengths: np.ndarray
+) -> Iterator[tuple[Document, int, list[int]]]:
+  """Yields each document, its split, and the bounds of its lines in the ids."""
+  bounds = [0, *np.cumsum(lengths).tolist()]
+  line = 0
+  for document, split in zip(block.documents, block.splits, strict=True):
+    after = line + len(document.lines)
+    yield document, split, bounds[line : after + 1]
+    line = after
+
+
+def _reason_to_skip(ids: np.ndarray, tokenizer: WordPiece) -> str | None:
+  if len(ids) == 0:
+    return "documents without a token"
+  # No word has more tokens than characters.
+  if (
+    len(ids) <= MAX_WORD_CHARACTERS
+    and np.count_nonzero(~tokenizer.is_continuation[ids]) <= 1
+  ):
+    return "documents of one word"
+  return None
+
+
+def _pack_split(
+  ids: np.ndarray,
+  examples: list[Example],
+  documents: int,
+  encoded_tokens: int,
+  tokenizer: WordPiece,
+) -> SplitRecords:
+  records, lengths = pack_examples(ids, examples, tokenizer)
+  is_id = np.ones(len(records), bool)
+  is_id[np.cumsum(lengths) - lengths] = False
+  counts = np.bincount(records[is_id], minlength=tokenizer.vocab_size)
+  counts[[tokenizer.cls_id, tokenizer.sep_id]] = 0
+  tokens = int(counts.sum())
+  return SplitRecords(
+    records=records,
+    lengths=lengths,
+    documents=documents,
+    two_segments=sum(bool(example.second) for example in examples),
+    tokens=tokens,
+    dropped_tokens=encoded_tokens - tokens,
+    token_counts=counts,
+  )

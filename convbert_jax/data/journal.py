@@ -1,0 +1,198 @@
+"""What an unfinished build has done, so that it can be taken up again."""
+
+import collections
+import dataclasses
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from convbert_jax.data.blocks import SPLITS, SplitRecords
+from convbert_jax.data.manifest import (
+  Manifest,
+  Shard,
+  Split,
+  load_manifest,
+  write_json,
+)
+from convbert_jax.errors import UserError
+
+JOURNAL = "build.json"
+
+
+@dataclasses.dataclass
+class Journal:
+  """State of a build after its last finished shard.
+
+  Args:
+    identity: everything that decides the result: settings, tokenizer, sources.
+    num_shards: shards finished, counting those of both splits as one.
+    position: number of the source and of the next document in it.
+    skipped: what the reader had skipped up to there.
+    skipped_documents: what was skipped after encoding, by reason.
+    splits: shards and counts of each split.
+    token_counts: how often each id occurs in each split.
+  """
+
+  identity: dict[str, Any]
+  num_shards: int
+  position: tuple[int, int]
+  skipped: dict[str, dict[str, int | str]]
+  skipped_documents: collections.Counter[str]
+  splits: dict[str, Split]
+  token_counts: dict[str, np.ndarray]
+
+  @classmethod
+  def begin(cls, identity: dict[str, Any], vocab_size: int) -> "Journal":
+    """Returns the state of a build that has done nothing yet."""
+    counts = {name: np.zeros(vocab_size, np.int64) for name in SPLITS}
+    splits = {name: Split() for name in SPLITS}
+    skipped_documents: collections.Counter[str] = collections.Counter()
+    return cls(identity, 0, (0, 0), {}, skipped_documents, splits, counts)
+
+  def totals(self) -> tuple[int, int]:
+    """Returns the numbers of tokens encoded and of examples made."""
+    splits = self.splits.values()
+    tokens = sum(s.num_tokens + s.num_dropped_tokens for s in splits)
+    return tokens, sum(s.num_records for s in splits)
+
+  def add_records(self, name: str, records: SplitRecords) -> None:
+    """Counts the records of a split of a block."""
+    split = self.splits[name]
+    self.splits[name] = dataclasses.replace(
+      split,
+      num_documents=split.num_documents + records.documents,
+      num_records=split.num_records + len(records.lengths),
+      num_tokens=split.num_tokens + records.tokens,
+      num_dropped_tokens=split.num_dropped_tokens + records.dropped_tokens,
+      num_two_segments=split.num_two_segments + records.two_segments,
+    )
+    self.token_counts[name] += records.token_counts
+
+  def add_shard(self, name: str, shard: Shard) -> None:
+    """Appends a finished file to a split."""
+    split = self.splits[name]
+    self.splits[name] = dataclasses.replace(
+      split, shards=(*split.shards, shard)
+    )
+
+  def save(self, folder: str) -> None:
+    """Writes the state, replacing the former one at once."""
+    fields = {
+      "identity": self.identity,
+      "num_shards": self.num_shards,
+      "position": self.position,
+      "skipped": self.skipped,
+      "skipped_documents": self.skipped_documents,
+      "splits": {k: dataclasses.asdict(v) for k, v in self.splits.items()},
+      "token_counts": {k: v.tolist() for k, v in self.token_counts.items()},
+    }
+    write_json(os.path.join(folder, JOURNAL), fields)
+
+  @classmethod
+  def load(cls, folder: str) -> "Journal | None":
+    """Returns the state that a build left, None if there is none.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    path = os.path.join(folder, JOURNAL)
+    try:
+      with open(path, encoding="utf-8") as file:
+        fields = json.load(file)
+      splits = {}
+      for name in SPLITS:
+        shards = [Shard(**s) for s in fields["splits"][name].pop("shards")]
+        splits[name] = Split(tuple(shards), **fields["splits"][name])
+      return cls(
+        identity=fields["identity"],
+        num_shards=fields["num_shards"],
+        position=tuple(fields["position"]),
+        skipped=fields["skipped"],
+        skipped_documents=collections.Counter(fields["skipped_documents"]),
+        splits=splits,
+        token_counts={
+          name: np.array(fields["token_counts"][name], np.int64)
+          for name in SPLITS
+        },
+      )
+    except FileNotFoundError:
+      return None
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(
+        f"{path} is damaged ({error}): delete the folder and build again"
+      ) from error
+
+  def unigram_loss(self) -> float | None:
+    """Returns what `Manifest.unigram_loss` describes."""
+    train, held_out = (self.token_counts[name] for name in SPLITS)
+    if not held_out.sum():
+      return None
+    share = (train + 1) / (train.sum() + len(train))
+    return float(-(held_out * np.log(share)).sum() / held_out.sum())
+
+
+def identity_of(manifest: Manifest) -> dict[str, Any]:
+  """Returns the identity of the build that made the records."""
+  return make_identity(
+    manifest.settings, manifest.tokenizer_fingerprint, manifest.sources
+  )
+
+
+def make_identity(
+  settings: dict[str, Any],
+  fingerprint: str,
+  sources: tuple[tuple[str, int], ...],
+) -> dict[str, Any]:
+  """Returns everything that decides the records, as JSON gives it back."""
+  return {
+    **settings,
+    "tokenizer": fingerprint,
+    "sources": [list(source) for source in sources],
+  }
+
+
+def refuse_another(
+  folder: str, state: str, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+  """Refuses to go on in a folder where something else was being built.
+
+  Raises:
+    UserError: naming the first difference.
+  """
+  for name in sorted(old.keys() | new.keys()):
+    if old.get(name) != new.get(name):
+      if name == "sources":
+        difference = f"other input ({_first_other(old[name], new[name])})"
+      else:
+        difference = f"{name} {old.get(name)}, now {new.get(name)}"
+      raise UserError(
+        f"{folder} holds {state} with {difference}: give another --output, or"
+        " delete the folder to build anew"
+      )
+
+
+def _first_other(old: list[Any], new: list[Any]) -> str:
+  if len(old) != len(new):
+    return f"{len(old)} files, now {len(new)}"
+  before, now = next((a, b) for a, b in zip(old, new, strict=True) if a != b)
+  if before[0] != now[0]:
+    return f"{before[0]}, now {now[0]}"
+  return f"{before[0]} of {before[1]} bytes, now {now[1]}"
+
+
+def finished_manifest(folder: str, identity: dict[str, Any]) -> Manifest | None:
+  """Returns the manifest of a finished build of the same, None if none is.
+
+  Raises:
+    UserError: if records of something else are there.
+  """
+  try:
+    manifest = load_manifest(folder)
+  except UserError as error:
+    if isinstance(error.__cause__, FileNotFoundError):
+      return None
+    raise
+  refuse_another(folder, "records", identity_of(manifest), identity)
+  return manifest

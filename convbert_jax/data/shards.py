@@ -1,0 +1,109 @@
+"""Writes ArrayRecord files that appear under their names only when whole."""
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+
+from array_record.python.array_record_module import (
+  ArrayRecordReader,
+  ArrayRecordWriter,
+)
+
+from convbert_jax.data.blocks import SplitRecords
+from convbert_jax.data.manifest import Shard
+from convbert_jax.errors import UserError
+
+# One record a group, so that any record can be read alone.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+@contextlib.contextmanager
+def explained_disk_errors(folder: str) -> Iterator[None]:
+  """Turns a full disk into a line that says so.
+
+  Raises:
+    UserError: if the body failed because no space was left.
+  """
+  full = (errno.ENOSPC, errno.EDQUOT)
+  try:
+    yield
+  # ArrayRecord raises RuntimeError with the system's words in it.
+  except (OSError, RuntimeError) as error:
+    code = error.errno if isinstance(error, OSError) else None
+    if code in full or any(os.strerror(c) in str(error) for c in full):
+      raise UserError(
+        f"no space left to write in {folder}: free some and run the same"
+        " command again; finished shards are kept"
+      ) from error
+    raise
+
+
+class ShardWriter:
+  """Writes one shard beside its final name, then renames it.
+
+  Args:
+    folder: where the shard goes.
+    name: its file name.
+  """
+
+  def __init__(self, folder: str, name: str) -> None:
+    self._path = os.path.join(folder, name)
+    self._aside = f"{self._path}.tmp"
+    self._writer: ArrayRecordWriter | None = None
+    self._num_records = 0
+
+  def write(self, split: SplitRecords) -> None:
+    """Appends all records of a split of a block."""
+    if len(split.lengths) and self._writer is None:
+      self._writer = ArrayRecordWriter(self._aside, _WRITER_OPTIONS)
+    data = split.records.tobytes()
+    start = 0
+    for length in (split.lengths * split.records.itemsize).tolist():
+      self._writer.write(data[start : start + length])
+      start += length
+    self._num_records += len(split.lengths)
+
+  def finish(self) -> Shard | None:
+    """Returns the finished shard, None if there was no record.
+
+    Raises:
+      RuntimeError: if the file does not hold what was written.
+    """
+    if self._writer is None:
+      return None
+    self._writer.close()
+    self._writer = None
+    reader = ArrayRecordReader(self._aside, READER_OPTIONS)
+    num_records = reader.num_records()
+    reader.close()
+    if num_records != self._num_records:
+      raise RuntimeError(
+        f"{self._aside} holds {num_records} of {self._num_records} records"
+      )
+    with open(self._aside, "rb") as file:
+      sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+      num_bytes = file.tell()
+      os.fsync(file.fileno())
+    os.replace(self._aside, self._path)
+    return Shard(os.path.basename(self._path), num_records, num_bytes, sha256)
+
+  def discard(self) -> None:
+    """Removes an unfinished shard, and so frees its space."""
+    if self._writer is not None:
+      with contextlib.suppress(RuntimeError):  # A full disk, once more.
+        self._writer.close()
+      self._writer = None
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(self._aside)
+
+
+def sync_folder(folder: str) -> None:
+  """Makes the renames in a folder survive a power cut."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
