@@ -1,0 +1,279 @@
+"""Checkpoints: what a run needs to go on as if it had never stopped.
+
+A checkpoint is a folder `checkpoints/<step>/` that appears whole or not at
+all, with `params`, `optimizer` (the step and the moments), `loader` (the
+position in the data, one file per process) and `run` (the config and the sums
+of the report that was being gathered).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from convbert_jax.errors import UserError
+from convbert_jax.training import workdir
+from convbert_jax.training.state import TrainState
+
+# Config fields that may change when a run goes on: by name, or every field
+# under a name that ends in a dot. They alter no parameter of the run. All
+# others do, or may.
+MAY_CHANGE = (
+  "checkpoint.",
+  "data.num_threads",
+  "data.prefetch",
+  "data.verify_checksums",
+  "eval.",
+  "mesh.",
+  "report.",
+)
+
+FOLDER = "checkpoints"
+
+
+class ResumableIterator(Protocol):
+  """Batches for ever, from a position that can be kept as JSON."""
+
+  def __next__(self) -> Mapping[str, Any]:
+    """Returns the next batch."""
+    ...
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns the position after the last batch returned."""
+    ...
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    """Goes to a position."""
+    ...
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      flat.update(_flatten(value, f"{prefix}{name}."))
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _may_change(field: str) -> bool:
+  return any(
+    field.startswith(name) if name.endswith(".") else field == name
+    for name in MAY_CHANGE
+  )
+
+
+def check_resumable(
+  old: Mapping[str, Any], new: Mapping[str, Any], where: str
+) -> None:
+  """Refuses to go on with a run whose config has changed where it matters.
+
+  Args:
+    old: the nested config the run was made with.
+    new: the nested config asked for now.
+    where: the run's folder, for the message.
+
+  Raises:
+    UserError: listing each difference outside `MAY_CHANGE` as `old -> new`.
+  """
+  # Through JSON, where tuples are lists.
+  old = _flatten(json.loads(workdir.to_json(old)))
+  new = _flatten(json.loads(workdir.to_json(new)))
+  absent = "(absent)"
+  differences = [
+    f"{field}: {old.get(field, absent)} -> {new.get(field, absent)}"
+    for field in sorted(old.keys() | new.keys())
+    if old.get(field, absent) != new.get(field, absent)
+    and not _may_change(field)
+  ]
+  if differences:
+    raise UserError(
+      f"{where} holds a run of another config ({'; '.join(differences)}); "
+      "use the old values to go on with it, or another workdir"
+    )
+
+
+class Checkpointer:
+  """Saves in the background, keeps what it is told to, restores."""
+
+  def __init__(
+    self,
+    folder: str,
+    config: Mapping[str, Any],
+    *,
+    keep_last: int = 3,
+    keep_every: int = 0,
+  ) -> None:
+    """Opens a run's checkpoints, clearing away what a kill left half done.
+
+    Args:
+      folder: the run's workdir, made if need be.
+      config: nested config that is saved with every checkpoint.
+      keep_last: how many of the newest checkpoints stay.
+      keep_every: checkpoints at multiples of this step stay too; 0 for none.
+
+    Raises:
+      UserError: if the settings are out of range, the folder cannot be
+        written, or it holds a run of another config.
+    """
+    if keep_last < 1 or keep_every < 0:
+      raise UserError(
+        f"checkpoint.keep_last={keep_last} must be at least 1 and "
+        f"checkpoint.keep_every={keep_every} at least 0"
+      )
+    self.workdir = folder
+    self.config = json.loads(workdir.to_json(config))
+    _check_workdir(epath.Path(folder), self.config)
+    with workdir.full_disk_named(folder):
+      self._manager = open_manager(
+        epath.Path(folder) / FOLDER,
+        create=True,
+        cleanup_tmp_directories=True,
+        max_to_keep=keep_last,
+        keep_period=keep_every or None,
+      )
+
+  def __enter__(self) -> Self:
+    """Closes at the end of the `with` block."""
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Waits for the last save."""
+    self.close()
+
+  @property
+  def latest_step(self) -> int | None:
+    """The newest checkpoint's step; None if there is none."""
+    return self._manager.latest_step()
+
+  def save(
+    self,
+    state: TrainState,
+    step: int,
+    position: Mapping[str, Any],
+    window: Mapping[str, list[float]],
+  ) -> None:
+    """Copies the state to the host and writes it in the background.
+
+    The state may be donated as soon as this returns. A step that is saved
+    already is left alone.
+
+    Args:
+      state: after `step` updates, whose losses have been seen finite.
+      step: the state's step, as an int.
+      position: the loader's, after `step` batches; this process's own.
+      window: sums of the report that is being gathered.
+
+    Raises:
+      UserError: if this save or the one before it found the disk full.
+    """
+    if step in self._manager.all_steps():
+      return
+    arrays = {"params": state.params, "optimizer": without_params(state)}
+    run = {
+      "config": self.config,
+      "window": {name: list(sums) for name, sums in window.items()},
+      "checksums": {name: checksum(tree) for name, tree in arrays.items()},
+    }
+    with workdir.full_disk_named(self._manager.directory):
+      self._manager.save(
+        step,
+        force=True,
+        args=ocp.args.Composite(
+          **{n: ocp.args.StandardSave(tree) for n, tree in arrays.items()},
+          loader=ocp.args.JsonSave(dict(position)),
+          run=ocp.args.JsonSave(run),
+        ),
+      )
+
+  def check(self) -> None:
+    """Raises what went wrong in the background; costs next to nothing."""
+    with workdir.full_disk_named(self._manager.directory):
+      self._manager.check_for_errors()
+
+  def wait(self) -> None:
+    """Returns when the last save is on the disk, or raises why it is not."""
+    with workdir.full_disk_named(self._manager.directory):
+      self._manager.wait_until_finished()
+
+  def reached_preemption(self, step: int) -> bool:
+    """Says whether every process agreed to stop at this step."""
+    return self._manager.reached_preemption(step)
+
+  def close(self) -> None:
+    """Waits for the last save and lets go of the folder."""
+    with workdir.full_disk_named(self._manager.directory):
+      self._manager.close()
+
+
+def without_params(state: TrainState) -> dict[str, Any]:
+  """Returns the part of the state that a checkpoint calls `optimizer`."""
+  return {"step": state.step, "opt_state": state.opt_state}
+
+
+@jax.jit
+def _sum_bits(tree: Any) -> jax.Array:
+  total = jnp.uint32(0)
+  for number, leaf in enumerate(jax.tree.leaves(tree)):
+    unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(leaf, unsigned)
+    total += (2 * number + 1) * jnp.sum(bits, dtype=jnp.uint32)
+  return total
+
+
+def checksum(tree: Any) -> int:
+  """Sums the bits of a tree of arrays, the same for every mesh.
+
+  The files' own checks find what is cut short, but not a changed byte within
+  an array, nor a save that read memory which was already reused.
+
+  Args:
+    tree: arrays on the devices.
+
+  Returns:
+    A number below 2 ** 32.
+  """
+  return int(_sum_bits(tree))
+
+
+def open_manager(
+  folder: os.PathLike[str], **options: Any
+) -> ocp.CheckpointManager:
+  """Opens a folder of checkpoints with one file of JSON per process."""
+  registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+  per_process = ocp.handlers.JsonCheckpointHandler(
+    f"process_{jax.process_index()}_of_{jax.process_count()}.json",
+    # Every process writes, not only the first.
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=None
+    ),
+  )
+  registry.add("loader", ocp.args.JsonSave, per_process)
+  registry.add("loader", ocp.args.JsonRestore, per_process)
+  for item, handler in (
+    ("params", ocp.handlers.StandardCheckpointHandler()),
+    ("optimizer", ocp.handlers.StandardCheckpointHandler()),
+  ):
+    registry.add(item, ocp.args.StandardSave, handler)
+    registry.add(item, ocp.args.StandardRestore, handler)
+  run = ocp.handlers.JsonCheckpointHandler()
+  registry.add("run", ocp.args.JsonSave, run)
+  registry.add("run", ocp.args.JsonRestore, run)
+  return ocp.CheckpointManager(
+    folder,
+    options=ocp.CheckpointManagerOptions(**options),
+    handler_registry=registry,
+  )
+
+
+def _check_workdir(folder: epath.Path, config: Mapping[str, Any]) -> None:
+  """Refuses a workdir that was begun with another config."""
+  path = folder / workdir.CONFIG_FILE
+  if path.exists():
+    check_resumable(json.loads(path.read_text()), config, os.fspath(folder))

@@ -1,0 +1,349 @@
+"""The training loop: one compiled step, fed and watched without waiting.
+
+While step n runs on the devices, the host transfers the batch of step n + 1,
+and it reads the metrics of step n only after step n + 1 was dispatched. The
+two wait for each other at the steps that evaluate or save, and nowhere else.
+"""
+
+import contextlib
+import functools
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from convbert_jax.errors import UserError
+from convbert_jax.training import sharding
+from convbert_jax.training.checkpoint import Checkpointer, ResumableIterator
+from convbert_jax.training.meters import Stopwatch, Window
+from convbert_jax.training.state import TrainState
+
+# One step's metrics: name -> (total, weight), float32 scalars. Totals and
+# weights are summed over steps and divided once, on the host.
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+TrainStep = Callable[
+  [TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]
+]
+
+# A step after which one of these is not finite has spoilt its parameters.
+_MUST_BE_FINITE = ("loss", "gradient_norm")
+
+
+class NonFiniteLoss(UserError):
+  """The run stopped because its loss or gradient was NaN or infinite.
+
+  Attributes:
+    step: the step, counted from 1, whose metrics were not finite.
+    record_ids: record numbers of this process's rows of its batch.
+  """
+
+  def __init__(self, message: str, step: int, record_ids: list[int]) -> None:
+    super().__init__(message)
+    self.step = step
+    self.record_ids = record_ids
+
+
+class Preempted(SystemExit):
+  """The process was asked to stop, and has saved; exits with status 0."""
+
+  def __init__(self, step: int) -> None:
+    super().__init__(0)
+    self.step = step
+
+
+class Reporter(Protocol):
+  """Shows and keeps what the loop tells it."""
+
+  def say(self, line: str) -> None:
+    """Shows a line to the person in front of the run."""
+    ...
+
+  def before_step(self, step: int) -> None:
+    """Hears that step `step`, from 1, is about to be dispatched."""
+    ...
+
+  def after_step(self, step: int, metrics: Any) -> None:
+    """Hears that it was dispatched; `metrics` are still on the devices."""
+    ...
+
+  def row(self, step: int, values: Mapping[str, float]) -> None:
+    """Keeps and shows the values of one step."""
+    ...
+
+
+def is_due(step: int, every: int, num_steps: int) -> bool:
+  """Says whether something is due after `step`: every so often and at the end.
+
+  Args:
+    step: updates made so far.
+    every: period in steps; 0 for at the end only.
+    num_steps: the last step.
+
+  Returns:
+    Whether to do it now.
+  """
+  return step == num_steps or (every > 0 and step % every == 0)
+
+
+def compile_step(
+  train_step: TrainStep, state: TrainState, mesh: jax.sharding.Mesh
+) -> TrainStep:
+  """Wraps a step so that it compiles once and reuses the state's memory.
+
+  Args:
+    train_step: pure; gets a key that is folded with the state's step.
+    state: where its arrays lie decides where the step leaves them.
+    mesh: the devices.
+
+  Returns:
+    The same function of (state, batch, rng), jitted. The state is donated:
+    the caller's must not be used again.
+  """
+
+  def step(
+    state: TrainState, batch: dict[str, jax.Array], rng: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    return train_step(state, batch, jax.random.fold_in(rng, state.step))
+
+  shardings = sharding.shardings_of(state)
+  whole = sharding.replicated(mesh)
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(shardings, sharding.batch_sharding(mesh), whole),
+    out_shardings=(shardings, whole),
+  )
+
+
+@contextlib.contextmanager
+def stop_request(checkpointer: Checkpointer) -> Iterator[Callable[[int], bool]]:
+  """Listens for SIGTERM.
+
+  Several processes must stop at one step; there JAX's own service hears the
+  signal and agrees on it. A single process keeps a flag.
+
+  Args:
+    checkpointer: knows what the processes agreed on.
+
+  Yields:
+    A function of the step that says whether to stop after it.
+  """
+  if jax.process_count() > 1:
+    yield checkpointer.reached_preemption
+    return
+  asked = threading.Event()
+  # Python allows handlers in the main thread only.
+  main = threading.current_thread() is threading.main_thread()
+  before = None
+  if main:
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+  try:
+    yield lambda step: asked.is_set()
+  finally:
+    if main:
+      signal.signal(signal.SIGTERM, before)
+
+
+class _Feed:
+  """Draws batches and starts their transfer; knows its position."""
+
+  def __init__(
+    self,
+    batches: ResumableIterator,
+    mesh: jax.sharding.Mesh,
+    stopwatch: Stopwatch,
+  ) -> None:
+    self._batches = batches
+    self._mesh = mesh
+    self._stopwatch = stopwatch
+    self.position: dict[str, Any] = {}
+    self.record_ids: list[int] = []
+
+  def draw(self) -> dict[str, jax.Array]:
+    """Returns the next batch, on its way to the devices."""
+    with self._stopwatch.waiting():
+      try:
+        batch = dict(next(self._batches))
+      except StopIteration as end:
+        raise UserError(
+          "the training batches ended before num_steps; they must repeat"
+        ) from end
+    # The position is kept, not asked for at the save, since by then the
+    # iterator is a batch ahead.
+    self.position = self._batches.get_state()
+    self.record_ids = np.asarray(batch.pop("record_ids")).tolist()
+    return sharding.to_global(batch, self._mesh)
+
+
+def _read(metrics: Metrics) -> dict[str, tuple[float, float]]:
+  """Waits for a step's metrics and brings them to the host."""
+  return jax.device_get(metrics)
+
+
+class _Settler:
+  """Reads the metrics of finished steps, one at a time and in order."""
+
+  def __init__(
+    self,
+    checkpointer: Checkpointer,
+    reporter: Reporter,
+    window: Window,
+    stopwatch: Stopwatch,
+    report_is_due: Callable[[int], bool],
+  ) -> None:
+    self._checkpointer = checkpointer
+    self._reporter = reporter
+    self._window = window
+    self._stopwatch = stopwatch
+    self._report_is_due = report_is_due
+
+  def settle(
+    self,
+    step: int,
+    metrics: Metrics,
+    record_ids: list[int],
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+  ) -> None:
+    """Waits for a step, refuses NaN, and writes its row if one is due."""
+    values = _read(metrics)
+    for name in _MUST_BE_FINITE:
+      if not math.isfinite(values[name][0]):
+        raise self._not_finite(name, values[name][0], step, record_ids)
+    self._window.add(values)
+    self._stopwatch.count_step()
+    row: dict[str, float] = {}
+    if self._report_is_due(step):
+      row |= self._window.take() | self._stopwatch.take()
+      self._checkpointer.check()
+    if evaluate is not None:
+      with self._stopwatch.apart():
+        held_out = evaluate()
+      row |= {f"eval_{name}": value for name, value in held_out.items()}
+    if row:
+      self._reporter.row(step, row)
+
+  def _not_finite(
+    self, name: str, value: float, step: int, record_ids: list[int]
+  ) -> NonFiniteLoss:
+    self._checkpointer.wait()
+    good = self._checkpointer.latest_step
+    shown = ", ".join(map(str, record_ids[:32]))
+    more = len(record_ids) - 32
+    return NonFiniteLoss(
+      f"{name} is {value} at step {step}, on the records {shown}"
+      f"{f' and {more} more' if more > 0 else ''}; "
+      + (
+        "no checkpoint had been saved"
+        if good is None
+        else f"the last good checkpoint is step {good} of "
+        f"{self._checkpointer.workdir}"
+      )
+      + ". Try a lower learning rate or longer warmup in a new workdir",
+      step,
+      record_ids,
+    )
+
+
+def train(
+  state: TrainState,
+  train_step: TrainStep,
+  batches: ResumableIterator,
+  *,
+  mesh: jax.sharding.Mesh,
+  rng: jax.Array,
+  num_steps: int,
+  checkpointer: Checkpointer,
+  reporter: Reporter,
+  report_every: int,
+  save_every: int,
+  evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+  eval_every: int = 0,
+  tokens_per_step: int = 0,
+  window: Mapping[str, list[float]] | None = None,
+) -> TrainState:
+  """Trains from the state's step to `num_steps`.
+
+  Reports, evaluations and saves happen every so many steps and at the end (a
+  period of 0: at the end only). A step is evaluated before it is saved, and
+  saved only when all losses up to it were seen finite.
+
+  Args:
+    state: as restored or new; donated.
+    train_step: pure and not jitted; gets a key folded with the state's step,
+      returns metrics as (total, weight) pairs, `loss` and `gradient_norm`
+      among them.
+    batches: dictionaries of this process's rows, with `record_ids`.
+    mesh: the devices.
+    rng: the run's key; the same for every step.
+    num_steps: updates in all.
+    checkpointer: where to save.
+    reporter: what to tell.
+    report_every: steps per row of training metrics.
+    save_every: steps per checkpoint.
+    evaluate: values of the held-out split, shown with the prefix `eval_`.
+    eval_every: steps per evaluation.
+    tokens_per_step: of the whole batch, for the speed reported.
+    window: sums of the report being gathered, from the checkpoint.
+
+  Returns:
+    The state after `num_steps` updates.
+
+  Raises:
+    NonFiniteLoss: if the loss or the gradient's norm is NaN or infinite.
+    Preempted: after a SIGTERM, when the state is saved.
+    UserError: if the disk is full or the batches end.
+  """
+  step = int(state.step)
+  if step >= num_steps:
+    return state
+  sums = Window(window)
+  stopwatch = Stopwatch(tokens_per_step)
+  settler = _Settler(
+    checkpointer,
+    reporter,
+    sums,
+    stopwatch,
+    lambda step: is_due(step, report_every, num_steps),
+  )
+  feed = _Feed(batches, mesh, stopwatch)
+  compiled = compile_step(train_step, state, mesh)
+  first, unread = step + 1, None
+  reporter.say("compiling the training step ...")
+  with stop_request(checkpointer) as stop_asked:
+    batch = feed.draw()
+    while step < num_steps:
+      step += 1
+      reporter.before_step(step)
+      state, metrics = compiled(state, batch, rng)
+      if step == first:
+        stopwatch.restart()  # The speed is that of steps, not of compiling.
+      dispatched = (step, metrics, feed.record_ids)
+      position = feed.position
+      if step < num_steps:
+        batch = feed.draw()
+      if unread:
+        settler.settle(*unread)
+      unread = dispatched
+      reporter.after_step(step, metrics)
+      stop = stop_asked(step)
+      evaluates = evaluate is not None and is_due(step, eval_every, num_steps)
+      saves = stop or is_due(step, save_every, num_steps)
+      if evaluates or saves:
+        settler.settle(
+          *unread,
+          functools.partial(evaluate, state) if evaluates else None,
+        )
+        unread = None
+      if saves:
+        with stopwatch.apart():
+          checkpointer.save(state, step, position, sums.sums)
+      if stop and step < num_steps:
+        checkpointer.wait()
+        reporter.say(f"asked to stop: saved step {step}")
+        raise Preempted(step)
+  checkpointer.wait()
+  return state

@@ -1,0 +1,80 @@
+"""Sums of metrics and of times between two reports."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+# Values of a row that a resumed run cannot repeat, since they are times.
+TIMES = ("seconds_per_step", "data_wait_seconds", "tokens_per_second")
+
+
+class Window:
+  """Sums of metrics since the last report, in float64."""
+
+  def __init__(self, sums: Mapping[str, list[float]] | None = None) -> None:
+    self.sums = {name: list(pair) for name, pair in (sums or {}).items()}
+
+  def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+    """Adds one step's (total, weight) pairs."""
+    for name, (total, weight) in metrics.items():
+      pair = self.sums.setdefault(name, [0.0, 0.0])
+      pair[0] += float(total)
+      pair[1] += float(weight)
+
+  def take(self) -> dict[str, float]:
+    """Returns the means, NaN where nothing was weighed, and starts anew."""
+    means = {
+      name: total / weight if weight else math.nan
+      for name, (total, weight) in self.sums.items()
+    }
+    self.sums = {}
+    return means
+
+
+class Stopwatch:
+  """Times the steps since the last report, but not evaluations and saves."""
+
+  def __init__(
+    self, tokens_per_step: int, clock: Callable[[], float] = time.monotonic
+  ) -> None:
+    self._tokens_per_step = tokens_per_step
+    self._clock = clock
+    self.restart()
+
+  def restart(self) -> None:
+    """Begins a report's worth of steps."""
+    self._start = self._clock()
+    self._apart = 0.0
+    self._waited = 0.0
+    self._steps = 0
+
+  def count_step(self) -> None:
+    """Counts one more finished step."""
+    self._steps += 1
+
+  @contextlib.contextmanager
+  def apart(self) -> Iterator[None]:
+    """Leaves out the time of what is done inside."""
+    start = self._clock()
+    yield
+    self._apart += self._clock() - start
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Counts the time of what is done inside as waiting for data."""
+    start = self._clock()
+    yield
+    self._waited += self._clock() - start
+
+  def take(self) -> dict[str, float]:
+    """Returns the values of `TIMES` and starts anew."""
+    seconds = max(self._clock() - self._start - self._apart, 1e-9)
+    steps = max(self._steps, 1)
+    times = {
+      "seconds_per_step": seconds / steps,
+      "data_wait_seconds": self._waited / steps,
+      "tokens_per_second": self._tokens_per_step * steps / seconds,
+    }
+    self.restart()
+    return times
