@@ -6,6 +6,7 @@ documents alone, so that the records are the same for any number of processes.
 
 import dataclasses
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -128,7 +129,7 @@ def encode_block(
       documents[split] += 1
     tokens[split] += stop - start
     into = examples[split]
-    for line_start, line_stop in zip(spans, spans[1:], strict=False):
+    for line_start, line_stop in itertools.pairwise(spans):
       into += builder.add_line(line_start, line_stop)
     into += builder.end_document()
   return EncodedBlock(

@@ -29,6 +29,7 @@ _TAR_SUFFIXES = {
   ".tbz2": ".tar.bz2",
   ".tzst": ".tar.zst",
 }
+_DAMAGED = (*streams.DAMAGED, tarfile.TarError, pyarrow.ArrowInvalid)
 _FORMATS = (".txt", ".jsonl", ".parquet", ".tar")
 _SUPPORTED = (
   ".txt, .jsonl or .tar, each plain or .gz .xz .bz2 .zst; .parquet; *_data.xz"
@@ -187,9 +188,7 @@ def _readable_files(folder: str) -> list[str]:
   found = []
   for parent, folders, names in os.walk(folder):
     folders[:] = sorted(f for f in folders if not f.startswith("."))
-    paths = (
-      os.path.join(parent, n) for n in sorted(names) if n[0] not in "._"
-    )
+    paths = (os.path.join(parent, n) for n in sorted(names) if n[0] not in "._")
     found += [path for path in paths if _kind(path)]
   return found
 
@@ -217,7 +216,11 @@ def _split_compression(name: str) -> tuple[str, str]:
 
 
 def _guarded(
-  documents: Iterator[Document], where: str, skipped: Skipped
+  documents: Iterator[Document],
+  where: str,
+  skipped: Skipped,
+  *,
+  damaged: tuple[type[Exception], ...] = _DAMAGED,
 ) -> Iterator[Document]:
   """Ends the documents where their source turns out to be unreadable."""
   try:
@@ -226,7 +229,7 @@ def _guarded(
     skipped.add("files not UTF-8", where)
   except streams.BinaryFileError:
     skipped.add("binary files", where)
-  except (*streams.DAMAGED, tarfile.TarError, pyarrow.ArrowInvalid):
+  except damaged:
     skipped.add("damaged or cut short files", where)
 
 
@@ -274,25 +277,12 @@ def _tar_documents(
       documents = _stream_documents(
         content, member.name, inside, False, skipped
       )
-      if _split_compression(member.name)[1]:
-        yield from _guarded(documents, inside, skipped)
-      else:
-        # Damage here is damage of the whole archive.
-        yield from _guarded_text(documents, inside, skipped)
+      # Damage of a plain member is damage of the archive, met again by it.
+      damaged = _DAMAGED if _split_compression(member.name)[1] else ()
+      yield from _guarded(documents, inside, skipped, damaged=damaged)
     # tarfile takes an archive that was cut between members for a whole one.
     if not watched.ends_with_zeros():
       raise tarfile.ReadError("no end of archive")
-
-
-def _guarded_text(
-  documents: Iterator[Document], where: str, skipped: Skipped
-) -> Iterator[Document]:
-  try:
-    yield from documents
-  except UnicodeDecodeError:
-    skipped.add("files not UTF-8", where)
-  except streams.BinaryFileError:
-    skipped.add("binary files", where)
 
 
 def _jsonl_documents(

@@ -5,6 +5,7 @@ import json
 import os
 from typing import Any
 
+from convbert_jax.data.corpus import Skipped
 from convbert_jax.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -148,3 +149,37 @@ def write_json(path: str, content: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(aside, path)
+
+
+def describe(manifest: Manifest) -> list[str]:
+  """Returns a summary of the records, a few lines for a person."""
+  lines = []
+  for name in ("train", "held_out"):
+    split: Split = getattr(manifest, name)
+    share = split.num_two_segments / max(split.num_records, 1)
+    lines.append(
+      f"{name}: {split.num_documents:,} documents, {split.num_records:,}"
+      f" examples ({share:.0%} of two segments), {split.num_tokens:,} tokens"
+      f" in {len(split.shards):,} shards"
+    )
+  dropped = sum(
+    split.num_dropped_tokens for split in (manifest.train, manifest.held_out)
+  )
+  if dropped:
+    total = manifest.train.num_tokens + manifest.held_out.num_tokens + dropped
+    lines.append(
+      f"{dropped:,} tokens ({dropped / total:.0%}) overflowed their example and"
+      " are lost; --carry_over keeps them"
+    )
+  if manifest.unigram_loss is not None:
+    lines.append(
+      f"unigram cross-entropy of held_out: {manifest.unigram_loss:.3f} nats"
+    )
+  elif manifest.settings["held_out"]:
+    lines.append(
+      "no document happened to be held out: to evaluate, build with a larger"
+      " --held_out, or with --blank_lines_separate if the files hold many"
+    )
+  skipped = Skipped()
+  skipped.restore(manifest.skipped)
+  return lines + skipped.describe()

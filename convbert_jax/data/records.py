@@ -92,6 +92,12 @@ def build_records(
     strip_accents=strip_accents,
     handle_chinese_chars=handle_chinese_chars,
   )
+  progress = progress or BuildProgress()
+  if tokenizer.num_duplicates:
+    progress.note(
+      f"{vocab_path}: {tokenizer.num_duplicates:,} tokens stand there before"
+      " with another id; the last one counts"
+    )
   paths = expand_inputs(inputs)
   sources = tuple((path, os.path.getsize(path)) for path in paths)
   settings = {
@@ -104,7 +110,6 @@ def build_records(
     **tokenizer.settings,
   }
   identity = make_identity(settings, tokenizer.fingerprint, sources)
-  progress = progress or BuildProgress()
   try:
     os.makedirs(output, exist_ok=True)
   except OSError as error:
@@ -249,8 +254,7 @@ def _write_shards(
           _commit(journal, output, writers, work)
           writers = _open_shard(output, journal.num_shards)
         tokens, examples = (
-          now - then
-          for now, then in zip(journal.totals(), before, strict=True)
+          now - then for now, then in zip(journal.totals(), before, strict=True)
         )
         progress.update(work.done_bytes, tokens, examples)
   finally:

@@ -1,0 +1,330 @@
+"""Records to batches: shuffled for training, in order for evaluation.
+
+Checksums. ArrayRecord verifies a hash of each record whenever the record is
+read, so a damaged one stops the run when it is met. At opening, the size and
+the number of records of every shard are compared with the manifest, because
+ArrayRecord takes truncated, empty and foreign files for files of no records.
+The shards' SHA-256 are compared only with `verify_checksums`, which reads
+everything once (about a second for a gigabyte).
+"""
+
+import bisect
+import hashlib
+import itertools
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from convbert_jax.data.examples import unpack_records
+from convbert_jax.data.manifest import Manifest, Shard, load_manifest
+from convbert_jax.data.shards import READER_OPTIONS
+from convbert_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+# Files that a process has open beside the shards.
+_SPARE_FILES = 128
+
+
+class RecordSource:
+  """Random access to the records of a split, a batch at a time.
+
+  It may be used by several threads, and by spawned processes, each of which
+  opens the shards for itself.
+
+  Args:
+    data_path: folder of the records.
+    manifest: its manifest.
+    split: "train" or "held_out".
+    verify_checksums: whether to compare the SHA-256 of every shard now.
+
+  Raises:
+    UserError: if a shard is missing, or is not what the manifest says.
+  """
+
+  def __init__(
+    self,
+    data_path: str,
+    manifest: Manifest,
+    split: str,
+    *,
+    verify_checksums: bool = False,
+  ) -> None:
+    self._shards: tuple[Shard, ...] = getattr(manifest, split).shards
+    self._paths = [os.path.join(data_path, s.name) for s in self._shards]
+    self._ends = list(
+      itertools.accumulate(shard.num_records for shard in self._shards)
+    )
+    self._unpacking = {
+      "max_seq_length": manifest.max_seq_length,
+      "vocab_size": manifest.vocab_size,
+      "pad_id": manifest.special_ids["pad"],
+    }
+    self._open_readers()
+    if verify_checksums:
+      for path, shard in zip(self._paths, self._shards, strict=True):
+        _verify_checksum(path, shard)
+
+  def __len__(self) -> int:
+    """Returns the number of records."""
+    return self._ends[-1] if self._ends else 0
+
+  def __getstate__(self) -> dict[str, Any]:
+    """Leaves the readers out: they cannot go to another process."""
+    state = self.__dict__.copy()
+    del state["_readers"]
+    return state
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    """Opens the shards again, in the other process."""
+    self.__dict__.update(state)
+    self._open_readers()
+
+  def read(self, record_ids: Sequence[int] | np.ndarray) -> Batch:
+    """Returns a batch of records.
+
+    Args:
+      record_ids: numbers of B records in the split.
+
+    Returns:
+      `input_ids`, `attention_mask`, `token_type_ids`, int32 [B, T], and
+      `record_ids`, int64 [B].
+
+    Raises:
+      UserError: if a record is damaged.
+    """
+    record_ids = np.asarray(record_ids, np.int64)
+    records: list[bytes] = [b""] * len(record_ids)
+    by_shard: dict[int, list[tuple[int, int]]] = {}
+    for row, record in enumerate(record_ids.tolist()):
+      shard = bisect.bisect_right(self._ends, record)
+      first = self._ends[shard - 1] if shard else 0
+      by_shard.setdefault(shard, []).append((row, record - first))
+    for shard, wanted in by_shard.items():
+      found = self._read_shard(shard, [position for _, position in wanted])
+      for (row, _), record in zip(wanted, found, strict=True):
+        records[row] = record
+    return {
+      **unpack_records(records, **self._unpacking),
+      "record_ids": record_ids,
+    }
+
+  def _read_shard(self, shard: int, positions: list[int]) -> list[bytes]:
+    try:
+      return self._readers[shard].read(positions)
+    except (RuntimeError, IndexError) as error:
+      raise UserError(
+        f"{self._paths[shard]} has a damaged record among {sorted(positions)}"
+        f" ({_first_words(error)}): copy the shard again, or build anew"
+      ) from error
+
+  def _open_readers(self) -> None:
+    _allow_open_files(len(self._paths) + _SPARE_FILES)
+    self._readers = [
+      _open_shard(path, shard)
+      for path, shard in zip(self._paths, self._shards, strict=True)
+    ]
+
+
+def make_train_loader(
+  data_path: str,
+  *,
+  batch_size: int,
+  seed: int,
+  max_seq_length: int,
+  vocab_size: int,
+  tokenizer_fingerprint: str | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int = 4,
+  prefetch: int = 8,
+  num_workers: int = 0,
+  verify_checksums: bool = False,
+) -> grain.DatasetIterator[Batch]:
+  """Returns an endless iterator over shuffled batches of the training split.
+
+  Every epoch has another order of all records, which depends on `seed` alone:
+  processes take every process_count-th record of it, so that the batches of
+  all of them together are the same sets of records for any number of them.
+  The iterator's `get_state()` is a small dict for JSON; `set_state()` of it,
+  on an iterator made with the same arguments, goes on with the same batches.
+
+  Args:
+    data_path: folder that `build_records` wrote.
+    batch_size: rows of this process in a batch.
+    seed: of the order.
+    max_seq_length: the run's; must be that of the records.
+    vocab_size: the run's; must be that of the records.
+    tokenizer_fingerprint: if given, must be that of the records.
+    process_index: number of this process.
+    process_count: number of processes.
+    num_threads: threads that read batches.
+    prefetch: number of batches read ahead.
+    num_workers: spawned processes that read batches; 0 uses only threads.
+    verify_checksums: whether to compare the shards' checksums now.
+
+  Raises:
+    UserError: if the records are damaged or built for other settings.
+  """
+  source = _open_split(
+    data_path,
+    "train",
+    verify_checksums,
+    max_seq_length=max_seq_length,
+    vocab_size=vocab_size,
+    tokenizer_fingerprint=tokenizer_fingerprint,
+  )
+  if len(source) < process_count:
+    raise UserError(
+      f"{data_path} has {len(source)} training examples for {process_count}"
+      " processes: build from more text"
+    )
+  dataset = (
+    grain.MapDataset.range(len(source))
+    .seed(seed)
+    .shuffle()
+    .repeat()
+    .slice(slice(process_index, None, process_count))
+    .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
+    .map(source.read)
+    .to_iter_dataset(
+      grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    )
+  )
+  if num_workers:
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers)
+    )
+  return iter(dataset)
+
+
+def iter_eval_batches(
+  data_path: str,
+  *,
+  batch_size: int,
+  max_seq_length: int,
+  vocab_size: int,
+  tokenizer_fingerprint: str | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  max_batches: int | None = None,
+  verify_checksums: bool = False,
+) -> Iterator[Batch]:
+  """Returns an iterator over the held-out split, in order, each record once.
+
+  Every process gets the same number of batches of the same shape. Rows behind
+  the last record are filler: no attention, ids 0, record number -1.
+
+  Args:
+    data_path: folder that `build_records` wrote.
+    batch_size: rows of this process in a batch.
+    max_seq_length: the run's; must be that of the records.
+    vocab_size: the run's; must be that of the records.
+    tokenizer_fingerprint: if given, must be that of the records.
+    process_index: number of this process.
+    process_count: number of processes.
+    max_batches: stop after so many batches.
+    verify_checksums: whether to compare the shards' checksums now.
+
+  Raises:
+    UserError: if the records are damaged, none are held out, or they were
+      built for other settings.
+  """
+  source = _open_split(
+    data_path,
+    "held_out",
+    verify_checksums,
+    max_seq_length=max_seq_length,
+    vocab_size=vocab_size,
+    tokenizer_fingerprint=tokenizer_fingerprint,
+  )
+  if not len(source):
+    raise UserError(
+      f"{data_path} has no held-out examples to evaluate on: build again with"
+      " a larger --held_out, or from more documents"
+    )
+  starts = range(
+    process_index * batch_size,
+    -(-len(source) // (batch_size * process_count))
+    * (batch_size * process_count),
+    batch_size * process_count,
+  )
+  if max_batches is not None:
+    starts = starts[:max_batches]
+  return (_read_filled(source, start, batch_size) for start in starts)
+
+
+def _read_filled(source: RecordSource, start: int, batch_size: int) -> Batch:
+  stop = min(start + batch_size, len(source))
+  batch = source.read(np.arange(min(start, stop), stop))
+  missing = batch_size - len(batch["record_ids"])
+  filler = {"record_ids": -1}
+  return {
+    name: np.concatenate(
+      [
+        rows,
+        np.full((missing, *rows.shape[1:]), filler.get(name, 0), rows.dtype),
+      ]
+    )
+    for name, rows in batch.items()
+  }
+
+
+def _open_split(
+  data_path: str, split: str, verify_checksums: bool, **run_settings: Any
+) -> RecordSource:
+  manifest = load_manifest(data_path)
+  manifest.check(**run_settings)
+  return RecordSource(
+    data_path, manifest, split, verify_checksums=verify_checksums
+  )
+
+
+def _open_shard(path: str, shard: Shard) -> ArrayRecordReader:
+  try:
+    num_bytes = os.path.getsize(path)
+    if num_bytes != shard.num_bytes:
+      raise UserError(
+        f"{path} has {num_bytes} bytes, the manifest says {shard.num_bytes}:"
+        " copy the shard again, or build anew"
+      )
+    reader = ArrayRecordReader(path, READER_OPTIONS)
+    num_records = reader.num_records()
+  except (OSError, RuntimeError) as error:
+    raise UserError(
+      f"cannot open the shard {path} ({_first_words(error)}): copy it again,"
+      " or build anew"
+    ) from error
+  if num_records != shard.num_records:
+    raise UserError(
+      f"{path} has {num_records} readable records, the manifest says"
+      f" {shard.num_records}: copy the shard again, or build anew"
+    )
+  return reader
+
+
+def _verify_checksum(path: str, shard: Shard) -> None:
+  with open(path, "rb") as file:
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+  if sha256 != shard.sha256:
+    raise UserError(
+      f"{path} has SHA-256 {sha256[:12]}…, the manifest says"
+      f" {shard.sha256[:12]}…: copy the shard again, or build anew"
+    )
+
+
+def _allow_open_files(number: int) -> None:
+  """Raises this process's limit on open files, which is often only 1,024."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft != resource.RLIM_INFINITY and soft < number:
+    limit = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
+
+
+def _first_words(error: Exception) -> str:
+  return str(error).partition(";")[0].partition(" (computed")[0]
