@@ -1,0 +1,234 @@
+"""The model's configuration and the head geometry that follows from it.
+
+Letters in the shape suffixes of array names (`query_BxTxHxD`), everywhere in
+`ops/`, `model/`, `electra.py`:
+
+  B batch            M model width      G groups of a grouped linear map
+  T sequence length  F inner width      P predicted (masked) slots
+  E embedding width  H heads kept       C classes
+  V vocabulary       D head size        L layers
+  A = H * D          K kernel width     N = B * T, tokens of a batch
+"""
+
+import dataclasses
+from typing import Self
+
+from convbert_jax import errors
+
+CONV_TYPES = ("span_dynamic", "none")
+HEAD_SIZE_RULES = ("tf1", "hf")
+ACTIVATIONS = ("gelu", "relu", "tanh", "linear")
+DTYPES = ("float32", "bfloat16", "float64")
+REMAT_POLICIES = ("none", "dots", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvBertConfig:
+  """Everything that shapes a ConvBERT; the defaults are ConvBERT-base.
+
+  Attributes:
+    vocab_size: rows of the word table.
+    embedding_size: width of the tables; projected to `hidden_size` if unequal.
+    hidden_size: width of every layer's input and output.
+    num_hidden_layers: encoder layers.
+    num_attention_heads: heads before the ratio removes some of them.
+    intermediate_size: inner width of the feed-forward part.
+    head_ratio: heads configured for each attention head kept; the convolution
+      stands in for the rest.
+    conv_kernel_size: taps of the convolutions, odd.
+    num_groups: blocks of the grouped feed-forward maps; 1 is a plain map.
+    conv_type: "span_dynamic", or "none" for attention heads alone.
+    head_size_rule: "tf1" takes the head size from the configured heads as the
+      original does, "hf" from the kept ones as transformers does. They agree
+      for a head ratio of 2.
+    max_position_embeddings: longest sequence, in tokens.
+    type_vocab_size: number of segment types.
+    hidden_act: activation of the feed-forward part and of the heads.
+    hidden_dropout_prob: dropout after embeddings and after output maps.
+    attention_probs_dropout_prob: dropout on attention probabilities.
+    initializer_range: standard deviation before truncation at two of it.
+    layer_norm_eps: added to the variance in every layer norm.
+    mask_padding_in_conv: zero the padded positions before both convolutions,
+      so that no result depends on padding. The originals do not.
+    dtype: of activations and products. Parameters stay float32, and so do
+      the statistics of softmax and layer norm ("float64" needs jax_enable_x64
+      and serves numerical checks).
+    remat: what the backward pass recomputes: "none", all but matrix products
+      ("dots"), or each layer ("full").
+    scan_unroll: layers per iteration of the scan over layers.
+  """
+
+  vocab_size: int = 30522
+  embedding_size: int = 768
+  hidden_size: int = 768
+  num_hidden_layers: int = 12
+  num_attention_heads: int = 12
+  intermediate_size: int = 3072
+  head_ratio: int = 2
+  conv_kernel_size: int = 9
+  num_groups: int = 1
+  conv_type: str = "span_dynamic"
+  head_size_rule: str = "tf1"
+  max_position_embeddings: int = 512
+  type_vocab_size: int = 2
+  hidden_act: str = "gelu"
+  hidden_dropout_prob: float = 0.1
+  attention_probs_dropout_prob: float = 0.1
+  initializer_range: float = 0.02
+  layer_norm_eps: float = 1e-12
+  mask_padding_in_conv: bool = False
+  dtype: str = "float32"
+  remat: str = "none"
+  scan_unroll: int = 1
+
+  def __post_init__(self) -> None:
+    self._check_choices()
+    self._check_ranges()
+    self._check_geometry()
+
+  @property
+  def num_heads_kept(self) -> int:
+    """Attention heads left by the ratio, at least one (`H`)."""
+    return max(1, self.num_attention_heads // self.head_ratio)
+
+  @property
+  def head_size(self) -> int:
+    """Width of one head, attention or convolution (`D`)."""
+    if self.head_size_rule == "tf1":
+      return self.hidden_size // self.num_attention_heads
+    return self.hidden_size // self.num_heads_kept // 2
+
+  @property
+  def all_head_size(self) -> int:
+    """Width of all kept heads of one kind (`A`)."""
+    return self.num_heads_kept * self.head_size
+
+  @property
+  def has_conv(self) -> bool:
+    """Whether the convolution branch exists."""
+    return self.conv_type != "none"
+
+  @property
+  def mixed_size(self) -> int:
+    """Width of all heads together, the input of the output map."""
+    return self.all_head_size * (2 if self.has_conv else 1)
+
+  def replace(self, **changes: int | float | str | bool) -> Self:
+    """Returns a copy with `changes`, checked like a new one."""
+    return dataclasses.replace(self, **changes)
+
+  def _check_choices(self) -> None:
+    for field, valid in (
+      ("conv_type", CONV_TYPES),
+      ("head_size_rule", HEAD_SIZE_RULES),
+      ("hidden_act", ACTIVATIONS),
+      ("dtype", DTYPES),
+      ("remat", REMAT_POLICIES),
+    ):
+      if getattr(self, field) not in valid:
+        raise errors.unknown_name(field, getattr(self, field), valid)
+
+  def _check_ranges(self) -> None:
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.type is int and value < 1:
+        raise errors.UserError(
+          f"{field.name}={value} must be at least 1; give a positive number"
+        )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+      if not 0.0 <= getattr(self, name) < 1.0:
+        raise errors.UserError(
+          f"{name}={getattr(self, name)} must lie in [0, 1); "
+          "0 switches dropout off"
+        )
+
+  def _check_geometry(self) -> None:
+    if self.conv_kernel_size % 2 == 0:
+      raise errors.UserError(
+        f"conv_kernel_size={self.conv_kernel_size} must be odd, so that the "
+        f"window has a centre; take {self.conv_kernel_size + 1}"
+      )
+    heads, ratio = self.num_attention_heads, self.head_ratio
+    if heads >= ratio and heads % ratio:
+      near = [r for r in range(1, heads + 1) if heads % r == 0]
+      raise errors.UserError(
+        f"head_ratio={ratio} must divide num_attention_heads={heads} (or "
+        f"exceed it, which keeps one head); take one of {near}"
+      )
+    if self.hidden_size < heads or self.head_size < 1:
+      raise errors.UserError(
+        f"hidden_size={self.hidden_size} leaves no width for "
+        f"num_attention_heads={heads}; take fewer heads or a larger width"
+      )
+    for field in ("hidden_size", "intermediate_size"):
+      if getattr(self, field) % self.num_groups:
+        raise errors.UserError(
+          f"num_groups={self.num_groups} must divide "
+          f"{field}={getattr(self, field)}; change one of them"
+        )
+
+
+def check_sequence_length(config: ConvBertConfig, length: int) -> None:
+  """Refuses sequences of more tokens than there are positions.
+
+  Args:
+    config: of the model that will read them.
+    length: of the padded sequences, in tokens.
+
+  Raises:
+    UserError: if `length` exceeds `max_position_embeddings`.
+  """
+  if length > config.max_position_embeddings:
+    raise errors.UserError(
+      f"sequences of {length} tokens exceed max_position_embeddings="
+      f"{config.max_position_embeddings}; shorten them or raise that field"
+    )
+
+
+def generator_config(
+  config: ConvBertConfig,
+  *,
+  size_fraction: float,
+  layers_fraction: float,
+  tie_embeddings: bool = True,
+) -> ConvBertConfig:
+  """Returns the generator that goes with a discriminator.
+
+  The generator is a ConvBERT as well: it inherits kernel width, groups and
+  head ratio. Widths and heads shrink by `size_fraction`, at least one head
+  stays (reference: get_generator_config of the original, which keeps the
+  number of heads as a float; here it must come out whole).
+
+  Args:
+    config: the discriminator's.
+    size_fraction: of the discriminator's width and heads.
+    layers_fraction: of its layers.
+    tie_embeddings: whether the tables are the discriminator's; otherwise the
+      generator has its own, as wide as itself.
+
+  Returns:
+    The generator's configuration.
+
+  Raises:
+    UserError: if the fraction gives no whole number of heads, or a width
+      that the other fields do not fit.
+  """
+  if not 0.0 < size_fraction <= 1.0:
+    raise errors.UserError(
+      f"generator.size_fraction={size_fraction} must lie in (0, 1]"
+    )
+  heads = max(1.0, config.num_attention_heads * size_fraction)
+  if abs(heads - round(heads)) > 1e-6:
+    raise errors.UserError(
+      f"generator.size_fraction={size_fraction} gives {heads:.4f} of "
+      f"{config.num_attention_heads} heads; take a fraction that gives a whole "
+      "number (a third is written 1/3 in a config file, not 0.3333)"
+    )
+  width = round(config.hidden_size * size_fraction)
+  return config.replace(
+    hidden_size=width,
+    embedding_size=config.embedding_size if tie_embeddings else width,
+    num_hidden_layers=max(1, round(config.num_hidden_layers * layers_fraction)),
+    num_attention_heads=round(heads),
+    intermediate_size=4 * width,
+  )

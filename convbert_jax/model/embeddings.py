@@ -1,0 +1,55 @@
+"""Token, position and segment embeddings."""
+
+import flax.linen as nn
+import jax
+
+from convbert_jax.model import layers
+from convbert_jax.model.config import ConvBertConfig, check_sequence_length
+
+
+class Embeddings(nn.Module):
+  """Sum of three tables, layer norm, dropout (reference: `embeddings` scope).
+
+  Padding is an ordinary row of the word table, and positions count from zero
+  whatever the mask says.
+  """
+
+  config: ConvBertConfig
+
+  def setup(self) -> None:
+    config = self.config
+    init = layers.truncated_normal(config.initializer_range)
+    width = config.embedding_size
+    self.word_embeddings = layers.table(
+      self, "word_embeddings", (config.vocab_size, width), ("vocab", "embed"),
+      init,
+    )  # fmt: skip
+    self.position_embeddings = layers.table(
+      self, "position_embeddings", (config.max_position_embeddings, width),
+      (None, "embed"), init,
+    )  # fmt: skip
+    self.token_type_embeddings = layers.table(
+      self, "token_type_embeddings", (config.type_vocab_size, width),
+      (None, "embed"), init,
+    )  # fmt: skip
+    self.layer_norm = layers.layer_norm(config, axis="embed")
+    self.dropout = layers.Dropout(config.hidden_dropout_prob)
+
+  def __call__(
+    self,
+    input_ids_BxT: jax.Array,
+    token_type_ids_BxT: jax.Array,
+    *,
+    deterministic: bool,
+  ) -> jax.Array:
+    """Returns the embeddings [B, T, E] of ids and segments, both [B, T]."""
+    length = input_ids_BxT.shape[1]
+    check_sequence_length(self.config, length)
+    summed_BxTxE = (
+      self.word_embeddings[input_ids_BxT]
+      + self.token_type_embeddings[token_type_ids_BxT]
+      + self.position_embeddings[None, :length]
+    )
+    return self.dropout(
+      self.layer_norm(summed_BxTxE), deterministic=deterministic
+    )

@@ -1,0 +1,135 @@
+"""The stack of layers, scanned over a leading axis of their parameters."""
+
+import flax.linen as nn
+import jax
+
+from convbert_jax.model import layers
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.mixed_attention import MixedAttention
+
+# What the backward pass may keep; None keeps nothing but a layer's input.
+_REMAT_POLICIES = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": None,
+}
+
+
+class EncoderLayer(nn.Module):
+  """Mixed attention and feed-forward, each with residual and layer norm after.
+
+  The signature is that of a scan body: carry in, (carry, outputs) out.
+  """
+
+  config: ConvBertConfig
+  deterministic: bool
+  output_hidden_states: bool
+  output_attentions: bool
+
+  @nn.compact
+  def __call__(
+    self, hidden_BxTxM: jax.Array, mask_BxT: jax.Array
+  ) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array | None]]:
+    """Returns the layer's output [B, T, M], and what was asked to be kept."""
+    config = self.config
+    mixed_BxTxA, probs_BxHxTxT = MixedAttention(config, name="attention")(
+      hidden_BxTxM, mask_BxT, deterministic=self.deterministic
+    )
+    hidden_BxTxM = ResidualOutput(config, "heads", name="attention_output")(
+      mixed_BxTxA, hidden_BxTxM, deterministic=self.deterministic
+    )
+    inner_BxTxF = layers.Linear(
+      config.intermediate_size,
+      ("hidden", "mlp"),
+      layers.truncated_normal(config.initializer_range),
+      config.num_groups,
+      config.dtype,
+      name="intermediate",
+    )(hidden_BxTxM)
+    inner_BxTxF = layers.activation(config.hidden_act)(inner_BxTxF)
+    hidden_BxTxM = ResidualOutput(
+      config, "mlp", config.num_groups, name="output"
+    )(inner_BxTxF, hidden_BxTxM, deterministic=self.deterministic)
+    return hidden_BxTxM, (
+      hidden_BxTxM if self.output_hidden_states else None,
+      probs_BxHxTxT if self.output_attentions else None,
+    )
+
+
+class ResidualOutput(nn.Module):
+  """Maps a branch back to the model width and adds it: LN(drop(Wx) + res)."""
+
+  config: ConvBertConfig
+  in_axis: str
+  num_groups: int = 1
+
+  @nn.compact
+  def __call__(
+    self, branch: jax.Array, residual_BxTxM: jax.Array, *, deterministic: bool
+  ) -> jax.Array:
+    """Maps `branch` [B, T, ...] and the residual to [B, T, M]."""
+    config = self.config
+    out_BxTxM = layers.Linear(
+      config.hidden_size,
+      (self.in_axis, "hidden"),
+      layers.truncated_normal(config.initializer_range),
+      self.num_groups,
+      config.dtype,
+      name="dense",
+    )(branch)
+    out_BxTxM = layers.Dropout(config.hidden_dropout_prob)(
+      out_BxTxM, deterministic=deterministic
+    )
+    return layers.layer_norm(config)(out_BxTxM + residual_BxTxM)
+
+
+class Encoder(nn.Module):
+  """`num_hidden_layers` layers whose parameters are stacked under `layers`."""
+
+  config: ConvBertConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    hidden_BxTxM: jax.Array,
+    mask_BxT: jax.Array,
+    *,
+    deterministic: bool,
+    output_hidden_states: bool,
+    output_attentions: bool,
+  ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """Runs all layers.
+
+    Args:
+      hidden_BxTxM: embeddings at model width.
+      mask_BxT: 1 for real positions, 0 for padding.
+      deterministic: no dropout.
+      output_hidden_states: return every layer's output.
+      output_attentions: return every layer's probabilities.
+
+    Returns:
+      The last output [B, T, M]; all of them [L, B, T, M] or None; all
+      probabilities [L, B, H, T, T] or None.
+    """
+    config = self.config
+    layer = EncoderLayer
+    if config.remat != "none":
+      layer = nn.remat(
+        layer, policy=_REMAT_POLICIES[config.remat], prevent_cse=False
+      )
+    stack = nn.scan(
+      layer,
+      variable_axes={"params": 0},
+      split_rngs={"params": True, "dropout": True},
+      in_axes=nn.broadcast,
+      length=config.num_hidden_layers,
+      unroll=config.scan_unroll,
+      metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+    hidden_BxTxM, (states, attentions) = stack(
+      config,
+      deterministic,
+      output_hidden_states,
+      output_attentions,
+      name="layers",
+    )(hidden_BxTxM, mask_BxT)
+    return hidden_BxTxM, states, attentions

@@ -1,0 +1,126 @@
+"""The small modules that everything else is made of."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.ops import dropout, grouped_linear
+
+Initializer = Callable[..., jax.Array]
+
+# What the original gets where it names no initialiser.
+GLOROT_UNIFORM = nn.initializers.glorot_uniform()
+
+
+def truncated_normal(stddev: float) -> Initializer:
+  """Normal cut at two `stddev`, without correction of the variance."""
+  return nn.initializers.truncated_normal(stddev)
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+  """Returns the activation of `ConvBertConfig.hidden_act`."""
+  return {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "linear": lambda x: x,
+  }[name]
+
+
+def table(
+  module: nn.Module,
+  name: str,
+  shape: tuple[int, ...],
+  axes: tuple[str | None, ...],
+  initializer: Initializer,
+) -> jax.Array:
+  """Declares a float32 parameter of `module` with logical axis names."""
+  return module.param(
+    name,
+    nn.with_logical_partitioning(initializer, axes),
+    shape,
+    jnp.float32,
+  )
+
+
+class LinearParameters(nn.Module):
+  """Kernel and bias of a linear map, for a caller that fuses several maps.
+
+  Attributes:
+    features: output width.
+    axes: logical names of the kernel's input and output axis.
+    initializer: of the kernel; the bias starts at zero.
+    num_groups: blocks of a grouped map; 1 gives a kernel of two axes.
+  """
+
+  features: int
+  axes: tuple[str | None, str | None]
+  initializer: Initializer
+  num_groups: int = 1
+
+  @nn.compact
+  def __call__(self, in_features: int) -> tuple[jax.Array, jax.Array]:
+    """Returns kernel [I, O] or [G, I / G, O / G], and bias [O]."""
+    shape, axes = (in_features, self.features), self.axes
+    if self.num_groups > 1:
+      shape = (self.num_groups, *(width // self.num_groups for width in shape))
+      axes = (None, *self.axes)
+    kernel = table(self, "kernel", shape, axes, self.initializer)
+    bias = table(
+      self, "bias", (self.features,), self.axes[1:], nn.initializers.zeros
+    )
+    return kernel, bias
+
+
+class Linear(nn.Module):
+  """A linear map of the last axis in `dtype`; see `LinearParameters`."""
+
+  features: int
+  axes: tuple[str | None, str | None]
+  initializer: Initializer
+  num_groups: int = 1
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [..., I] to [..., O]."""
+    parameters = LinearParameters(
+      self.features, self.axes, self.initializer, self.num_groups
+    )
+    nn.share_scope(self, parameters)
+    kernel, bias = parameters(x.shape[-1])
+    return grouped_linear.linear(
+      x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
+    )
+
+
+class Dropout(nn.Module):
+  """Dropout that draws its key only where it drops something."""
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+    """Returns `x`, with a share of it zeroed unless `deterministic`."""
+    if deterministic or self.rate == 0.0:
+      return x
+    return dropout.dropout(x, self.rate, self.make_rng("dropout"))
+
+
+def layer_norm(config: ConvBertConfig, axis: str = "hidden") -> nn.LayerNorm:
+  """Returns the layer norm of the model, named as its parameters are.
+
+  The variance is taken around the mean: the one-pass formula of the library's
+  default loses digits at an epsilon of 1e-12.
+  """
+  return nn.LayerNorm(
+    epsilon=config.layer_norm_eps,
+    dtype=config.dtype,
+    use_fast_variance=False,
+    scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)),
+    bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)),
+    name="LayerNorm",
+  )

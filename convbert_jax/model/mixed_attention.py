@@ -1,0 +1,152 @@
+"""Self-attention heads and span-based dynamic convolution heads, side by side.
+
+Paper, section 3.2. The original's variable names differ from the parameters
+here: `conv_key` is `conv_attn_key`, `conv_kernel` is `conv_attn_kernel` and
+`conv_value` is `conv_attn_point`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convbert_jax.model import layers
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.ops import attention, grouped_linear, span_conv
+
+
+class SeparableConv(nn.Module):
+  """Depthwise convolution over the input's channels, then a linear map."""
+
+  config: ConvBertConfig
+
+  @nn.compact
+  def __call__(self, x_BxTxM: jax.Array) -> jax.Array:
+    """Maps [B, T, M] to [B, T, A]."""
+    config = self.config
+    num_taps, width = config.conv_kernel_size, x_BxTxM.shape[-1]
+    depthwise_KxM = layers.table(
+      self,
+      "depthwise_kernel",
+      (num_taps, width),
+      (None, "hidden"),
+      layers.truncated_normal(1.0 / num_taps),
+    )
+    pointwise_MxA = layers.table(
+      self,
+      "pointwise_kernel",
+      (width, config.all_head_size),
+      ("hidden", "heads"),
+      layers.truncated_normal(config.initializer_range),
+    )
+    bias_A = layers.table(
+      self, "bias", (config.all_head_size,), ("heads",), nn.initializers.zeros
+    )
+    convolved_BxTxM = span_conv.depthwise_conv(
+      x_BxTxM, depthwise_KxM.astype(x_BxTxM.dtype)
+    )
+    return grouped_linear.linear(
+      convolved_BxTxM,
+      pointwise_MxA.astype(x_BxTxM.dtype),
+      bias_A.astype(x_BxTxM.dtype),
+    )
+
+
+class MixedAttention(nn.Module):
+  """The heads of one layer, before their output map."""
+
+  config: ConvBertConfig
+
+  @nn.compact
+  def __call__(
+    self, hidden_BxTxM: jax.Array, mask_BxT: jax.Array, *, deterministic: bool
+  ) -> tuple[jax.Array, jax.Array]:
+    """Mixes positions.
+
+    Args:
+      hidden_BxTxM: the layer's input.
+      mask_BxT: 1 for real positions, 0 for padding.
+      deterministic: no dropout.
+
+    Returns:
+      All heads, attention first, [B, T, 2A] ([B, T, A] without convolution),
+      and the attention probabilities [B, H, T, T].
+    """
+    config = self.config
+    names = ["query", "key", "value"] + ["conv_value"] * config.has_conv
+    projected = self._project(hidden_BxTxM, names)
+    query_BxTxHxD = projected["query"]
+    rate = 0.0 if deterministic else config.attention_probs_dropout_prob
+    mixed_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
+      query_BxTxHxD,
+      projected["key"],
+      projected["value"],
+      mask_BxT,
+      dropout_rate=rate,
+      dropout_key=self.make_rng("dropout") if rate else None,
+    )
+    if config.has_conv:
+      conv_BxTxHxD = self._convolve(
+        hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
+      )
+      mixed_BxTxHxD = jnp.concatenate([mixed_BxTxHxD, conv_BxTxHxD], axis=2)
+    return mixed_BxTxHxD.reshape(*mask_BxT.shape, -1), probs_BxHxTxT
+
+  def _project(
+    self, hidden_BxTxM: jax.Array, names: list[str]
+  ) -> dict[str, jax.Array]:
+    """Returns the named projections, [B, T, H, D] each, from one product."""
+    config = self.config
+    kernels, biases = zip(
+      *(
+        layers.LinearParameters(
+          config.all_head_size,
+          ("hidden", "heads"),
+          layers.truncated_normal(config.initializer_range),
+          name=name,
+        )(config.hidden_size)
+        for name in names
+      ),
+      strict=True,
+    )
+    all_BxTxA = grouped_linear.linear(
+      hidden_BxTxM,
+      jnp.concatenate(kernels, axis=-1).astype(config.dtype),
+      jnp.concatenate(biases).astype(config.dtype),
+    )
+    heads = (config.num_heads_kept, config.head_size)
+    return {
+      name: part.reshape(*part.shape[:-1], *heads)
+      for name, part in zip(
+        names, jnp.split(all_BxTxA, len(names), axis=-1), strict=True
+      )
+    }
+
+  def _convolve(
+    self,
+    hidden_BxTxM: jax.Array,
+    query_BxTxHxD: jax.Array,
+    value_BxTxHxD: jax.Array,
+    mask_BxT: jax.Array,
+  ) -> jax.Array:
+    """Returns the convolution heads [B, T, H, D]."""
+    config = self.config
+    if config.mask_padding_in_conv:
+      real_BxT = mask_BxT.astype(hidden_BxTxM.dtype)
+      hidden_BxTxM = hidden_BxTxM * real_BxT[:, :, None]
+      value_BxTxHxD = value_BxTxHxD * real_BxT[:, :, None, None]
+    span_BxTxA = SeparableConv(config, name="conv_key")(hidden_BxTxM)
+    logits_BxTxHK = layers.Linear(
+      config.num_heads_kept * config.conv_kernel_size,
+      ("heads", None),
+      layers.truncated_normal(config.initializer_range),
+      dtype=config.dtype,
+      name="conv_kernel",
+    )(span_BxTxA * query_BxTxHxD.reshape(span_BxTxA.shape))
+    logits_BxTxHxK = logits_BxTxHK.reshape(
+      *query_BxTxHxD.shape[:-1], config.conv_kernel_size
+    )
+    precise = jnp.promote_types(config.dtype, jnp.float32)
+    kernel_BxTxHxK = jax.nn.softmax(logits_BxTxHxK.astype(precise))
+    return span_conv.span_dynamic_conv(
+      value_BxTxHxD, kernel_BxTxHxK.astype(config.dtype)
+    )

@@ -1,0 +1,52 @@
+"""Scaled dot-product attention."""
+
+import jax
+import jax.numpy as jnp
+
+from convbert_jax.ops import dropout
+
+# Added to the logits of masked keys; enough for exp to underflow to zero as
+# long as one key is real, and finite where none is.
+MASKED_LOGIT = -10000.0
+
+
+def dot_product_attention(
+  query_BxTxHxD: jax.Array,
+  key_BxTxHxD: jax.Array,
+  value_BxTxHxD: jax.Array,
+  mask_BxT: jax.Array,
+  *,
+  dropout_rate: float = 0.0,
+  dropout_key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Attends from every position to the real ones.
+
+  Args:
+    query_BxTxHxD: queries, unscaled.
+    key_BxTxHxD: keys.
+    value_BxTxHxD: values.
+    mask_BxT: 1 for keys that may be attended to, 0 for padding. Queries at
+      padding are computed like any other.
+    dropout_rate: share of the probabilities set to zero.
+    dropout_key: needed if `dropout_rate` is not zero.
+
+  Returns:
+    The mixed values [B, T, H, D] and the probabilities [B, H, T, T] after
+    dropout, both in the query's dtype. Softmax runs in float32 at least.
+  """
+  dtype = query_BxTxHxD.dtype
+  precise = jnp.promote_types(dtype, jnp.float32)
+  scale = query_BxTxHxD.shape[-1] ** -0.5
+  logits_BxHxTxT = jnp.einsum(
+    "bthd,bshd->bhts",
+    query_BxTxHxD * jnp.asarray(scale, dtype),
+    key_BxTxHxD,
+    preferred_element_type=precise,
+  )
+  bias_BxT = (1 - mask_BxT).astype(precise) * MASKED_LOGIT
+  probs_BxHxTxT = jax.nn.softmax(logits_BxHxTxT + bias_BxT[:, None, None, :])
+  probs_BxHxTxT = dropout.dropout(
+    probs_BxHxTxT.astype(dtype), dropout_rate, dropout_key
+  )
+  mixed_BxTxHxD = jnp.einsum("bhts,bshd->bthd", probs_BxHxTxT, value_BxTxHxD)
+  return mixed_BxTxHxD, probs_BxHxTxT

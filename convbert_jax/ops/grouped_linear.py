@@ -1,0 +1,32 @@
+"""Linear maps, plain and in groups."""
+
+import jax
+import jax.numpy as jnp
+
+
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+  """Maps the last axis of `x`, as a whole or in contiguous groups.
+
+  With a kernel of three axes the features are cut into `G` contiguous chunks,
+  chunk `g` is mapped by `kernel[g]`, and the results are concatenated; the
+  chunks never mix (`g_dense` of the original).
+
+  Leading axes are flattened to one: gradient products over [B, T, .] arrays
+  are up to 1.4 times slower on CPUs than over [B * T, .].
+
+  Args:
+    x: [..., I].
+    kernel: [I, O], or [G, I / G, O / G] for a grouped map.
+    bias: [O].
+
+  Returns:
+    [..., O].
+  """
+  x_NxI = x.reshape(-1, x.shape[-1])
+  if kernel.ndim == 2:
+    y_NxO = x_NxI @ kernel
+  else:
+    num_groups, group_width, _ = kernel.shape
+    x_NxGxI = x_NxI.reshape(-1, num_groups, group_width)
+    y_NxO = jnp.einsum("ngi,gio->ngo", x_NxGxI, kernel).reshape(-1, bias.size)
+  return (y_NxO + bias[None, :]).reshape(*x.shape[:-1], bias.size)

@@ -1,0 +1,143 @@
+"""Depthwise and span-based dynamic convolution over the sequence.
+
+Both are cross-correlations with zeros outside the sequence: tap `j` of a
+window of `K` touches position `t + j - (K - 1) / 2`. They add up `K` shifted
+products, so that nothing of `K` times the input's size is ever formed, and
+their gradients keep only the inputs.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def _windows(x_BxTx: jax.Array, num_taps: int) -> list[jax.Array]:
+  """Returns `num_taps` views of `x`, the j-th moved by `j - num_taps // 2`."""
+  length = x_BxTx.shape[1]
+  half = num_taps // 2
+  edges = [(0, 0)] * x_BxTx.ndim
+  edges[1] = (half, half)
+  padded = jnp.pad(x_BxTx, edges)
+  return [
+    jax.lax.slice_in_dim(padded, j, j + length, axis=1) for j in range(num_taps)
+  ]
+
+
+def _accumulator(*arrays: jax.Array) -> jnp.dtype:
+  """Sums of half-precision products are kept in float32."""
+  return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+@jax.custom_vjp
+def depthwise_conv(x_BxTxM: jax.Array, kernel_KxM: jax.Array) -> jax.Array:
+  """Convolves each channel over the sequence with its own kernel.
+
+  Args:
+    x_BxTxM: input.
+    kernel_KxM: one kernel of `K` taps (odd) for each channel.
+
+  Returns:
+    [B, T, M], in the input's dtype.
+  """
+  dtype = _accumulator(x_BxTxM, kernel_KxM)
+  taps = kernel_KxM.astype(dtype)
+  total = sum(
+    tap[None, None, :] * window.astype(dtype)
+    for tap, window in zip(taps, _windows(x_BxTxM, len(taps)), strict=True)
+  )
+  return total.astype(x_BxTxM.dtype)
+
+
+def _depthwise_conv_forward(
+  x_BxTxM: jax.Array, kernel_KxM: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return depthwise_conv(x_BxTxM, kernel_KxM), (x_BxTxM, kernel_KxM)
+
+
+def _depthwise_conv_backward(
+  saved: tuple[jax.Array, jax.Array], grad_BxTxM: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  x_BxTxM, kernel_KxM = saved
+  dtype = _accumulator(x_BxTxM, kernel_KxM)
+  grad = grad_BxTxM.astype(dtype)
+  grad_kernel_KxM = jnp.stack(
+    [
+      jnp.sum(grad * window.astype(dtype), axis=(0, 1))
+      for window in _windows(x_BxTxM, kernel_KxM.shape[0])
+    ]
+  )
+  # The adjoint of a correlation is the correlation with the flipped kernel.
+  grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])
+  return (
+    grad_x_BxTxM.astype(x_BxTxM.dtype),
+    grad_kernel_KxM.astype(kernel_KxM.dtype),
+  )
+
+
+depthwise_conv.defvjp(_depthwise_conv_forward, _depthwise_conv_backward)
+
+
+@jax.custom_vjp
+def span_dynamic_conv(
+  value_BxTxHxD: jax.Array, kernel_BxTxHxK: jax.Array
+) -> jax.Array:
+  """Convolves values with a kernel of its own at every position and head.
+
+  `out[b, t, h, :] = sum_j kernel[b, t, h, j] * value[b, t + j - K // 2, h, :]`
+  (ConvBERT, equation 4, with the kernel already made from the span).
+
+  Args:
+    value_BxTxHxD: what is summed.
+    kernel_BxTxHxK: weights of the window around each position, `K` odd;
+      normalised by the caller.
+
+  Returns:
+    [B, T, H, D], in the value's dtype.
+  """
+  dtype = _accumulator(value_BxTxHxD, kernel_BxTxHxK)
+  windows = _windows(value_BxTxHxD, kernel_BxTxHxK.shape[-1])
+  total = sum(
+    kernel_BxTxHxK[..., j, None].astype(dtype) * window.astype(dtype)
+    for j, window in enumerate(windows)
+  )
+  return total.astype(value_BxTxHxD.dtype)
+
+
+def _span_dynamic_conv_forward(
+  value_BxTxHxD: jax.Array, kernel_BxTxHxK: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  out_BxTxHxD = span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK)
+  return out_BxTxHxD, (value_BxTxHxD, kernel_BxTxHxK)
+
+
+def _span_dynamic_conv_backward(
+  saved: tuple[jax.Array, jax.Array], grad_BxTxHxD: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  value_BxTxHxD, kernel_BxTxHxK = saved
+  dtype = _accumulator(value_BxTxHxD, kernel_BxTxHxK)
+  num_taps = kernel_BxTxHxK.shape[-1]
+  grad = grad_BxTxHxD.astype(dtype)
+  grad_kernel_BxTxHxK = jnp.stack(
+    [
+      jnp.sum(grad * window.astype(dtype), axis=-1)
+      for window in _windows(value_BxTxHxD, num_taps)
+    ],
+    axis=-1,
+  )
+  # Position s receives tap j from position s - (j - K // 2): gradients and
+  # kernels move together, against the forward direction.
+  grad_windows = _windows(grad_BxTxHxD, num_taps)
+  kernel_windows = _windows(kernel_BxTxHxK, num_taps)
+  grad_value_BxTxHxD = sum(
+    kernel_windows[-1 - j][..., j, None].astype(dtype)
+    * grad_windows[-1 - j].astype(dtype)
+    for j in range(num_taps)
+  )
+  return (
+    grad_value_BxTxHxD.astype(value_BxTxHxD.dtype),
+    grad_kernel_BxTxHxK.astype(kernel_BxTxHxK.dtype),
+  )
+
+
+span_dynamic_conv.defvjp(
+  _span_dynamic_conv_forward, _span_dynamic_conv_backward
+)

@@ -1,0 +1,221 @@
+"""Hidden states, attention maps and gradients of the originals' own runs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_models as reference
+
+from convbert_jax import ConvBertConfig, ConvBertForMaskedLM, ConvBertModel
+
+TF_GRAPH = [
+  "tf_encoder_ratio2",
+  "tf_encoder_ratio4_groups2",
+  "tf_encoder_ratio8_onehead",
+]
+TF_FLOAT64 = [
+  "tf1_heads1_r2_k9",
+  "tf1_noconv_r1",
+  "tf1_r1_k9_g1",
+  "tf1_r4_k3_g2_proj",
+]
+HF = [
+  "hf_headslt_r4_k3",
+  "hf_r1_k9_g1",
+  "hf_r2_k3_g2",
+  "hf_r2_k9_g1_proj",
+  "hf_r4_k3_g2_proj",
+]
+
+
+def run(config, params, ids, mask, types):
+  return ConvBertModel(config).apply(
+    {"params": params},
+    ids,
+    attention_mask=mask,
+    token_type_ids=types,
+    output_hidden_states=True,
+    output_attentions=True,
+  )
+
+
+def assert_trees_close(actual, expected, **tolerance):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  jax.tree.map_with_path(
+    lambda path, a, e: np.testing.assert_allclose(
+      a, e, **tolerance, err_msg=jax.tree_util.keystr(path)
+    ),
+    actual,
+    expected,
+  )
+
+
+@pytest.mark.parametrize("name", TF_GRAPH)
+def test_original_graph(name):
+  golden = reference.load(name)
+  config = reference.tf1_config(golden)
+  params = reference.tf1_tree(reference.select(golden, "var:electra/"))
+  mask = golden["input_mask"]
+  inputs = (golden["input_ids"], mask, golden["segment_ids"])
+
+  def objective(params):
+    out = run(config, params, *inputs)
+    loss = jnp.sum(out.last_hidden_state**2 * mask[:, :, None])
+    return loss, out
+
+  (_, out), grads = jax.value_and_grad(objective, has_aux=True)(params)
+  expected = [golden["embedding_output"], *golden["all_layer_outputs"]]
+  if config.embedding_size != config.hidden_size:
+    # The stored embeddings stand before or after the projection.
+    assert expected[0].shape == out.hidden_states[0].shape
+  for ours, theirs in zip(out.hidden_states, expected, strict=True):
+    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=0)
+  for ours, theirs in zip(out.attentions, golden["attention_maps"], strict=True):
+    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=0)
+  assert_trees_close(
+    grads,
+    reference.tf1_tree(reference.select(golden, "grad:electra/")),
+    **reference.GRADIENT_TOLERANCE,
+  )
+
+
+@pytest.mark.parametrize("name", TF_FLOAT64)
+def test_original_in_float64(name):
+  golden = reference.load(name)
+  with jax.enable_x64(True):
+    config = reference.tf1_config(golden, dtype="float64")
+    params = reference.tf1_tree(reference.select(golden, "sd/electra/"))
+    inputs = [
+      golden[f"in/{key}"]
+      for key in ("input_ids", "attention_mask", "token_type_ids")
+    ]
+
+    def objective(params):
+      out = run(config, params, *inputs)
+      return jnp.sum(out.last_hidden_state * golden["in/loss_coef"]), out
+
+    (loss, out), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    np.testing.assert_allclose(loss, golden["out64/loss"], atol=1e-9, rtol=0)
+    check_states_and_maps(out, golden, "out64", atol=1e-9)
+    assert_trees_close(
+      grads,
+      reference.tf1_tree(reference.select(golden, "grad64/electra/")),
+      rtol=1e-9,
+      atol=1e-9,
+    )
+
+
+def check_states_and_maps(out, golden, prefix, atol):
+  for i, state in enumerate(out.hidden_states):
+    np.testing.assert_allclose(
+      state, golden[f"{prefix}/hidden_{i}"], atol=atol, rtol=0
+    )
+  for i, probs in enumerate(out.attentions):
+    np.testing.assert_allclose(
+      probs, golden[f"{prefix}/attn_{i}"], atol=atol, rtol=0
+    )
+
+
+def hf_inputs(golden):
+  meta = json.loads(str(golden["meta"]))
+  fields = {k: v for k, v in meta["config"].items() if k != "pad_token_id"}
+  config = ConvBertConfig(**fields, head_size_rule="hf")
+  inputs = [
+    golden[f"in/{key}"]
+    for key in ("input_ids", "attention_mask", "token_type_ids")
+  ]
+  return config, inputs
+
+
+@pytest.mark.parametrize("name", HF)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_transformers_rule(name, dtype):
+  golden = reference.load(name)
+  config, inputs = hf_inputs(golden)
+  prefix, atol = ("out", 2e-5) if dtype == "float32" else ("out64", 1e-9)
+  with jax.enable_x64(dtype == "float64"):
+    params = jax.tree.map(
+      lambda x: x.astype(dtype), reference.hf_tree(reference.select(golden, "sd/"))
+    )
+    config = config.replace(dtype=dtype)
+    out = run(config, params, *inputs)
+    check_states_and_maps(out, golden, prefix, atol)
+    ids, _, types = inputs
+    unmasked = run(config, params, ids, None, types).last_hidden_state
+    np.testing.assert_allclose(
+      unmasked, golden[f"{prefix}/nomask_last"], atol=atol, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", HF)
+def test_transformers_masked_language_model(name):
+  golden = reference.load(name)
+  config, inputs = hf_inputs(golden)
+  labels = golden["in/labels_mlm"]
+  params = reference.hf_tree(reference.select(golden, "sd/"))
+  head = reference.hf_tree(reference.select(golden, "sd_mlm/"))
+  del head["generator_lm_head"]  # the tied word table
+  params = {"convbert": params, **head}
+
+  def objective(params):
+    logits = (
+      ConvBertForMaskedLM(config).apply({"params": params}, *inputs).logits
+    )
+    log_probs = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(
+      log_probs, jnp.maximum(labels, 0)[:, :, None], axis=-1
+    )[:, :, 0]
+    real = labels != -100
+    return -jnp.sum(chosen * real) / jnp.sum(real), logits
+
+  (loss, logits), grads = jax.value_and_grad(objective, has_aux=True)(params)
+  np.testing.assert_allclose(logits, golden["out/mlm_logits"], atol=2e-5, rtol=0)
+  np.testing.assert_allclose(loss, golden["out/mlm_loss"], atol=1e-5, rtol=0)
+  expected = reference.hf_tree(reference.select(golden, "grad64_mlm/"))
+  assert_trees_close(grads, expected, **reference.GRADIENT_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", TF_FLOAT64)
+@pytest.mark.parametrize("masked", [False, True])
+def test_padding_and_the_convolution(name, masked):
+  """Faithful: pads leak. Masked: the result is that of no padding at all."""
+  golden = reference.load(name)
+  ids, mask, types = (
+    golden[f"in/{key}"]
+    for key in ("input_ids", "attention_mask", "token_type_ids")
+  )
+  with jax.enable_x64(True):
+    config = reference.tf1_config(
+      golden, dtype="float64", mask_padding_in_conv=masked
+    )
+    params = reference.tf1_tree(reference.select(golden, "sd/electra/"))
+    padded = run(config, params, ids, mask, types).last_hidden_state
+    for row, length in enumerate(mask.sum(1)):
+      alone = run(
+        config,
+        params,
+        ids[row : row + 1, :length],
+        None,
+        types[row : row + 1, :length],
+      ).last_hidden_state[0]
+      gap = np.max(np.abs(alone - padded[row, :length]))
+      if masked or length == ids.shape[1] or not config.has_conv:
+        assert gap < 1e-9
+      else:
+        assert gap > 1e-3
+
+
+@pytest.mark.parametrize("name", HF)
+def test_unpadded_rows_of_transformers(name):
+  golden = reference.load(name)
+  config, (ids, mask, types) = hf_inputs(golden)
+  params = reference.hf_tree(reference.select(golden, "sd/"))
+  config = config.replace(mask_padding_in_conv=True)
+  padded = run(config, params, ids, mask, types).last_hidden_state
+  for row in (1, 2):
+    expected = golden[f"out/unpadded_last_b{row}"][0]
+    np.testing.assert_allclose(
+      padded[row, : len(expected)], expected, atol=2e-5, rtol=0
+    )
