@@ -1,0 +1,247 @@
+"""Documents from every format, and what is skipped on the way."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import tracemalloc
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from convbert_jax.data import corpus
+from convbert_jax.data.streams import MAX_LINE_CHARACTERS
+from convbert_jax.errors import UserError
+
+COMPRESS = {
+  "": bytes,
+  ".gz": gzip.compress,
+  ".xz": lzma.compress,
+  ".bz2": bz2.compress,
+  ".zst": zstandard.ZstdCompressor().compress,
+}
+TEXT = "A title\n\n  First line. \r\nSecond — line.\n"
+LINES = ["A title", "First line.", "Second — line."]
+
+
+def _read(path, **options):
+  skipped = corpus.Skipped()
+  documents = list(
+    corpus.iter_documents(str(path), skipped=skipped, **options)
+  )
+  return [d.lines for d in documents], dict(skipped.counts)
+
+
+def _tar(members, tail=True):
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode="w") as archive:
+    for name, content in members:
+      info = tarfile.TarInfo(name)
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+    end = archive.offset
+  data = buffer.getvalue()
+  return data if tail else data[:end]
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_plain_text_is_one_document(tmp_path, suffix):
+  path = tmp_path / f"a.txt{suffix}"
+  path.write_bytes(COMPRESS[suffix](TEXT.encode("utf-8-sig")))
+  assert _read(path) == ([LINES], {})
+  separate = _read(path, blank_lines_separate=True)
+  assert separate == ([LINES[:1], LINES[1:]], {})
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_json_lines(tmp_path, suffix):
+  texts = [TEXT, "Another."]
+  lines = [json.dumps({"text": t, "id": 1}) for t in texts]
+  lines[1:1] = ["", "{broken", "[1]", '{"text": 3}', '{"title": "x"}', "\xff"]
+  content = "\n".join(lines).encode("latin-1")
+  path = tmp_path / f"a.jsonl{suffix}"
+  path.write_bytes(COMPRESS[suffix](content))
+  skipped = {"broken JSON lines": 2, "JSON lines without text": 3}
+  assert _read(path, blank_lines_separate=True) == (
+    [LINES, ["Another."]],
+    skipped,
+  )
+
+
+def test_parquet(tmp_path):
+  path = tmp_path / "a.parquet"
+  table = pyarrow.table({"id": [1, 2, 3], "text": [TEXT, None, "Another."]})
+  pyarrow.parquet.write_table(table, path)
+  assert _read(path) == ([LINES, [], ["Another."]], {})
+  path.write_bytes(path.read_bytes()[:-20])
+  assert _read(path) == ([], {"damaged or cut short files": 1})
+  pyarrow.parquet.write_table(pyarrow.table({"body": ["x"]}), path)
+  assert _read(path) == ([], {"Parquet files without a text column": 1})
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["a.tar", "a.tar.gz", "a.tgz", "a.tar.xz", "a.tar.bz2", "a.tar.zst"]
+  + ["urlsf_subset00-1_data.xz", "v1.2_data.xz"],
+)
+def test_archives(tmp_path, name):
+  members = [
+    ("d/0.txt", TEXT.encode()),
+    ("d/1.txt.gz", gzip.compress(b"Packed.")),
+    ("d/2.jsonl", b'{"text": "One."}\n{"text": "Two."}\n'),
+    ("d/3_data.xz", lzma.compress(_tar([("x.txt", b"Nested.")]))),
+    ("d/._0.txt", b"\0\1\2"),
+    ("d/4.pdf", b"%PDF"),
+    ("d/5.txt", b""),
+    ("d/6.txt", "café".encode("latin-1")),
+    ("d/7.txt.xz", lzma.compress(b"Cut short")[:-8]),
+    ("d/8.txt", b"Last."),
+  ]
+  suffix = "." + name.rsplit(".", 1)[1].replace("tgz", "gz")
+  path = tmp_path / name
+  path.write_bytes(COMPRESS.get(suffix, bytes)(_tar(members)))
+  documents, skipped = _read(path, blank_lines_separate=True)
+  assert documents == [
+    LINES,
+    ["Packed."],
+    ["One."],
+    ["Two."],
+    ["Nested."],
+    ["Last."],
+  ]
+  assert skipped == {
+    "unknown archive members": 1,
+    "empty files": 1,
+    "files not UTF-8": 1,
+    "damaged or cut short files": 1,
+  }
+  assert [p.name for p in tmp_path.iterdir()] == [name]  # Nothing extracted.
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])
+@pytest.mark.parametrize("inner", [".txt", ".tar"])
+def test_what_precedes_the_cut_of_an_archive_is_used(tmp_path, suffix, inner):
+  whole = "\n".join(f"line {i * 7919 % 10007}" for i in range(20_000)).encode()
+  content = _tar([("0.txt", whole), ("1.txt", whole)])
+  content = whole if inner == ".txt" else content
+  path = tmp_path / f"a{inner}{suffix}"
+  data = COMPRESS[suffix](content)
+  path.write_bytes(data[:-30])
+  documents, skipped = _read(path)
+  assert skipped == {"damaged or cut short files": 1}
+  if inner == ".tar" and suffix not in (".bz2", ".zst"):  # Larger blocks.
+    assert documents[0] == whole.decode().split("\n")
+
+
+@pytest.mark.parametrize("cut", ["member", "between", "header"])
+def test_plain_tar_cut_short(tmp_path, cut):
+  members = [("0.txt", b"First."), ("1.txt", b"x" * 2000)]
+  data = _tar(members, tail=False)
+  keep = {"member": len(data) - 1000, "between": 1024, "header": 1024 + 100}
+  path = tmp_path / "a.tar"
+  path.write_bytes(data[: keep[cut]])
+  documents, skipped = _read(path)
+  assert documents[0] == ["First."]
+  assert skipped == {"damaged or cut short files": 1}
+
+
+def test_several_zstandard_frames_are_read(tmp_path):
+  path = tmp_path / "a.txt.zst"
+  path.write_bytes(COMPRESS[".zst"](b"One.\n") + COMPRESS[".zst"](b"Two.\n"))
+  assert _read(path) == ([["One.", "Two."]], {})
+
+
+@pytest.mark.parametrize(
+  ("content", "reason"),
+  [
+    (b"", "empty files"),
+    ("naïve".encode("latin-1"), "files not UTF-8"),
+    ("plain".encode("utf-16-le") * 9, "binary files"),
+    (b"\x7fELF" + b"\0" * 500, "binary files"),
+  ],
+)
+def test_files_that_are_no_text_are_counted(tmp_path, content, reason):
+  path = tmp_path / "a.txt"
+  path.write_bytes(content)
+  assert _read(path) == ([], {reason: 1})
+
+
+def test_a_line_of_ten_million_characters_is_split_at_spaces(tmp_path):
+  words = [f"word{i}" for i in range(1_000_000)]
+  path = tmp_path / "a.txt"
+  path.write_text(" ".join(words) + "\n" + "x" * 25_000)
+  documents, _ = _read(path)
+  lines = [line for lines in documents for line in lines]
+  assert max(map(len, lines)) <= MAX_LINE_CHARACTERS
+  assert " ".join(lines[:-3]).split() == words
+  assert list(map(len, lines[-3:])) == [10_000, 10_000, 5_000]
+
+
+def test_long_documents_come_in_parts(tmp_path):
+  path = tmp_path / "a.txt"
+  path.write_text("some words of a line\n" * 120_000)
+  skipped = corpus.Skipped()
+  parts = list(corpus.iter_documents(str(path), skipped=skipped))
+  assert [d.part for d in parts] == [0, 1, 2]
+  assert sum(len(d.lines) for d in parts) == 120_000
+
+
+def test_memory_stays_flat(tmp_path):
+  path = tmp_path / "a.tar.gz"
+  member = b"some words that make a line\n" * 400_000  # 11 MB.
+  path.write_bytes(gzip.compress(_tar([("a.txt", member)] * 2), 1))
+  del member
+  tracemalloc.start()
+  documents = corpus.iter_documents(str(path), skipped=corpus.Skipped())
+  count = sum(1 for _ in documents)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert count == 22
+  assert peak < 12e6
+
+
+def test_inputs_are_expanded_in_order_without_duplicates(tmp_path):
+  for name in ("b.txt", "a/c.jsonl.gz", "a/.hidden.txt", "a/x.csv", "z.tar"):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+  found = corpus.expand_inputs([str(tmp_path), str(tmp_path / "*.txt")])
+  names = [p[len(str(tmp_path)) + 1 :] for p in found]
+  assert names == ["b.txt", "z.tar", "a/c.jsonl.gz"]
+  assert corpus.expand_inputs([str(tmp_path / "a*")]) == [found[2]]
+
+
+@pytest.mark.parametrize(
+  ("pattern", "message"),
+  [
+    ("none*", "no input matches"),
+    ("empty", "holds no readable file"),
+    ("a.csv", r"cannot read .*a\.csv"),
+    ("a.parquet.gz", r"cannot read .*a\.parquet"),
+  ],
+)
+def test_inputs_that_cannot_be_read_are_refused(tmp_path, pattern, message):
+  (tmp_path / "empty").mkdir()
+  for name in ("a.csv", "a.parquet.gz"):
+    (tmp_path / name).write_bytes(b"x")
+  with pytest.raises(UserError, match=message):
+    corpus.expand_inputs([str(tmp_path / pattern)])
+  with pytest.raises(UserError, match="no input"):
+    corpus.expand_inputs([])
+
+
+def test_meter_follows_the_compressed_file(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text('{"text": "One."}\n' * 20_000)
+  meter = corpus.Meter()
+  assert meter.bytes_read() == 0
+  documents = corpus.iter_documents(
+    str(path), skipped=corpus.Skipped(), meter=meter
+  )
+  for _ in range(15_000):
+    next(documents)
+  assert 200_000 < meter.bytes_read() <= path.stat().st_size
