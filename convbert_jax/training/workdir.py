@@ -137,9 +137,9 @@ class MetricsFile:
     # Object stores cannot append; there the file is written anew per row.
     self._appends = is_local(self._path)
 
-  def write(self, row: Row) -> None:
-    """Adds a row; it is in the file when this returns."""
-    line = to_json(row) + "\n"
+  def row(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds the row of a step; it is in the file when this returns."""
+    line = to_json({"step": step, **values}) + "\n"
     with full_disk_named(self._path.parent):
       if self._appends:
         with open(self._path, "a", encoding="utf-8") as file:
@@ -147,4 +147,6 @@ class MetricsFile:
       else:
         self._text += line
         self._path.write_text(self._text)
-    self.last_row = row
+
+  def close(self) -> None:
+    """Does nothing, since no row is held back."""

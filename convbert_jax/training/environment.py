@@ -1,0 +1,88 @@
+"""What a run ran on, so that its figures can be understood later."""
+
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+from etils import epath
+
+from convbert_jax.training import workdir as files
+
+ENVIRONMENT_FILE = "environment.json"
+PACKAGES = (
+  "array_record",
+  "flax",
+  "grain",
+  "jax",
+  "jaxlib",
+  "ml_collections",
+  "numpy",
+  "optax",
+  "orbax-checkpoint",
+  "tokenizers",
+)
+
+
+def _git(*arguments: str) -> str | None:
+  """Returns what git says about this source tree; None if it is in none."""
+  try:
+    done = subprocess.run(
+      ["git", *arguments],
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=20,
+    )
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def describe_environment() -> dict[str, Any]:
+  """Lists packages, commit, devices and command of this process.
+
+  Returns:
+    A tree of plain values. `commit` is None outside a git checkout.
+  """
+  return {
+    "started": datetime.datetime.now(datetime.UTC).isoformat(
+      timespec="seconds"
+    ),
+    "command": sys.argv,
+    "commit": _git("rev-parse", "HEAD"),
+    "uncommitted_changes": bool(_git("status", "--porcelain", ".")),
+    "python": platform.python_version(),
+    "platform": platform.platform(),
+    "devices": [jax.device_count(), jax.devices()[0].device_kind],
+    "processes": jax.process_count(),
+    "packages": {name: _version(name) for name in PACKAGES},
+  }
+
+
+def record_environment(workdir: str, start_step: int) -> None:
+  """Adds this start to the list of starts in `environment.json`.
+
+  Args:
+    workdir: the run's folder, which exists. Only the first process writes.
+    start_step: the step from which the run goes on; 0 for a new one.
+  """
+  if jax.process_index() != 0:
+    return
+  path = epath.Path(workdir) / ENVIRONMENT_FILE
+  starts = json.loads(path.read_text()) if path.exists() else []
+  starts.append({"start_step": start_step, **describe_environment()})
+  files.write_whole(path, json.dumps(starts, indent=2) + "\n")

@@ -1,0 +1,319 @@
+"""What a run shows and keeps while it goes on; the first process alone."""
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TextIO
+
+import jax
+import tqdm
+from etils import epath
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
+
+from convbert_jax.errors import UserError
+from convbert_jax.training import workdir as files
+
+BASELINE = "_baseline"
+_WANDB_ID_FILE = "wandb_id.txt"
+
+
+def time_text(seconds: float) -> str:
+  """Writes a duration in its two largest units, as in `3h 05m`."""
+  seconds = round(seconds)
+  if seconds < 60:
+    return f"{seconds}s"
+  if seconds < 3600:
+    return f"{seconds // 60}m {seconds % 60:02d}s"
+  if seconds < 86400:
+    return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
+  return f"{seconds // 86400}d {seconds % 86400 // 3600:02d}h"
+
+
+def held_out_text(values: Mapping[str, float]) -> str:
+  """Writes the held-out values on one line, baselines beside their values."""
+  parts = []
+  for name, value in values.items():
+    if not name.startswith("eval_") or name.endswith(BASELINE):
+      continue
+    baseline = values.get(name + BASELINE)
+    beside = "" if baseline is None else f" (baseline {baseline:.3f})"
+    parts.append(f"{name.removeprefix('eval_')} {value:.3f}{beside}")
+  return ", ".join(parts)
+
+
+class _TensorBoard:
+  """Writes event files, in this thread so that a full disk is seen.
+
+  `SummaryWriter` would write in another, which dies unseen on an error and
+  then blocks the run when its queue is full.
+  """
+
+  def __init__(self, folder: epath.Path, start_step: int) -> None:
+    if files.is_local(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+    self._writer = EventsWriter(os.path.join(os.fspath(folder), "events"))
+    # TensorBoard drops what an earlier start wrote from this step on.
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._write(step=start_step + 1, session_log=start)
+
+  def _write(self, **fields: Any) -> None:
+    self._writer.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+    self._writer.flush()
+
+  def row(self, step: int, values: Mapping[str, float]) -> None:
+    scalars = []
+    for name, value in values.items():
+      held_out = name.startswith("eval_")
+      tag = f"eval/{name[5:]}" if held_out else f"train/{name}"
+      scalars.append(summary_pb2.Summary.Value(tag=tag, simple_value=value))
+    self._write(step=step, summary=summary_pb2.Summary(value=scalars))
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+class _Wandb:
+  """Sends rows to Weights & Biases, to the same run whenever it goes on."""
+
+  def __init__(
+    self, folder: epath.Path, project: str, config: Mapping[str, Any]
+  ) -> None:
+    try:
+      import wandb
+    except ImportError as error:
+      raise UserError(
+        "report.wandb=True needs Weights & Biases: pip install wandb"
+      ) from error
+    kept = folder / _WANDB_ID_FILE
+    if not kept.exists():
+      files.write_whole(kept, uuid.uuid4().hex[:8])
+    self._run = wandb.init(
+      project=project,
+      name=folder.name,
+      id=kept.read_text(),
+      resume="allow",
+      dir=os.fspath(folder),
+      config=dict(config),
+    )
+
+  def row(self, step: int, values: Mapping[str, float]) -> None:
+    self._run.log(dict(values), step=step)
+
+  def close(self) -> None:
+    self._run.finish()
+
+
+class _Console:
+  """A progress bar on a terminal, plain lines elsewhere."""
+
+  def __init__(
+    self,
+    stream: TextIO,
+    start_step: int,
+    num_steps: int,
+    clock: Callable[[], float],
+  ) -> None:
+    self._stream = stream
+    self._num_steps = num_steps
+    self._clock = clock
+    self._first: tuple[int, float] | None = None
+    self._bar = None
+    if stream.isatty():
+      self._bar = tqdm.tqdm(
+        total=num_steps,
+        initial=start_step,
+        file=stream,
+        dynamic_ncols=True,
+        bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}",
+      )
+
+  def say(self, line: str) -> None:
+    if self._bar is None:
+      print(line, file=self._stream, flush=True)
+    else:
+      self._bar.write(line, file=self._stream)
+
+  def step(self, step: int) -> None:
+    # From the second step on, since the first one compiles.
+    self._first = self._first or (step, self._clock())
+    if self._bar is not None:
+      self._bar.update(step - self._bar.n)
+
+  def _time_left(self, step: int) -> list[str]:
+    if self._first is None or step <= self._first[0]:
+      return []
+    first_step, first_time = self._first
+    pace = (self._clock() - first_time) / (step - first_step)
+    return [f"{time_text(pace * (self._num_steps - step))} left"]
+
+  def row(self, step: int, values: Mapping[str, float]) -> None:
+    parts = []
+    if "loss" in values:
+      parts.append(f"loss {values['loss']:.3f}")
+    if "tokens_per_second" in values:
+      parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+    parts += self._time_left(step)
+    if self._bar is not None:
+      self._bar.set_postfix_str(", ".join(parts))
+    elif "loss" in values:
+      self.say(f"step {step}/{self._num_steps}: {', '.join(parts)}")
+    held_out = held_out_text(values)
+    if held_out:
+      self.say(f"step {step} held out: {held_out}")
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.close()
+
+
+class _Profiler:
+  """Traces some steps for TensorBoard's profile page."""
+
+  def __init__(self, folder: epath.Path, start: int, stop: int) -> None:
+    self._folder = os.fspath(folder)
+    self._start = start
+    self._stop = stop
+    self._tracing = False
+
+  def before_step(self, step: int) -> None:
+    # A run that goes on within the window traces what is left of it.
+    if not self._tracing and self._start <= step <= self._stop:
+      jax.profiler.start_trace(self._folder)
+      self._tracing = True
+
+  def after_step(self, step: int, metrics: Any) -> None:
+    if self._tracing and step >= self._stop:
+      jax.block_until_ready(metrics)
+      self.close()
+
+  def close(self) -> None:
+    if self._tracing:
+      self._tracing = False
+      jax.profiler.stop_trace()
+
+
+class Reporter:
+  """Tells the console, `metrics.jsonl`, TensorBoard and Weights & Biases.
+
+  Every process has one; all but the first keep silent.
+  """
+
+  def __init__(
+    self,
+    workdir: str,
+    *,
+    start_step: int,
+    num_steps: int,
+    tensorboard: bool = True,
+    wandb: bool = False,
+    wandb_project: str = "convbert_jax",
+    config: Mapping[str, Any] | None = None,
+    profile_start: int = 0,
+    profile_stop: int = 0,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ) -> None:
+    """Opens the files, dropping what lies after the step to go on from.
+
+    Args:
+      workdir: the run's folder, made if need be.
+      start_step: the restored state's step; 0 for a new run.
+      num_steps: updates in all.
+      tensorboard: write event files to `tensorboard/`.
+      wandb: send rows to Weights & Biases too.
+      wandb_project: its project.
+      config: what Weights & Biases shows as the run's config.
+      profile_start: first step to trace, from 1; 0 for none.
+      profile_stop: last step to trace.
+      stream: where to show progress; standard output unless given.
+      clock: seconds, for the time left.
+
+    Raises:
+      UserError: if the profile's steps make no window, Weights & Biases is
+        asked for and not installed, or the disk is full.
+    """
+    if (profile_start or profile_stop) and not (
+      1 <= profile_start <= profile_stop
+    ):
+      raise UserError(
+        f"report.profile_start={profile_start} and "
+        f"report.profile_stop={profile_stop} must be two steps, the first "
+        "at least 1 and not after the second (or both 0 for no profile)"
+      )
+    self.last_row: files.Row = {}
+    self._folder = epath.Path(workdir)
+    self._console: _Console | None = None
+    self._profiler: _Profiler | None = None
+    self._outputs: list[Any] = []
+    if jax.process_index() != 0:
+      return
+    with files.full_disk_named(self._folder):
+      self._folder.mkdir(parents=True, exist_ok=True)
+      # First of all outputs, since a resumed run relies on this one.
+      self._outputs.append(files.MetricsFile(workdir, start_step))
+      self.last_row = self._outputs[0].last_row
+      if tensorboard:
+        self._outputs.append(
+          _TensorBoard(self._folder / "tensorboard", start_step)
+        )
+    if wandb:
+      self._outputs.append(_Wandb(self._folder, wandb_project, config or {}))
+    if profile_start:
+      self._profiler = _Profiler(
+        self._folder / "tensorboard", profile_start, profile_stop
+      )
+    self._console = _Console(stream or sys.stdout, start_step, num_steps, clock)
+
+  def __enter__(self) -> Self:
+    """Closes at the end of the `with` block."""
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Closes the files."""
+    self.close()
+
+  def say(self, line: str) -> None:
+    """Shows a line, above the progress bar if there is one."""
+    if self._console is not None:
+      self._console.say(line)
+
+  def before_step(self, step: int) -> None:
+    """Begins the profile, if step `step` (from 1) is the first to trace."""
+    if self._profiler is not None:
+      self._profiler.before_step(step)
+
+  def after_step(self, step: int, metrics: Any) -> None:
+    """Moves the progress bar; ends the profile after its last step."""
+    if self._console is not None:
+      self._console.step(step)
+    if self._profiler is not None:
+      self._profiler.after_step(step, metrics)
+
+  def row(self, step: int, values: Mapping[str, float]) -> None:
+    """Keeps and shows the values of one step.
+
+    Args:
+      step: each step has one row at most.
+      values: plain numbers by name; those of the held-out split begin with
+        `eval_`, and the baseline of a value is named `<value>_baseline`.
+
+    Raises:
+      UserError: if the disk is full.
+    """
+    self.last_row = {"step": step, **values}
+    with files.full_disk_named(self._folder):
+      for output in self._outputs:
+        output.row(step, values)
+    if self._console is not None:
+      self._console.row(step, values)
+
+  def close(self) -> None:
+    """Closes the files and clears the progress bar."""
+    closing = (self._profiler, *self._outputs, self._console)
+    with files.full_disk_named(self._folder):
+      for output in closing:
+        if output is not None:
+          output.close()
