@@ -44,13 +44,16 @@ def main() -> None:
       f"cannot write {_OUTPUT.value}: give a file in an existing folder"
     )
   skipped = corpus.Skipped()
-  vocabulary = tokenizer.train_vocabulary(
-    _iter_lines(skipped),
-    _VOCAB_SIZE.value,
-    lowercase=_LOWERCASE.value,
-    strip_accents=_STRIP_ACCENTS.value,
-    handle_chinese_chars=_HANDLE_CHINESE_CHARS.value,
-  )
+  try:
+    vocabulary = tokenizer.train_vocabulary(
+      _iter_lines(skipped),
+      _VOCAB_SIZE.value,
+      lowercase=_LOWERCASE.value,
+      strip_accents=_STRIP_ACCENTS.value,
+      handle_chinese_chars=_HANDLE_CHINESE_CHARS.value,
+    )
+  except UserError as error:
+    raise UserError(" | ".join([str(error), *skipped.describe()])) from error
   tokenizer.write_vocabulary(_OUTPUT.value, vocabulary)
   for line in skipped.describe():
     print(line)

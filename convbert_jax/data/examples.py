@@ -181,7 +181,8 @@ def unpack_records(
   """
   dtype = record_dtype(vocab_size)
   flat = np.frombuffer(b"".join(records), dtype)
-  lengths = np.array([len(record) for record in records]) // dtype.itemsize
+  sizes = np.array([len(record) for record in records], np.int64)
+  lengths = sizes // dtype.itemsize
   starts = np.cumsum(lengths) - lengths
   is_id = np.ones(len(flat), bool)
   is_id[starts] = False

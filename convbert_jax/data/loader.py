@@ -18,6 +18,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 from array_record.python.array_record_module import ArrayRecordReader
 
 from convbert_jax.data.examples import unpack_records
@@ -197,6 +198,9 @@ def make_train_loader(
     )
   )
   if num_workers:
+    # Grain reads an absl flag here; as a library, there is nobody to parse it.
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=num_workers)
     )

@@ -86,10 +86,11 @@ class WordPiece:
 
   def encode_batch(self, lines: Sequence[str]) -> list[list[int]]:
     """Returns the token ids of each line, without special tokens."""
-    encodings = self._tokenizer.encode_batch_fast(
-      list(lines), add_special_tokens=False
-    )
-    return [encoding.ids for encoding in encodings]
+    return [encoding.ids for encoding in self._encode(lines)]
+
+  def count_tokens(self, lines: Sequence[str]) -> int:
+    """Returns the number of tokens of all lines, by the library alone."""
+    return sum(map(len, self._encode(lines)))
 
   def encode_lines(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Encodes many lines at once, each distinct word only once.
@@ -137,6 +138,11 @@ class WordPiece:
     with open(path, "w", encoding="utf-8") as file:
       json.dump(settings, file, indent=2)
       file.write("\n")
+
+  def _encode(self, lines: Sequence[str]) -> list[tokenizers.Encoding]:
+    return self._tokenizer.encode_batch_fast(
+      list(lines), add_special_tokens=False
+    )
 
   def _clear_cache(self) -> None:
     self._words = _WordRows()

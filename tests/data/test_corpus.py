@@ -30,9 +30,7 @@ LINES = ["A title", "First line.", "Second — line."]
 
 def _read(path, **options):
   skipped = corpus.Skipped()
-  documents = list(
-    corpus.iter_documents(str(path), skipped=skipped, **options)
-  )
+  documents = list(corpus.iter_documents(str(path), skipped=skipped, **options))
   return [d.lines for d in documents], dict(skipped.counts)
 
 
@@ -85,8 +83,10 @@ def test_parquet(tmp_path):
 
 @pytest.mark.parametrize(
   "name",
-  ["a.tar", "a.tar.gz", "a.tgz", "a.tar.xz", "a.tar.bz2", "a.tar.zst"]
-  + ["urlsf_subset00-1_data.xz", "v1.2_data.xz"],
+  [
+    *("a.tar", "a.tar.gz", "a.tgz", "a.tar.xz", "a.tar.bz2", "a.tar.zst"),
+    *("urlsf_subset00-1_data.xz", "v1.2_data.xz"),
+  ],
 )
 def test_archives(tmp_path, name):
   members = [

@@ -96,7 +96,9 @@ def test_unreadable_vocabularies_are_refused(tmp_path, content):
 
 def test_of_equal_lines_the_last_counts(tmp_path):
   path = tmp_path / "vocab.txt"
-  path.write_bytes(b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\na\r\na\r\n\r\n")
+  path.write_bytes(
+    b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\na\r\na\r\n\r\n"
+  )
   encoder = tokenizer.load_tokenizer(str(path))
   assert encoder.vocab_size == 7
   assert encoder.num_duplicates == 1

@@ -1,0 +1,240 @@
+"""Batches: every record once an epoch, an exact position, refusals."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from data import text
+
+from convbert_jax.data import loader
+from convbert_jax.data.manifest import load_manifest
+from convbert_jax.errors import UserError
+
+SETTINGS = {"max_seq_length": 32, "vocab_size": 205}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("records")
+  vocab = text.write_vocabulary(folder)
+  inputs = text.write_corpus(folder / "corpus")
+  text.build(inputs, vocab, folder / "out")
+  return folder / "out"
+
+
+@pytest.fixture
+def copied(built, tmp_path):
+  for name, content in text.contents(built).items():
+    (tmp_path / name).write_bytes(content)
+  return tmp_path
+
+
+def _train(folder, **options):
+  settings = {"batch_size": 8, "seed": 3, "num_threads": 2, "prefetch": 3}
+  return loader.make_train_loader(
+    str(folder), **{**SETTINGS, **settings, **options}
+  )
+
+
+def _evaluate(folder, **options):
+  settings = {**SETTINGS, "batch_size": 8, **options}
+  return list(loader.iter_eval_batches(str(folder), **settings))
+
+
+def _ids(iterator, num_batches):
+  return np.concatenate(
+    [next(iterator)["record_ids"] for _ in range(num_batches)]
+  )
+
+
+def test_batches_have_the_promised_arrays(built):
+  batch = next(_train(built, batch_size=80))
+  assert set(batch) == {
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "record_ids",
+  }
+  assert batch.pop("record_ids").dtype == np.int64
+  for rows in batch.values():
+    assert rows.shape == (80, 32) and rows.dtype == np.int32
+  mask = batch["attention_mask"]
+  assert (np.diff(mask, axis=1) <= 0).all() and set(np.unique(mask)) == {0, 1}
+  assert (batch["input_ids"][:, 0] == 2).all()  # [CLS].
+  assert not batch["input_ids"][mask == 0].any()
+
+
+def test_every_epoch_has_every_record_in_another_order(built):
+  number = load_manifest(str(built)).train.num_records
+  ids = _ids(_train(built, batch_size=1), 3 * number).reshape(3, number)
+  for epoch in ids:
+    assert sorted(epoch) == list(range(number))
+  assert (ids[0] != ids[1]).any() and (ids[1] != ids[2]).any()
+  assert (_ids(_train(built, batch_size=1), number) == ids[0]).all()
+  other = _ids(_train(built, batch_size=1, seed=4), number)
+  assert (other != ids[0]).any()
+
+
+def test_position_is_restored_exactly(built):
+  straight = _train(built)
+  expected = _ids(straight, 200)  # Beyond the first epoch.
+  for consumed in (0, 1, 57, 130):
+    first = _train(built)
+    if consumed:
+      _ids(first, consumed)
+    state = json.loads(json.dumps(first.get_state()))
+    second = _train(built, num_threads=1, prefetch=1)
+    second.set_state(state)
+    found = _ids(second, 200 - consumed)
+    assert (found == expected[8 * consumed :]).all()
+
+
+def test_processes_share_the_batches_of_one(built):
+  one = _train(built, batch_size=12)
+  several = [
+    _train(built, batch_size=4, process_index=i, process_count=3)
+    for i in range(3)
+  ]
+  for _ in range(100):
+    parts = np.concatenate([next(it)["record_ids"] for it in several])
+    assert sorted(parts) == sorted(next(one)["record_ids"])
+
+
+def test_worker_processes_give_the_same_batches(built):
+  threads, processes = _train(built), _train(built, num_workers=2)
+  expected = _ids(threads, 12)
+  assert (_ids(processes, 6) == expected[:48]).all()
+  state = processes.get_state()
+  again = _train(built, num_workers=2)
+  again.set_state(state)
+  assert (_ids(again, 6) == expected[48:]).all()
+
+
+@pytest.mark.parametrize("process_count", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_evaluation_sees_each_record_once(built, process_count, batch_size):
+  number = load_manifest(str(built)).held_out.num_records
+  slices = [
+    _evaluate(
+      built,
+      batch_size=batch_size,
+      process_index=i,
+      process_count=process_count,
+    )
+    for i in range(process_count)
+  ]
+  assert len({len(batches) for batches in slices}) == 1
+  ids = []
+  for batches in zip(*slices, strict=True):
+    for batch in batches:
+      ids += batch["record_ids"].tolist()
+      filler = batch["record_ids"] < 0
+      assert batch["input_ids"].shape == (batch_size, 32)
+      assert batch["input_ids"].dtype == np.int32
+      assert not batch["attention_mask"][filler].any()
+      assert not batch["input_ids"][filler].any()
+      assert batch["attention_mask"][~filler].any(axis=1).all()
+  assert ids[:number] == list(range(number))
+  assert set(ids[number:]) <= {-1}
+
+
+def test_evaluation_may_be_cut_and_repeated(built):
+  assert len(_evaluate(built, max_batches=2)) == 2
+  first, second = _evaluate(built), _evaluate(built)
+  for a, b in zip(first, second, strict=True):
+    assert all((a[name] == b[name]).all() for name in a)
+
+
+@pytest.mark.parametrize("load", [_train, _evaluate])
+@pytest.mark.parametrize(
+  ("setting", "message"),
+  [
+    ({"max_seq_length": 64}, "max_seq_length 32 and the run has 64"),
+    ({"vocab_size": 30522}, "vocab_size 205 and the run has 30522"),
+    ({"tokenizer_fingerprint": "ab"}, r"fingerprint [0-9a-f]{16} and .* ab"),
+  ],
+)
+def test_records_of_other_settings_are_refused(built, load, setting, message):
+  with pytest.raises(UserError, match=message):
+    load(built, **setting)
+  fingerprint = load_manifest(str(built)).tokenizer_fingerprint
+  load(built, tokenizer_fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize(
+  ("damage", "message"),
+  [
+    (lambda data: data[: len(data) // 2], "bytes, the manifest says"),
+    (lambda data: b"", "has 0 bytes"),
+    (lambda data: b"x" * len(data), "has 0 readable records"),
+    (lambda data: None, "cannot open the shard"),
+  ],
+)
+def test_damaged_shards_are_refused_at_opening(copied, damage, message):
+  path = copied / "train-00001.array_record"
+  data = damage(path.read_bytes())
+  path.unlink()
+  if data is not None:
+    path.write_bytes(data)
+  with pytest.raises(UserError, match=message) as error:
+    _train(copied)
+  assert str(path) in str(error.value)
+
+
+def _flip_a_bit_of_a_record(path):
+  data = bytearray(path.read_bytes())
+  data[600] ^= 1  # Records lie one behind the other from the beginning on.
+  path.write_bytes(data)
+
+
+def test_a_damaged_record_names_its_shard(copied):
+  path = copied / "train-00001.array_record"
+  _flip_a_bit_of_a_record(path)
+  batches = _train(copied)  # Sizes and counts are as they were.
+  with pytest.raises(UserError, match="damaged record among") as error:
+    _ids(batches, 200)
+  assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_checksums_are_verified_on_request(copied):
+  _flip_a_bit_of_a_record(copied / "train-00001.array_record")
+  with pytest.raises(UserError, match=r"train-00001.*SHA-256"):
+    _train(copied, verify_checksums=True)
+  _evaluate(copied, verify_checksums=True)  # The other split is sound.
+
+
+def test_no_held_out_examples(tmp_path):
+  vocab = text.write_vocabulary(tmp_path)
+  (tmp_path / "a.txt").write_text("w1 w2 w3")
+  inputs = str(tmp_path / "a.txt")
+  text.build(inputs, vocab, tmp_path / "out", held_out=0.0)
+  with pytest.raises(UserError, match="no held-out examples"):
+    _evaluate(tmp_path / "out")
+  with pytest.raises(UserError, match="1 training examples for 2 processes"):
+    _train(tmp_path / "out", process_count=2)
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r"no manifest\.json.*build_data"):
+    _train(tmp_path)
+
+
+def test_limit_on_open_files_is_raised(monkeypatch):
+  limits = {"now": (64, 4096)}
+  resource = loader.resource
+  monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+  monkeypatch.setattr(
+    resource, "setrlimit", lambda _, new: limits.update(now=new)
+  )
+  loader._allow_open_files(1000)
+  assert limits["now"] == (1000, 4096)
+  loader._allow_open_files(10_000)
+  assert limits["now"] == (4096, 4096)
+
+
+def test_sources_hold_paths_not_open_files(built):
+  source = loader.RecordSource(str(built), load_manifest(str(built)), "train")
+  state = source.__getstate__()
+  assert all(pathlib.Path(p).exists() for p in state["_paths"])
+  assert "_readers" not in state

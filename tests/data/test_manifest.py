@@ -1,0 +1,43 @@
+"""The manifest's file, its summary and its refusals."""
+
+import dataclasses
+
+import pytest
+from data import text
+
+from convbert_jax.data import manifest
+from convbert_jax.errors import UserError
+
+
+@pytest.fixture
+def vocab(tmp_path):
+  return text.write_vocabulary(tmp_path)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+  return text.write_corpus(tmp_path / "corpus")
+
+
+def test_nothing_held_out_is_said(tmp_path, vocab):
+  (tmp_path / "a.txt").write_text("w1 w2 w3")
+  built, _ = text.build(
+    str(tmp_path / "a.txt"), vocab, tmp_path / "out", held_out=1e-9
+  )
+  assert built.unigram_loss is None
+  assert any("--held_out" in line for line in manifest.describe(built))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 2}', "[1]"])
+def test_unreadable_manifests_are_refused(tmp_path, content):
+  (tmp_path / "manifest.json").write_text(content)
+  with pytest.raises(UserError, match="not a readable manifest"):
+    manifest.load_manifest(str(tmp_path))
+
+
+def test_a_manifest_survives_its_file(tmp_path, vocab, inputs):
+  built, _ = text.build(inputs, vocab, tmp_path / "out")
+  assert manifest.load_manifest(str(tmp_path / "out")) == built
+  changed = dataclasses.replace(built, vocab_size=3)
+  manifest.save_manifest(changed, str(tmp_path / "out"))
+  assert manifest.load_manifest(str(tmp_path / "out")) == changed
