@@ -10,7 +10,8 @@ MODULE = '''"""Tools for reading the weather in the hills of the north.
 
 Heading of a section
 --------------------
-The ``wind`` turns *slowly* from :ref:`west <direction>` to north in spring.
+The ``wind`` turns *slowly* from :ref:`west <direction>` to north in spring,
+and the swallows that come with it build under every roof.
 
 >>> wind("west")
 'The wind turns from west to north, as it does in every spring.'
@@ -45,7 +46,8 @@ def test_sentences_are_kept_and_everything_else_is_not(folder):
   (document,) = prose.documents(10_000)
   assert document.split("\n") == [
     "Tools for reading the weather in the hills of the north.",
-    "The wind turns slowly from west to north in spring.",
+    "The wind turns slowly from west to north in spring, and the swallows that"
+    " come with it build under every roof.",
     "The rain that falls in the hills is measured every hour of the day.",
   ]
 
