@@ -1,0 +1,211 @@
+"""Pictures of a run and its one-screen summary, from the rows alone."""
+
+import io
+import math
+from collections.abc import Sequence
+
+import jax
+import matplotlib
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from convbert_jax.training import workdir as files
+from convbert_jax.training.meters import TIMES
+from convbert_jax.training.reporting import BASELINE, time_text
+
+# Which figure a metric belongs to, by a word of its name, first match wins.
+FIGURES = {
+  "losses": ("loss",),
+  "accuracies": ("accuracy", "precision", "recall", "auc"),
+  "learning_rate": ("learning_rate",),
+}
+_TRAIN, _HELD_OUT, _BASELINE_GREY = "#4C72B0", "#C44E52", "#6B6B6B"
+_STYLE = {
+  "axes.edgecolor": "#9A9A9A",
+  "axes.grid": True,
+  "axes.spines.right": False,
+  "axes.spines.top": False,
+  "axes.titlesize": 11,
+  "font.size": 10,
+  "grid.color": "#E6E6E6",
+  "legend.frameon": False,
+  "legend.fontsize": 9,
+}
+
+Points = tuple[list[int], list[float]]
+
+
+def _points(rows: Sequence[files.Row], name: str) -> Points:
+  """Returns the steps and values of a metric where it is a number."""
+  pairs = [
+    (row["step"], row[name]) for row in rows if row.get(name) is not None
+  ]
+  return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def _metrics_of(rows: Sequence[files.Row], words: Sequence[str]) -> list[str]:
+  """Returns the metrics, without `eval_`, that have one of the words."""
+  names = dict.fromkeys(
+    name.removeprefix("eval_")
+    for row in rows
+    for name in row
+    if not name.endswith(BASELINE)
+  )
+  return [name for name in names if any(word in name for word in words)]
+
+
+def _smooth(values: Sequence[float], reach: int) -> list[float]:
+  """Means over `reach` values to either side, fewer at the ends."""
+  smooth = []
+  for place in range(len(values)):
+    near = min(reach, place, len(values) - 1 - place)
+    window = values[place - near : place + near + 1]
+    smooth.append(sum(window) / len(window))
+  return smooth
+
+
+def _draw_metric(axes: Axes, rows: Sequence[files.Row], name: str) -> None:
+  """Draws training, held-out and baseline curves of one metric."""
+  steps, values = _points(rows, name)
+  many = len(values) > 60
+  if values and many:
+    axes.plot(steps, values, color=_TRAIN, alpha=0.25, linewidth=1)
+    values = _smooth(values, len(values) // 40)
+  if values:
+    label = "training, smoothed" if many else "training"
+    axes.plot(steps, values, color=_TRAIN, linewidth=1.8, label=label)
+  steps, values = _points(rows, f"eval_{name}")
+  if values:
+    marker = {"marker": "o", "markersize": 4} if len(values) < 40 else {}
+    axes.plot(
+      steps, values, color=_HELD_OUT, linewidth=1.8, label="held out", **marker
+    )
+  _, baseline = _points(rows, f"eval_{name}{BASELINE}")
+  if baseline:
+    axes.axhline(
+      baseline[-1],
+      color=_BASELINE_GREY,
+      linestyle="--",
+      linewidth=1.4,
+      label=f"baseline, {baseline[-1]:.3g}",
+    )
+  title = name.replace("_", " ").replace("auc", "AUC")
+  axes.set_title(title, loc="left", fontweight="bold")
+  axes.set_xlabel("step")
+  axes.set_xlim(left=0)
+  axes.margins(y=0.12)
+  axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))
+  axes.legend(loc="best")
+
+
+def _figure_png(rows: Sequence[files.Row], names: Sequence[str]) -> bytes:
+  """Draws one panel per metric, in rows of up to three."""
+  columns = min(len(names), 3)
+  lines = math.ceil(len(names) / columns)
+  # Not through pyplot, which keeps every figure and picks a backend.
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+      _draw_metric(axes, rows, name)
+    for axes in panels[len(names) :]:
+      axes.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+  return buffer.getvalue()
+
+
+def draw_plots(workdir: str) -> list[str]:
+  """Draws `plots/losses.png`, `accuracies.png` and `learning_rate.png`.
+
+  Args:
+    workdir: the run's folder, with `metrics.jsonl`. Only the first process
+      draws.
+
+  Returns:
+    The files drawn; a figure with nothing to show is left out.
+
+  Raises:
+    UserError: if the disk is full.
+  """
+  if jax.process_index() != 0:
+    return []
+  rows = files.read_rows(workdir)
+  folder = epath.Path(workdir) / "plots"
+  drawn = []
+  with files.full_disk_named(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure, words in FIGURES.items():
+      names = _metrics_of(rows, words)
+      if names:
+        path = folder / f"{figure}.png"
+        path.write_bytes(_figure_png(rows, names))
+        drawn.append(str(path))
+  return drawn
+
+
+def summarise(workdir: str) -> str:
+  """Writes what became of a run on one screen.
+
+  Args:
+    workdir: the run's folder, with `metrics.jsonl`.
+
+  Returns:
+    Lines of text: the last value of every metric, training beside held out
+    beside its baseline, then the speed and where the files are.
+  """
+  rows = files.read_rows(workdir)
+  if not rows:
+    return f"{workdir}: no metrics yet"
+  last: files.Row = {}
+  for row in rows:
+    last |= row
+  names = [
+    name
+    for name in _metrics_of(rows, ("",))
+    if name != "step" and name not in TIMES
+  ]
+  width = max(map(len, names), default=0)
+  lines = [
+    f"{workdir}: step {last['step']}",
+    "",
+    f"{'':{width}}  {'training':>10}  {'held out':>10}  {'baseline':>10}",
+  ]
+  for name in names:
+    cells = (last.get(name), last.get(f"eval_{name}"))
+    cells += (last.get(f"eval_{name}{BASELINE}"),)
+    lines.append(
+      f"{name:{width}}  " + "  ".join(f"{_cell(value):>10}" for value in cells)
+    )
+  lines += ["", *_speed_lines(rows)]
+  lines.append(f"plots: {epath.Path(workdir) / 'plots'}")
+  return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: float | None) -> str:
+  if value is None:
+    return ""
+  if value and not 1e-3 <= abs(value) < 1e5:
+    return f"{value:.3g}"
+  return f"{value:.4f}"
+
+
+def _speed_lines(rows: Sequence[files.Row]) -> list[str]:
+  """Writes the run's median speed and how much of it went on waiting."""
+  timed = [row for row in rows if row.get("seconds_per_step")]
+  if not timed:
+    return []
+  middle = sorted(timed, key=lambda row: row["seconds_per_step"])[
+    len(timed) // 2
+  ]
+  seconds = middle["seconds_per_step"]
+  waited = sum(row["data_wait_seconds"] for row in timed)
+  total = sum(row["seconds_per_step"] for row in timed)
+  return [
+    f"speed: {middle['tokens_per_second']:,.0f} tokens/s, "
+    f"{seconds * 1000:,.0f} ms a step (median), {waited / total:.1%} of it "
+    f"waiting for data; {time_text(seconds * rows[-1]['step'])} in all",
+  ]

@@ -1,0 +1,181 @@
+"""A model of 36 parameters and its data, for tests of the loop.
+
+Run as a program it trains in a process of its own, which a test can kill:
+`python tests/toy_training.py WORKDIR '{"num_steps": 20, ...}'`.
+"""
+
+import json
+import os
+import sys
+import time
+
+if __name__ == "__main__":
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  sys.path.insert(0, os.path.dirname(os.path.dirname(__file__)))
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from convbert_jax.errors import UserError
+from convbert_jax.training import (
+  checkpoint,
+  loop,
+  optimizer,
+  reporting,
+  restore,
+  sharding,
+  state,
+)
+
+ROWS, WIDTH, RECORDS = 8, 8, 40
+OPTIMIZER = optimizer.make_optimizer(
+  optimizer.learning_rate_schedule(0.05, 100, 3)
+)
+CONFIG = {"seed": 0, "num_steps": 20, "report": {"every": 4}}
+
+
+class Batches:
+  """Shuffled batches for ever; the position is a dict, as Grain's is."""
+
+  def __init__(self, nan_record=None, pause=0.0):
+    self.index = 0
+    self.nan_record = nan_record
+    self.pause = pause
+
+  def __next__(self):
+    time.sleep(self.pause)
+    epoch, place = divmod(self.index * ROWS, RECORDS)
+    self.index += 1
+    order = np.random.default_rng(epoch).permutation(RECORDS)
+    ids = order[place : place + ROWS]
+    inputs = np.random.default_rng(7).normal(size=(RECORDS, WIDTH))[ids]
+    if self.nan_record is not None:
+      inputs[ids == self.nan_record] = np.nan
+    return {
+      "inputs": inputs.astype(np.float32),
+      "record_ids": ids.astype(np.int64),
+    }
+
+  def get_state(self):
+    return {"index": self.index}
+
+  def set_state(self, position):
+    self.index = position["index"]
+
+
+def init_params(key):
+  kernel = nn.with_logical_partitioning(
+    nn.initializers.normal(0.5), ("embed", "mlp")
+  )(key, (WIDTH, 4))
+  return {"dense": {"kernel": kernel, "bias": jnp.zeros(4)}}
+
+
+def train_step(state_, batch, rng):
+  def loss_fn(params):
+    noisy = batch["inputs"] + 0.1 * jax.random.normal(
+      rng, batch["inputs"].shape
+    )
+    outputs = noisy @ params["dense"]["kernel"]
+    outputs += params["dense"]["bias"][None]
+    return jnp.mean(jnp.square(outputs - batch["inputs"][:, :4]))
+
+  loss, grads = jax.value_and_grad(loss_fn)(state_.params)
+  updates, opt_state = OPTIMIZER.update(
+    grads, state_.opt_state, state_.params, step=state_.step
+  )
+  one = jnp.float32(1)
+  return state_.replace(
+    step=state_.step + 1,
+    params=optax.apply_updates(state_.params, updates),
+    opt_state=opt_state,
+  ), {
+    "loss": (loss, one),
+    "gradient_norm": (optimizer.global_norm(grads), one),
+    "error": (loss * ROWS, jnp.float32(ROWS)),
+  }
+
+
+def evaluate(state_):
+  kernel = np.asarray(state_.params["dense"]["kernel"], np.float64)
+  return {"kernel_sum": float(kernel.sum()), "kernel_sum_baseline": 0.0}
+
+
+def make_mesh(num_devices):
+  return jax.sharding.Mesh(
+    np.array(jax.devices()[:num_devices]).reshape(num_devices, 1, 1),
+    sharding.MESH_AXES,
+    axis_types=(jax.sharding.AxisType.Auto,) * 3,
+  )
+
+
+def run(
+  workdir,
+  *,
+  config=CONFIG,
+  num_steps=20,
+  report_every=4,
+  save_every=5,
+  eval_every=6,
+  keep_last=3,
+  keep_every=0,
+  num_devices=1,
+  batches=None,
+  step=train_step,
+  resume_from="",
+  init_from="",
+  **reporting_options,
+):
+  """Does what pretrain does: opens, restores, trains; returns the state."""
+  mesh = make_mesh(num_devices)
+  key = jax.random.key(0)
+  batches = batches or Batches()
+  with checkpoint.Checkpointer(
+    workdir, config, keep_last=keep_last, keep_every=keep_every
+  ) as checkpointer:
+    restored = restore.restore_or_init(
+      checkpointer,
+      state.make_init(init_params, OPTIMIZER),
+      key,
+      mesh,
+      batches,
+      resume_from=resume_from,
+      init_from=init_from,
+    )
+    with reporting.Reporter(
+      workdir,
+      start_step=int(restored.state.step),
+      num_steps=num_steps,
+      **{"tensorboard": False, **reporting_options},
+    ) as reporter:
+      return loop.train(
+        restored.state,
+        step,
+        batches,
+        mesh=mesh,
+        rng=key,
+        num_steps=num_steps,
+        checkpointer=checkpointer,
+        reporter=reporter,
+        report_every=report_every,
+        save_every=save_every,
+        evaluate=evaluate,
+        eval_every=eval_every,
+        tokens_per_step=ROWS,
+        window=restored.window,
+      )
+
+
+def main():
+  workdir, options = sys.argv[1], json.loads(sys.argv[2])
+  batches = Batches(pause=options.pop("pause", 0.0))
+  try:
+    run(workdir, batches=batches, **options)
+  except UserError as error:
+    sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+  main()
