@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from convbert_jax.data import corpus, tokenizer
+from convbert_jax.data.shards import explained_disk_errors
 from convbert_jax.errors import UserError
 from experiments.command_line import run
 
@@ -54,7 +55,8 @@ def main() -> None:
     )
   except UserError as error:
     raise UserError(" | ".join([str(error), *skipped.describe()])) from error
-  tokenizer.write_vocabulary(_OUTPUT.value, vocabulary)
+  with explained_disk_errors(folder):
+    tokenizer.write_vocabulary(_OUTPUT.value, vocabulary)
   for line in skipped.describe():
     print(line)
   print(f"{_OUTPUT.value}: {len(vocabulary):,} tokens")

@@ -132,7 +132,10 @@ def expand_inputs(patterns: Sequence[str]) -> list[str]:
     else:
       found = []
       for path in sorted(glob.glob(pattern, recursive=True)):
-        found += _readable_files(path) if os.path.isdir(path) else [path]
+        if os.path.isdir(path):
+          found += _readable_files(path)
+        elif os.path.isfile(path):  # No dangling link.
+          found.append(path)
       if not found:
         raise UserError(f"no input matches {pattern!r}: check the path")
     for path in found:
@@ -189,7 +192,7 @@ def _readable_files(folder: str) -> list[str]:
   for parent, folders, names in os.walk(folder):
     folders[:] = sorted(f for f in folders if not f.startswith("."))
     paths = (os.path.join(parent, n) for n in sorted(names) if n[0] not in "._")
-    found += [path for path in paths if _kind(path)]
+    found += [path for path in paths if _kind(path) and os.path.isfile(path)]
   return found
 
 

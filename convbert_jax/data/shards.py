@@ -22,12 +22,13 @@ READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 @contextlib.contextmanager
 def explained_disk_errors(folder: str) -> Iterator[None]:
-  """Turns a full disk into a line that says so.
+  """Turns a full or a write-protected disk into a line that says so.
 
   Raises:
-    UserError: if the body failed because no space was left.
+    UserError: if the body failed because the folder took no more.
   """
   full = (errno.ENOSPC, errno.EDQUOT)
+  forbidden = (errno.EACCES, errno.EPERM, errno.EROFS)
   try:
     yield
   # ArrayRecord raises RuntimeError with the system's words in it.
@@ -36,7 +37,11 @@ def explained_disk_errors(folder: str) -> Iterator[None]:
     if code in full or any(os.strerror(c) in str(error) for c in full):
       raise UserError(
         f"no space left to write in {folder}: free some and run the same"
-        " command again; finished shards are kept"
+        " command again; what is finished is kept"
+      ) from error
+    if code in forbidden:
+      raise UserError(
+        f"cannot write in {folder}: {os.strerror(code)}; give another --output"
       ) from error
     raise
 

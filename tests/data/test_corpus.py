@@ -209,6 +209,7 @@ def test_inputs_are_expanded_in_order_without_duplicates(tmp_path):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
+  (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
   found = corpus.expand_inputs([str(tmp_path), str(tmp_path / "*.txt")])
   names = [p[len(str(tmp_path)) + 1 :] for p in found]
   assert names == ["b.txt", "z.tar", "a/c.jsonl.gz"]

@@ -164,3 +164,14 @@ def test_vocabulary_is_not_trained_on_nothing(tmp_path):
   assert "binary files" in done.stderr
   done = _run("train_vocab", f"--input={path}", f"--output={tmp_path}/x/v.txt")
   assert done.returncode == 1 and "existing folder" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(tmp_path):
+  path = tmp_path / "a.txt"
+  path.write_text("some words to train on and some words again")
+  output = tmp_path / "vocab.txt"
+  output.symlink_to("/dev/full")
+  done = _run("train_vocab", f"--input={path}", f"--output={output}")
+  assert done.returncode == 1 and done.stderr.count("\n") == 1
+  assert "no space left to write in" in done.stderr
