@@ -6,6 +6,7 @@ Run as a program it trains in a process of its own, which a test can kill:
 
 import json
 import os
+import resource
 import sys
 import time
 
@@ -170,6 +171,9 @@ def run(
 
 def main():
   workdir, options = sys.argv[1], json.loads(sys.argv[2])
+  file_limit = options.pop("file_limit", None)
+  if file_limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
   batches = Batches(pause=options.pop("pause", 0.0))
   try:
     run(workdir, batches=batches, **options)

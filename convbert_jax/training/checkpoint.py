@@ -18,6 +18,7 @@ from etils import epath
 
 from convbert_jax.errors import UserError
 from convbert_jax.training import workdir
+from convbert_jax.training.quiet import quiet_orbax
 from convbert_jax.training.state import TrainState
 
 # Config fields that may change when a run goes on: by name, or every field
@@ -246,6 +247,7 @@ def open_manager(
   folder: os.PathLike[str], **options: Any
 ) -> ocp.CheckpointManager:
   """Opens a folder of checkpoints with one file of JSON per process."""
+  quiet_orbax()
   registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
   per_process = ocp.handlers.JsonCheckpointHandler(
     f"process_{jax.process_index()}_of_{jax.process_count()}.json",

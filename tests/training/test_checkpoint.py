@@ -189,16 +189,12 @@ def test_another_config_is_refused_wherever_it_is_met(tmp_path):
     restored(begun, config)
 
 
-def biggest_file(folder):
-  files = [path for path in folder.rglob("*") if path.is_file()]
-  return max(files, key=lambda path: path.stat().st_size)
-
-
 def test_damage_is_named_with_the_way_on(tmp_path):
   save_states(tmp_path, [10, 20])
   newest = tmp_path / "checkpoints" / "20"
-  for item in ("params", "optimizer", "loader", "run"):
-    path = biggest_file(newest / item)
+  files = ("params/d/*", "optimizer/d/*", "loader/*.json", "run/metadata")
+  for pattern in files:
+    (path,) = newest.glob(pattern)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError) as caught:
@@ -254,7 +250,7 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_stay(
     return write_text(path, text, *arguments, **options)
 
   monkeypatch.setattr(type(checkpoint.epath.Path(tmp_path)), "write_text", full)
-  with pytest.raises(UserError, match="no room left to write in .*checkpoints"):
+  with pytest.raises(UserError, match=r"no room left to write in .*s;"):
     save_states(tmp_path, [20])
   monkeypatch.undo()
   found, _ = restored(tmp_path)

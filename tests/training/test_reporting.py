@@ -1,0 +1,221 @@
+"""What a run shows and keeps."""
+
+import errno
+import io
+import json
+import math
+import sys
+import types
+
+import jax
+import pytest
+import toy_training as toy
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
+
+from convbert_jax.errors import UserError
+from convbert_jax.training import environment, reporting, workdir
+
+
+class Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def make_reporter(folder, **options):
+  options = {"start_step": 0, "num_steps": 100, "stream": io.StringIO()} | (
+    options
+  )
+  return reporting.Reporter(folder, **{"tensorboard": False, **options})
+
+
+def test_plain_lines_off_a_terminal(tmp_path):
+  stream = io.StringIO()
+  toy.run(tmp_path, num_steps=8, save_every=0, stream=stream)
+  lines = stream.getvalue().splitlines()
+  assert lines[0] == "compiling the training step ..."
+  assert lines[1].startswith("step 4/8: loss ")
+  assert "tokens/s" in lines[1]
+  assert lines[1].endswith(" left")
+  assert lines[2].startswith("step 6 held out: kernel_sum ")
+  assert lines[2].endswith("(baseline 0.000)")
+
+
+def test_progress_bar_on_a_terminal(tmp_path):
+  stream, now = Terminal(), [0.0]
+  with make_reporter(tmp_path, stream=stream, clock=lambda: now[0]) as reporter:
+    for step in (1, 11):
+      reporter.after_step(step, {})
+      now[0] += 30
+    # Ten steps took sixty seconds, and 89 are left.
+    reporter.row(11, {"loss": 2.5, "tokens_per_second": 12345.6})
+    reporter.say("a line")
+  shown = stream.getvalue()
+  assert "11/100, loss 2.500, 12,346 tokens/s, 8m 54s left" in shown
+  assert "a line\n" in shown
+
+
+@pytest.mark.parametrize(
+  ("seconds", "text"),
+  [
+    (5.4, "5s"),
+    (59.6, "1m 00s"),
+    (3600, "1h 00m"),
+    (90061, "1d 01h"),
+  ],
+)
+def test_time_text(seconds, text):
+  assert reporting.time_text(seconds) == text
+
+
+def test_rows_are_json_and_each_is_there_at_once(tmp_path):
+  with make_reporter(tmp_path) as reporter:
+    reporter.row(3, {"loss": 1.5, "accuracy": math.nan})
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert text == '{"step": 3, "loss": 1.5, "accuracy": null}\n'
+    assert reporter.last_row["step"] == 3
+
+
+def test_rows_after_the_restored_step_and_a_cut_line_are_dropped(tmp_path):
+  file = tmp_path / "metrics.jsonl"
+  rows = [{"step": step, "loss": step / 3} for step in (2, 4, 6)]
+  text = "".join(json.dumps(row) + "\n" for row in rows)
+  file.write_text(text + '{"step": 8, "lo')
+  assert workdir.read_rows(tmp_path) == rows
+  with make_reporter(tmp_path, start_step=4) as reporter:
+    assert reporter.last_row == rows[1]
+    reporter.row(6, {"loss": 7.0})
+  kept = [*rows[:2], {"step": 6, "loss": 7.0}]
+  assert workdir.read_rows(tmp_path) == kept
+
+
+def test_rows_in_an_object_store_are_written_without_appending(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(workdir, "is_local", lambda path: False)
+  monkeypatch.setattr(workdir, "open", None, raising=False)
+  for start_step in (0, 4):
+    with make_reporter(tmp_path, start_step=start_step) as reporter:
+      for step in range(start_step + 2, 9, 2):
+        reporter.row(step, {"loss": float(start_step)})
+  rows = [(row["step"], row["loss"]) for row in workdir.read_rows(tmp_path)]
+  assert rows == [(2, 0.0), (4, 0.0), (6, 4.0), (8, 4.0)]
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+  with make_reporter(tmp_path) as reporter:
+
+    def full(*_, **__):
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(UserError, match=f"no room left to write in {tmp_path}"):
+      reporter.row(1, {"loss": 1.0})
+
+
+def test_whole_files_replace_or_leave_alone(tmp_path, monkeypatch):
+  workdir.write_run_files(tmp_path / "run", {"config.json": "old"})
+  file = tmp_path / "run" / "config.json"
+
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(workdir.os, "fsync", full)
+  with pytest.raises(UserError, match="no room left"):
+    workdir.write_run_files(tmp_path / "run", {"config.json": "new"})
+  assert file.read_text() == "old"
+
+
+def tensorboard_events(folder):
+  events = []
+  for file in sorted((folder / "tensorboard").glob("events*")):
+    data, place = file.read_bytes(), 0
+    while place < len(data):
+      length = int.from_bytes(data[place : place + 8], "little")
+      body = data[place + 12 : place + 12 + length]
+      events.append(event_pb2.Event.FromString(body))
+      place += 16 + length
+  return events
+
+
+def test_tensorboard_gets_each_row_at_once_and_purges(tmp_path):
+  assert RecordWriter  # the format read above is this writer's
+  with make_reporter(tmp_path, tensorboard=True, start_step=6) as reporter:
+    reporter.row(8, {"loss": 1.5, "eval_loss": 2.5})
+    _, start, row = tensorboard_events(tmp_path)
+  assert (start.step, start.session_log.status) == (7, 1)
+  assert row.step == 8
+  values = {value.tag: value.simple_value for value in row.summary.value}
+  assert values == {"train/loss": 1.5, "eval/loss": 2.5}
+
+
+def test_wandb_is_asked_for_by_its_install_command(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  with pytest.raises(UserError, match="pip install wandb"):
+    make_reporter(tmp_path, wandb=True)
+
+
+def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
+  calls = []
+  run = types.SimpleNamespace(
+    log=lambda values, step: calls.append((step, values)),
+    finish=lambda: calls.append("finish"),
+  )
+
+  def init(**options):
+    calls.append(options)
+    return run
+
+  monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+  for _ in range(2):
+    with make_reporter(
+      tmp_path, wandb=True, wandb_project="p", config={"a": 1}
+    ) as reporter:
+      reporter.row(1, {"loss": 2.0})
+  first, row, finish, second, *_ = calls
+  assert (first["project"], first["config"]) == ("p", {"a": 1})
+  assert first["id"] == second["id"]
+  assert row == (1, {"loss": 2.0})
+  assert finish == "finish"
+
+
+def test_profiles_the_steps_asked_for(tmp_path, monkeypatch):
+  calls = []
+  for name in ("start_trace", "stop_trace"):
+    monkeypatch.setattr(
+      jax.profiler, name, lambda *_, name=name: calls.append(name)
+    )
+  with make_reporter(tmp_path, profile_start=3, profile_stop=4) as reporter:
+    for step in range(2, 7):
+      reporter.before_step(step)
+      calls.append(step)
+      reporter.after_step(step, {})
+  assert calls == [2, "start_trace", 3, 4, "stop_trace", 5, 6]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(3, 2), (0, 5), (-1, 5), (4, 0)])
+def test_refuses_a_profile_without_steps(tmp_path, start, stop):
+  with pytest.raises(UserError, match=f"profile_start={start} and"):
+    make_reporter(tmp_path, profile_start=start, profile_stop=stop)
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
+  with make_reporter(tmp_path / "run", tensorboard=True) as reporter:
+    reporter.say("unheard")
+    reporter.before_step(1)
+    reporter.after_step(1, {})
+    reporter.row(1, {"loss": 1.0})
+  workdir.write_run_files(tmp_path / "run", {"config.json": "{}"})
+  environment.record_environment(tmp_path / "run", 0)
+  assert not list(tmp_path.iterdir())
+
+
+def test_environment_lists_every_start(tmp_path):
+  environment.record_environment(tmp_path, 0)
+  environment.record_environment(tmp_path, 40)
+  starts = json.loads((tmp_path / "environment.json").read_text())
+  assert [start["start_step"] for start in starts] == [0, 40]
+  assert starts[0]["packages"]["jax"] == jax.__version__
+  assert starts[0]["devices"] == [8, "cpu"]
+  assert starts[0]["commit"] is None or len(starts[0]["commit"]) == 40
