@@ -10,8 +10,7 @@ import numpy as np
 from convbert_jax.model.config import ConvBertConfig
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-VALUE_TOLERANCE = {np.float32: 2e-5, np.float64: 1e-9}
-GRADIENT_TOLERANCE = dict(rtol=1e-4, atol=1e-5)
+GRADIENT_TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 # (pattern of the reference's name, our path, axes of the reference's array in
 # our order, or None to take it as it is)
@@ -67,11 +66,12 @@ def select(arrays, prefix):
   }
 
 
-def tree(arrays, rules):
+def tree(arrays, rules, dtype):
   """Nested dict in our layout, layers stacked, from flat reference names."""
   flat, stacks = {}, {}
   for name, array in arrays.items():
     path, array = _translate(name.replace(".", "/"), array, rules)
+    array = array.astype(dtype)
     layer = re.search(r"encoder/layer_(\d+)/", path)
     if layer:
       path = path.replace(layer.group(0), "encoder/layers/")
@@ -93,26 +93,31 @@ def _translate(path, array, rules):
   return path, array
 
 
-def tf1_tree(arrays):
-  """Discriminator and generator of the original: {scope: our tree}."""
-  return tree(arrays, _TF1)
+def tf1_tree(arrays, dtype="float32"):
+  return tree(arrays, _TF1, dtype)
 
 
-def hf_tree(arrays):
-  return tree(arrays, _HF)
+def hf_tree(arrays, dtype="float32"):
+  return tree(arrays, _HF, dtype)
 
 
 def tf1_config(archive, which="config", **changes) -> ConvBertConfig:
   """Config of the golden files of the original and of its re-derivation."""
   if "meta" in archive:
     given = json.loads(str(archive["meta"]))[which]
-    names = dict(
-      heads="num_attention_heads", ratio="head_ratio",
-      kernel="conv_kernel_size", groups="num_groups", emb="embedding_size",
-      hidden="hidden_size", conv="conv_type", inter="intermediate_size",
-      layers="num_hidden_layers", vocab="vocab_size",
-      maxpos="max_position_embeddings",
-    )  # fmt: skip
+    names = {
+      "heads": "num_attention_heads",
+      "ratio": "head_ratio",
+      "kernel": "conv_kernel_size",
+      "groups": "num_groups",
+      "emb": "embedding_size",
+      "hidden": "hidden_size",
+      "conv": "conv_type",
+      "inter": "intermediate_size",
+      "layers": "num_hidden_layers",
+      "vocab": "vocab_size",
+      "maxpos": "max_position_embeddings",
+    }
     given = {names[name]: value for name, value in given.items()}
   else:
     given = json.loads(str(archive["config"]))

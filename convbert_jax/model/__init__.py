@@ -1,0 +1,1 @@
+"""Linen modules; the only place with parameters."""

@@ -1,0 +1,1 @@
+"""Pure array functions, without parameters and without Flax."""

@@ -1,0 +1,555 @@
+"""The pre-training objective: mask, sample, corrupt, tell real from replaced.
+
+A generator fills masked positions, and the discriminator learns which tokens
+it replaced (reference: `PretrainingModel` of the original). Where the original
+draws positions with replacement and averages the ids of a position drawn
+twice, positions here are distinct.
+
+Parameters are a tree with `discriminator` and, unless it is uniform,
+`generator`; what the two share stands under `discriminator` alone. The masked
+language model objective has one full-size network under `masked_lm`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from convbert_jax import errors
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.heads import (
+  ConvBertForMaskedLM,
+  ConvBertForPreTraining,
+)
+from convbert_jax.ops import sampling
+from convbert_jax.training import optimizer as optimizers
+from convbert_jax.training.state import TrainState
+
+KINDS = ("electra", "mlm")
+
+# Of the selected positions; the others keep their token.
+_MASK_TOKEN_RATE = 0.85
+# Bounds the loss of a batch without a masked or real token.
+_COUNT_EPSILON = 1e-6
+# Added to the logit of the true token where it must not be drawn.
+_FORBIDDEN_LOGIT = -1000.0
+# Bins of the probability histograms that the area under the curve is from.
+AUC_BINS = 1000
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """What is optimised.
+
+  Attributes:
+    kind: "electra", or "mlm" for one masked language model.
+    mask_rate: share of the real tokens that is selected.
+    generator_weight: of the generator's loss in the total.
+    discriminator_weight: of the discriminator's loss in the total.
+    temperature: the generator's logits are divided by it before sampling.
+    disallow_correct: never sample the original token.
+    tie_generator: the generator is the discriminator's network with another
+      head.
+    tie_embeddings: the generator reads and predicts with the
+      discriminator's tables; otherwise it has its own, as wide as itself.
+    uniform_generator: replacements are drawn uniformly, without a network.
+  """
+
+  kind: str = "electra"
+  mask_rate: float = 0.15
+  generator_weight: float = 1.0
+  discriminator_weight: float = 50.0
+  temperature: float = 1.0
+  disallow_correct: bool = False
+  tie_generator: bool = False
+  tie_embeddings: bool = True
+  uniform_generator: bool = False
+
+  def __post_init__(self) -> None:
+    if self.kind not in KINDS:
+      raise errors.unknown_name("objective.kind", self.kind, KINDS)
+    if not 0.0 < self.mask_rate < 1.0:
+      raise errors.UserError(
+        f"objective.mask_rate={self.mask_rate} must lie in (0, 1); 0.15 is "
+        "usual"
+      )
+    if self.temperature <= 0.0:
+      raise errors.UserError(
+        f"objective.temperature={self.temperature} must be positive"
+      )
+    if self.tie_generator and self.uniform_generator:
+      raise errors.UserError(
+        "objective.tie_generator and objective.uniform_generator exclude each "
+        "other: a uniform generator has no network; switch one off"
+      )
+
+  def num_predictions(self, length: int) -> int:
+    """Returns the slots for selected positions, 19 at 128 tokens (`P`)."""
+    return max(1, int((self.mask_rate + 0.005) * length))
+
+
+@flax.struct.dataclass
+class Selection:
+  """The random choices of one batch, made before it is split.
+
+  Attributes:
+    positions: [B, P] selected positions; 0 in unused slots.
+    weights: [B, P] 1 in used slots, 0 in unused ones, float32.
+    token_ids: [B, P] original tokens there.
+    masked_ids: [B, T] the generator's input.
+    uniform: [B, P] numbers in [0, 1) that decide the samples.
+  """
+
+  positions: jax.Array
+  weights: jax.Array
+  token_ids: jax.Array
+  masked_ids: jax.Array
+  uniform: jax.Array
+
+
+def select(
+  key: jax.Array,
+  batch: Batch,
+  objective: Objective,
+  special_ids: Mapping[str, int],
+) -> Selection:
+  """Selects positions to predict and masks most of them.
+
+  Args:
+    key: random key.
+    batch: `input_ids` and `attention_mask`, [B, T].
+    objective: its mask rate gives the number of positions, round(rate * real
+      tokens) with halves to even, at least one of those that can be.
+    special_ids: ids of cls, sep and mask, which are never selected.
+
+  Returns:
+    The selection. A row without a candidate selects nothing.
+  """
+  ids_BxT, mask_BxT = batch["input_ids"], batch["attention_mask"]
+  num_slots = objective.num_predictions(ids_BxT.shape[1])
+  candidates_BxT = mask_BxT > 0
+  for name in ("cls", "sep", "mask"):
+    candidates_BxT &= ids_BxT != special_ids[name]
+  position_key, coin_key, sample_key = jax.random.split(key, 3)
+  positions_BxP = sampling.sample_positions(
+    position_key, candidates_BxT, num_slots
+  )
+  num_real_B = jnp.sum(mask_BxT, axis=1).astype(jnp.float32)
+  wanted_B = jnp.clip(
+    jnp.round(num_real_B * jnp.float32(objective.mask_rate)), 1, num_slots
+  )
+  wanted_B = jnp.minimum(wanted_B, jnp.sum(candidates_BxT, axis=1))
+  used_BxP = jnp.arange(num_slots)[None, :] < wanted_B[:, None]
+  positions_BxP = jnp.where(used_BxP, positions_BxP, 0)
+  token_ids_BxP = jnp.take_along_axis(ids_BxT, positions_BxP, axis=1)
+  coins_BxP = jax.random.bernoulli(
+    coin_key, _MASK_TOKEN_RATE, positions_BxP.shape
+  )
+  return Selection(
+    positions=positions_BxP,
+    weights=used_BxP.astype(jnp.float32),
+    token_ids=token_ids_BxP,
+    masked_ids=_put(
+      ids_BxT,
+      positions_BxP,
+      jnp.where(used_BxP & coins_BxP, special_ids["mask"], token_ids_BxP),
+    ),
+    uniform=jax.random.uniform(sample_key, positions_BxP.shape),
+  )
+
+
+def _put(
+  ids_BxT: jax.Array, positions_BxP: jax.Array, values_BxP: jax.Array
+) -> jax.Array:
+  """Writes values at positions; equal ones may meet at an unused slot's 0."""
+  rows_Bx1 = jnp.arange(len(ids_BxT))[:, None]
+  return ids_BxT.at[rows_Bx1, positions_BxP].set(
+    values_BxP.astype(ids_BxT.dtype)
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Electra:
+  """The networks of the objective and what they compute, as pure functions.
+
+  Attributes:
+    config: of the discriminator, or of the masked language model.
+    generator_config: of the generator; the discriminator's if tied to it.
+    objective: what is optimised.
+  """
+
+  config: ConvBertConfig
+  generator_config: ConvBertConfig
+  objective: Objective
+
+  def init_params(self, key: jax.Array) -> dict[str, Any]:
+    """Returns the parameter tree, boxed with logical axis names."""
+    ids = jnp.zeros((1, 1), jnp.int32)
+    generator_key, discriminator_key = jax.random.split(key)
+    if self.objective.kind == "mlm":
+      model = ConvBertForMaskedLM(self.config)
+      return {"masked_lm": model.init(generator_key, ids)["params"]}
+    discriminator = ConvBertForPreTraining(self.config)
+    params = {"discriminator": discriminator.init(discriminator_key, ids)}
+    params = {name: tree["params"] for name, tree in params.items()}
+    if not self.objective.uniform_generator:
+      generator = ConvBertForMaskedLM(self.generator_config)
+      tree = dict(generator.init(generator_key, ids)["params"])
+      if self.objective.tie_generator:
+        del tree["convbert"]
+      elif self.objective.tie_embeddings:
+        own = dict(tree["convbert"])
+        del own["embeddings"]
+        tree["convbert"] = own
+      params["generator"] = tree
+    return params
+
+  def _generator_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the generator's whole tree, shared parts filled in."""
+    tree = dict(params["generator"])
+    shared = params["discriminator"]["convbert"]
+    if self.objective.tie_generator:
+      tree["convbert"] = shared
+    elif self.objective.tie_embeddings:
+      tree["convbert"] = {
+        **tree["convbert"],
+        "embeddings": shared["embeddings"],
+      }
+    return tree
+
+  def token_logits(
+    self,
+    params: Mapping[str, Any],
+    batch: Batch,
+    selection: Selection,
+    dropout_key: jax.Array | None,
+  ) -> jax.Array:
+    """Returns the generator's float32 logits [B, P, V] at the selection."""
+    if self.objective.kind == "mlm":
+      config, tree = self.config, params["masked_lm"]
+    elif self.objective.uniform_generator:
+      return jnp.zeros(
+        (*selection.positions.shape, self.config.vocab_size), jnp.float32
+      )
+    else:
+      config, tree = self.generator_config, self._generator_params(params)
+    return _apply(
+      ConvBertForMaskedLM(config),
+      tree,
+      batch,
+      selection.masked_ids,
+      dropout_key,
+      positions=selection.positions,
+    )
+
+  def corrupt(
+    self, batch: Batch, selection: Selection, logits_BxPxV: jax.Array
+  ) -> jax.Array:
+    """Returns the ids [B, T] with samples of the logits at the selection."""
+    logits_BxPxV = logits_BxPxV / self.objective.temperature
+    if self.objective.disallow_correct:
+      is_true = _is_token(logits_BxPxV, selection.token_ids)
+      logits_BxPxV += jnp.where(is_true, _FORBIDDEN_LOGIT, 0.0)
+    vocab_size = logits_BxPxV.shape[-1]
+    sampled_BxP = sampling.sample_tokens(
+      logits_BxPxV.reshape(-1, vocab_size), selection.uniform.reshape(-1)
+    ).reshape(selection.uniform.shape)
+    return _put(
+      batch["input_ids"],
+      selection.positions,
+      jnp.where(selection.weights > 0, sampled_BxP, selection.token_ids),
+    )
+
+  def replaced_logits(
+    self,
+    params: Mapping[str, Any],
+    batch: Batch,
+    corrupted_ids: jax.Array,
+    dropout_key: jax.Array | None,
+  ) -> jax.Array:
+    """Returns the discriminator's float32 logits [B, T]."""
+    return _apply(
+      ConvBertForPreTraining(self.config),
+      params["discriminator"],
+      batch,
+      corrupted_ids,
+      dropout_key,
+    )
+
+  def losses(
+    self,
+    params: Mapping[str, Any],
+    batch: Batch,
+    selection: Selection,
+    dropout_key: jax.Array | None,
+    corrupted_ids: jax.Array | None = None,
+  ) -> tuple[Metrics, dict[str, jax.Array]]:
+    """Runs both networks on a batch.
+
+    Args:
+      params: the parameter tree.
+      batch: `input_ids`, `attention_mask`, `token_type_ids`, [B, T].
+      selection: from `select`.
+      dropout_key: random key; None for no dropout.
+      corrupted_ids: [B, T] to use in place of the generator's samples.
+
+    Returns:
+      Metrics as (total, weight) pairs, `generator_loss` (nats per selected
+      token) and `discriminator_loss` (nats per real token) among them; and
+      what they were made of: `token_logits`, and for ELECTRA `corrupted_ids`,
+      `replaced_logits`, `is_replaced`.
+    """
+    keys = (None, None)
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key)
+    logits_BxPxV = self.token_logits(params, batch, selection, keys[0])
+    metrics = _token_metrics(logits_BxPxV, selection)
+    parts = {"token_logits": logits_BxPxV}
+    if self.objective.kind == "mlm":
+      return metrics, parts
+    if corrupted_ids is None:
+      corrupted_ids = self.corrupt(batch, selection, logits_BxPxV)
+    replaced_logits_BxT = self.replaced_logits(
+      params, batch, corrupted_ids, keys[1]
+    )
+    is_replaced_BxT = corrupted_ids != batch["input_ids"]
+    metrics |= _replacement_metrics(
+      replaced_logits_BxT, is_replaced_BxT, batch["attention_mask"]
+    )
+    parts |= {
+      "corrupted_ids": corrupted_ids,
+      "replaced_logits": replaced_logits_BxT,
+      "is_replaced": is_replaced_BxT,
+    }
+    return metrics, parts
+
+  def total_loss(
+    self, metrics: Metrics, num_selected: jax.Array, num_real: jax.Array
+  ) -> jax.Array:
+    """Returns the weighted loss, float32 scalar.
+
+    Args:
+      metrics: from `losses`, of a batch or a part of it.
+      num_selected: selected tokens of the whole batch.
+      num_real: real tokens of the whole batch.
+    """
+    loss = self.objective.generator_weight * (
+      metrics["generator_loss"][0] / (num_selected + _COUNT_EPSILON)
+    )
+    if self.objective.kind == "electra":
+      loss += self.objective.discriminator_weight * (
+        metrics["discriminator_loss"][0] / (num_real + _COUNT_EPSILON)
+      )
+    return loss
+
+
+def _apply(
+  model: ConvBertForMaskedLM | ConvBertForPreTraining,
+  params: Mapping[str, Any],
+  batch: Batch,
+  input_ids: jax.Array,
+  dropout_key: jax.Array | None,
+  **arguments: jax.Array,
+) -> jax.Array:
+  """Returns the logits of a model on other ids of the same batch."""
+  return model.apply(
+    {"params": params},
+    input_ids,
+    batch["attention_mask"],
+    batch["token_type_ids"],
+    deterministic=dropout_key is None,
+    rngs=None if dropout_key is None else {"dropout": dropout_key},
+    **arguments,
+  ).logits
+
+
+def _is_token(logits_BxPxV: jax.Array, token_ids_BxP: jax.Array) -> jax.Array:
+  """Returns where the vocabulary entry is the given token, [B, P, V] bool.
+
+  A comparison fuses into its neighbours, forward and backward; a gather's
+  gradient is a scatter into an array as large as the logits.
+  """
+  vocabulary_V = jnp.arange(logits_BxPxV.shape[-1])
+  return token_ids_BxP[:, :, None] == vocabulary_V[None, None, :]
+
+
+def _token_metrics(logits_BxPxV: jax.Array, selection: Selection) -> Metrics:
+  is_true = _is_token(logits_BxPxV, selection.token_ids)
+  true_logits_BxP = jnp.sum(jnp.where(is_true, logits_BxPxV, 0.0), axis=-1)
+  log_total_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1)
+  weights_BxP = selection.weights
+  # The true token is the likeliest if no other has a larger logit.
+  is_best_BxP = true_logits_BxP >= jnp.max(logits_BxPxV, axis=-1)
+  count = jnp.sum(weights_BxP)
+  return {
+    "generator_loss": (
+      jnp.sum(weights_BxP * (log_total_BxP - true_logits_BxP)),
+      count,
+    ),
+    "generator_accuracy": (jnp.sum(weights_BxP * is_best_BxP), count),
+  }
+
+
+def _replacement_metrics(
+  logits_BxT: jax.Array, is_replaced_BxT: jax.Array, mask_BxT: jax.Array
+) -> Metrics:
+  real_BxT = mask_BxT.astype(jnp.float32)
+  label_BxT = is_replaced_BxT.astype(jnp.float32)
+  loss_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, label_BxT)
+  predicted_BxT = (logits_BxT > 0).astype(jnp.float32)
+  hits = jnp.sum(real_BxT * predicted_BxT * label_BxT)
+  replaced = jnp.sum(real_BxT * label_BxT)
+  count = jnp.sum(real_BxT)
+  right_BxT = (predicted_BxT == label_BxT).astype(jnp.float32)
+  return {
+    "discriminator_loss": (jnp.sum(real_BxT * loss_BxT), count),
+    "discriminator_accuracy": (jnp.sum(real_BxT * right_BxT), count),
+    "discriminator_precision": (hits, jnp.sum(real_BxT * predicted_BxT)),
+    "discriminator_recall": (hits, replaced),
+    "replaced_rate": (replaced, count),
+  }
+
+
+def make_train_step(
+  electra: Electra,
+  optimizer: optax.GradientTransformationExtraArgs,
+  schedule: Callable[[jax.Array], jax.Array],
+  special_ids: Mapping[str, int],
+  accumulation_steps: int = 1,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+  """Builds one update of all parameters.
+
+  Args:
+    electra: networks and objective.
+    optimizer: its update takes `step`.
+    schedule: learning rate of a step, for the metrics.
+    special_ids: ids of cls, sep and mask.
+    accumulation_steps: parts that the batch is computed in. Selection and
+      counts are the whole batch's, so the gradient is too.
+
+  Returns:
+    A pure function of (state, batch, key of the step) to the new state and
+    metrics as (total, weight) pairs.
+  """
+
+  def part_loss(
+    params: Any,
+    batch: Batch,
+    selection: Selection,
+    key: jax.Array,
+    counts: tuple[jax.Array, jax.Array],
+  ) -> tuple[jax.Array, Metrics]:
+    metrics, _ = electra.losses(params, batch, selection, key)
+    loss = electra.total_loss(metrics, *counts)
+    return loss, metrics | {"loss": (loss, jnp.float32(0))}
+
+  gradient = jax.grad(part_loss, has_aux=True)
+
+  def train_step(
+    state: TrainState, batch: Batch, rng: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    select_key, dropout_key = jax.random.split(rng)
+    selection = select(select_key, batch, electra.objective, special_ids)
+    counts = (
+      jnp.sum(selection.weights),
+      jnp.sum(batch["attention_mask"]).astype(jnp.float32),
+    )
+    if accumulation_steps == 1:
+      grads, metrics = gradient(
+        state.params, batch, selection, dropout_key, counts
+      )
+    else:
+      grads, metrics = _accumulate(
+        lambda *part: gradient(state.params, *part, counts),
+        (dict(batch), selection),
+        dropout_key,
+        accumulation_steps,
+      )
+    updates, opt_state = optimizer.update(
+      grads, state.opt_state, state.params, step=state.step
+    )
+    one = jnp.float32(1)
+    metrics |= {
+      "loss": (metrics["loss"][0], one),
+      "gradient_norm": (optimizers.global_norm(grads), one),
+      "learning_rate": (schedule(state.step), one),
+    }
+    state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      opt_state=opt_state,
+    )
+    return state, metrics
+
+  return train_step
+
+
+def _accumulate(
+  gradient: Callable[..., tuple[Any, Metrics]],
+  arrays: Any,
+  key: jax.Array,
+  num_parts: int,
+) -> tuple[Any, Metrics]:
+  """Sums gradients and metrics over parts of the batch.
+
+  Part `i` takes every `num_parts`-th row from `i` on, so that each device
+  keeps working on its own rows.
+  """
+
+  def split(array: jax.Array) -> jax.Array:
+    rows = array.reshape(-1, num_parts, *array.shape[1:])
+    return jnp.swapaxes(rows, 0, 1)
+
+  def add(total: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
+    (batch, selection), index = part
+    result = gradient(batch, selection, jax.random.fold_in(key, index))
+    return jax.tree.map(jnp.add, total, result), None
+
+  parts = (jax.tree.map(split, arrays), jnp.arange(num_parts))
+  first, rest = (
+    jax.tree.map(lambda array, i=i: array[i], parts)
+    for i in (0, slice(1, None))
+  )
+  (batch, selection), index = first
+  total = gradient(batch, selection, jax.random.fold_in(key, index))
+  return jax.lax.scan(add, total, rest)[0]
+
+
+def make_eval_step(
+  electra: Electra, special_ids: Mapping[str, int]
+) -> Callable[[Any, Batch, jax.Array], Metrics]:
+  """Builds the evaluation of one batch, without dropout.
+
+  Args:
+    electra: networks and objective.
+    special_ids: ids of cls, sep and mask.
+
+  Returns:
+    A pure function of (params, batch, key) to metrics as (total, weight)
+    pairs; beside those of `Electra.losses`, for ELECTRA, `probability` holds
+    histograms [AUC_BINS] of the discriminator's probability over replaced
+    (total) and original tokens (weight).
+  """
+
+  def eval_step(params: Any, batch: Batch, key: jax.Array) -> Metrics:
+    selection = select(key, batch, electra.objective, special_ids)
+    metrics, parts = electra.losses(params, batch, selection, None)
+    if electra.objective.kind == "electra":
+      probability = jax.nn.sigmoid(parts["replaced_logits"])
+      bins = jnp.clip(probability * AUC_BINS, 0, AUC_BINS - 1).astype(jnp.int32)
+      real = batch["attention_mask"].astype(jnp.float32)
+      replaced = real * parts["is_replaced"]
+      metrics["probability"] = (
+        jnp.zeros(AUC_BINS).at[bins].add(replaced),
+        jnp.zeros(AUC_BINS).at[bins].add(real - replaced),
+      )
+    return metrics
+
+  return eval_step

@@ -1,0 +1,272 @@
+"""The objective against the original's own runs, and its own promises."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_models as reference
+
+from convbert_jax import electra as objectives
+from convbert_jax.model.config import ConvBertConfig, generator_config
+from convbert_jax.training import optimizer as optimizers
+from convbert_jax.training.state import make_init
+
+SPECIAL = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
+TINY = ConvBertConfig(
+  vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=2,
+  num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
+  max_position_embeddings=64,
+)  # fmt: skip
+
+
+def make_electra(config=TINY, **fields):
+  objective = objectives.Objective(**fields)
+  generator = generator_config(
+    config,
+    size_fraction=1.0 if objective.tie_generator else 0.5,
+    layers_fraction=1.0,
+    tie_embeddings=objective.tie_embeddings,
+  )
+  return objectives.Electra(config, generator, objective)
+
+
+def unboxed_params(electra, seed=0):
+  key = jax.random.key(seed)
+  return jax.tree.map(
+    lambda box: box.unbox(), electra.init_params(key),
+    is_leaf=lambda leaf: hasattr(leaf, "unbox"),
+  )  # fmt: skip
+
+
+def make_batch(rows=8, length=32, seed=0):
+  rng = np.random.default_rng(seed)
+  ids = rng.integers(5, 50, (rows, length)).astype(np.int32)
+  lengths = rng.integers(5, length + 1, rows)
+  lengths[0] = length
+  mask = (np.arange(length)[None] < lengths[:, None]).astype(np.int32)
+  ids[:, 0] = SPECIAL["cls"]
+  ids[np.arange(rows), lengths - 1] = SPECIAL["sep"]
+  return {
+    "input_ids": jnp.asarray(ids * mask),
+    "attention_mask": jnp.asarray(mask),
+    "token_type_ids": jnp.zeros_like(ids),
+  }
+
+
+def without_rows(batch, *rows):
+  rows = np.array(rows)
+  return {**batch, "attention_mask": batch["attention_mask"].at[rows].set(0)}
+
+
+def golden_tree(arrays):
+  ours = reference.tf1_tree(arrays)
+  generator = {
+    "convbert": ours.get("generator", {}),
+    "generator_predictions": ours["generator_predictions"],
+    "output_bias": ours["output_bias"],
+  }
+  if "discriminator_predictions" not in ours:
+    return {"masked_lm": {**generator, "convbert": ours["electra"]}}
+  discriminator = {
+    "convbert": ours["electra"],
+    "discriminator_predictions": ours["discriminator_predictions"],
+  }
+  return {"discriminator": discriminator, "generator": generator}
+
+
+def golden_selection(golden):
+  return objectives.Selection(
+    positions=golden["masked_lm_positions"],
+    weights=golden["masked_lm_weights"],
+    token_ids=golden["masked_lm_ids"],
+    masked_ids=golden["masked_input_ids"],
+    uniform=jnp.zeros(golden["masked_lm_positions"].shape),
+  )
+
+
+@pytest.mark.parametrize("name", ["tf_pretrain_electra", "tf_pretrain_mlm"])
+def test_losses_labels_and_gradients_of_the_original(name):
+  golden = reference.load(name)
+  config = reference.tf1_config(golden)
+  given = json.loads(str(golden["config"]))["generator"]
+  kind = "electra" if "disc_loss" in golden else "mlm"
+  generator = config.replace(
+    hidden_size=given["hidden_size"],
+    num_attention_heads=given["num_attention_heads"],
+    intermediate_size=given["intermediate_size"],
+  )
+  electra = objectives.Electra(
+    config, generator, objectives.Objective(kind=kind)
+  )
+  batch = {
+    "input_ids": golden["input_ids"],
+    "attention_mask": golden["input_mask"],
+    "token_type_ids": golden["segment_ids"],
+  }
+  selection = golden_selection(golden)
+
+  def loss(params):
+    metrics, parts = electra.losses(
+      params, batch, selection, None, golden["corrupted_ids"]
+    )
+    counts = (jnp.sum(selection.weights), np.sum(batch["attention_mask"]))
+    return electra.total_loss(metrics, *counts), (metrics, parts)
+
+  params = golden_tree(reference.select(golden, "var:"))
+  gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  (total, (metrics, parts)), grads = gradient(params)
+  close = reference.GRADIENT_TOLERANCE
+  np.testing.assert_allclose(total, golden["total_loss"], **close)
+  value, weight = metrics["generator_loss"]
+  np.testing.assert_allclose(value / weight, golden["mlm_loss"], **close)
+  np.testing.assert_allclose(
+    parts["token_logits"], golden["mlm_logits"], **close
+  )
+  if kind == "electra":
+    value, weight = metrics["discriminator_loss"]
+    np.testing.assert_allclose(value / weight, golden["disc_loss"], **close)
+    np.testing.assert_array_equal(parts["is_replaced"], golden["is_fake"])
+    probs = jax.nn.sigmoid(parts["replaced_logits"])
+    np.testing.assert_allclose(probs, golden["disc_probs"], **close)
+  expected = golden_tree(reference.select(golden, "grad:"))
+  assert jax.tree.structure(grads) == jax.tree.structure(expected)
+  jax.tree.map(
+    lambda a, e: np.testing.assert_allclose(a, e, **close), grads, expected
+  )
+
+
+def test_selection_keeps_its_promises():
+  batch = without_rows(make_batch(rows=64, length=128), 5)  # a filler row
+  picked = objectives.select(
+    jax.random.key(0), batch, objectives.Objective(), SPECIAL
+  )
+  positions, used = np.array(picked.positions), np.array(picked.weights) > 0
+  assert positions.shape == (64, 19)
+  assert not used[5].any()
+  batch = jax.tree.map(np.array, batch)
+  for row in np.delete(np.arange(64), 5):
+    chosen = positions[row][used[row]]
+    real = batch["attention_mask"][row].sum()
+    wanted = np.clip(np.round(np.float32(real) * np.float32(0.15)), 1, 19)
+    assert len(chosen) == len(set(chosen)) == min(wanted, real - 2)
+    assert batch["attention_mask"][row][chosen].all()
+    assert (batch["input_ids"][row][chosen] > SPECIAL["mask"]).all()
+  changed = np.array(picked.masked_ids) != batch["input_ids"]
+  assert (np.array(picked.masked_ids)[changed] == SPECIAL["mask"]).all()
+  share = changed.sum() / used.sum()
+  assert abs(share - 0.85) < 4 * np.sqrt(0.85 * 0.15 / used.sum())
+
+
+@pytest.mark.parametrize("length", [128, 512])
+def test_number_of_slots_and_of_masks(length):
+  golden = np.load(reference.GOLDEN / "train_semantics.npz")
+  assert (
+    objectives.Objective().num_predictions(length) == {128: 19, 512: 79}[length]
+  )
+  ids = np.full((length - 3, length), 7, np.int32)
+  real = np.arange(4, length + 1)
+  mask = (np.arange(length)[None] < real[:, None]).astype(np.int32)
+  ids[:, 0], ids[:, 1] = SPECIAL["cls"], SPECIAL["sep"]
+  picked = objectives.select(
+    jax.random.key(0),
+    {"input_ids": jnp.asarray(ids), "attention_mask": jnp.asarray(mask)},
+    objectives.Objective(),
+    SPECIAL,
+  )
+  np.testing.assert_array_equal(
+    picked.weights.sum(1), golden[f"mask/num_to_predict_L{length}"][real]
+  )
+
+
+OPTIONS = [
+  {},
+  {"kind": "mlm"},
+  {"tie_generator": True},
+  {"tie_embeddings": False},
+  {"uniform_generator": True},
+  {"disallow_correct": True, "temperature": 0.5},
+]
+
+
+@pytest.mark.parametrize("fields", OPTIONS, ids=str)
+def test_every_option_trains(fields):
+  electra = make_electra(**fields)
+  schedule = optimizers.learning_rate_schedule(3e-3, 100, 1)
+  optimizer = optimizers.make_optimizer(schedule)
+  state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
+  step = jax.jit(
+    objectives.make_train_step(electra, optimizer, schedule, SPECIAL)
+  )
+  batch, first = make_batch(), None
+  for i in range(12):
+    state, metrics = step(state, batch, jax.random.key(i))
+    first = first or float(metrics["loss"][0])
+  assert float(metrics["loss"][0]) < first
+  if fields.get("disallow_correct"):
+    replaced, selected = metrics["replaced_rate"][0], metrics["generator_loss"]
+    assert replaced == selected[1]
+
+
+def test_accumulation_is_the_whole_batch():
+  config = dataclasses.replace(
+    TINY, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+  )
+  electra = make_electra(config)
+  schedule = optimizers.learning_rate_schedule(1e-3, 100, 0)
+  optimizer = optimizers.make_optimizer(schedule)
+  batch = without_rows(make_batch(rows=8), 6)
+  results = []
+  for parts in (1, 2, 4):
+    state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
+    step = objectives.make_train_step(
+      electra, optimizer, schedule, SPECIAL, parts
+    )
+    results.append(jax.jit(step)(state, batch, jax.random.key(3)))
+  (whole, whole_metrics), *others = results
+  for state, metrics in others:
+    for name, pair in whole_metrics.items():
+      np.testing.assert_allclose(metrics[name], pair, rtol=1e-5, atol=1e-6)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+      state.opt_state.mean,
+      whole.opt_state.mean,
+    )
+
+
+def test_no_gradient_from_discriminator_into_generator():
+  electra = make_electra(generator_weight=0.0)
+  params, batch = unboxed_params(electra), make_batch()
+  selection = objectives.select(
+    jax.random.key(1), batch, electra.objective, SPECIAL
+  )
+
+  def loss(params):
+    metrics, _ = electra.losses(params, batch, selection, None)
+    return electra.total_loss(metrics, 1.0, 1.0)
+
+  grads = jax.jit(jax.grad(loss))(params)
+  assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads["generator"]))
+  table = grads["discriminator"]["convbert"]["embeddings"]["word_embeddings"]
+  assert (table != 0).any()
+
+
+def test_filler_rows_change_nothing():
+  electra = make_electra()
+  params, batch = unboxed_params(electra), make_batch(rows=4)
+  step = jax.jit(objectives.make_eval_step(electra, SPECIAL))
+  alone = step(params, batch, jax.random.key(0))
+  empty = {k: np.zeros_like(v) for k, v in batch.items()}
+  filler = step(params, empty, jax.random.key(0))
+  assert all(float(jnp.sum(weight)) == 0 for _, weight in filler.values())
+  assert all(float(jnp.sum(total)) == 0 for total, _ in filler.values())
+  assert float(alone["generator_loss"][1]) > 0
+
+
+def test_refusals_name_the_field():
+  with pytest.raises(ValueError, match=r"objective\.kind 'elektra'.*electra"):
+    objectives.Objective(kind="elektra")
+  with pytest.raises(ValueError, match="mask_rate"):
+    objectives.Objective(mask_rate=1.5)
