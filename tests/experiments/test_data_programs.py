@@ -81,7 +81,7 @@ def test_vocabulary_then_records(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
-  num_documents = 12_000
+  num_documents = 6_000
   broken = tmp_path / "broken"
   command = _command(
     "build_data", *_arguments(tmp_path, "broken", 2, num_documents)
@@ -112,7 +112,7 @@ def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert "going on after" in done.stderr
-  for name in list(kept)[:3]:
+  for name in sorted(kept)[:4]:
     assert (broken / name).stat().st_mtime_ns == kept[name]
   straight = _arguments(tmp_path, "straight", 1, num_documents)
   assert _run("build_data", *straight).returncode == 0
