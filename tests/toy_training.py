@@ -28,8 +28,8 @@ from convbert_jax.training import (
   reporting,
   restore,
   sharding,
-  state,
 )
+from convbert_jax.training import state as states
 
 ROWS, WIDTH, RECORDS = 8, 8, 40
 OPTIMIZER = optimizer.make_optimizer(
@@ -74,7 +74,7 @@ def init_params(key):
   return {"dense": {"kernel": kernel, "bias": jnp.zeros(4)}}
 
 
-def train_step(state_, batch, rng):
+def train_step(state, batch, rng):
   def loss_fn(params):
     noisy = batch["inputs"] + 0.1 * jax.random.normal(
       rng, batch["inputs"].shape
@@ -83,14 +83,14 @@ def train_step(state_, batch, rng):
     outputs += params["dense"]["bias"][None]
     return jnp.mean(jnp.square(outputs - batch["inputs"][:, :4]))
 
-  loss, grads = jax.value_and_grad(loss_fn)(state_.params)
+  loss, grads = jax.value_and_grad(loss_fn)(state.params)
   updates, opt_state = OPTIMIZER.update(
-    grads, state_.opt_state, state_.params, step=state_.step
+    grads, state.opt_state, state.params, step=state.step
   )
   one = jnp.float32(1)
-  return state_.replace(
-    step=state_.step + 1,
-    params=optax.apply_updates(state_.params, updates),
+  return state.replace(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
     opt_state=opt_state,
   ), {
     "loss": (loss, one),
@@ -99,8 +99,8 @@ def train_step(state_, batch, rng):
   }
 
 
-def evaluate(state_):
-  kernel = np.asarray(state_.params["dense"]["kernel"], np.float64)
+def evaluate(state):
+  kernel = np.asarray(state.params["dense"]["kernel"], np.float64)
   return {"kernel_sum": float(kernel.sum()), "kernel_sum_baseline": 0.0}
 
 
@@ -138,7 +138,7 @@ def run(
   ) as checkpointer:
     restored = restore.restore_or_init(
       checkpointer,
-      state.make_init(init_params, OPTIMIZER),
+      states.make_init(init_params, OPTIMIZER),
       key,
       mesh,
       batches,
@@ -167,6 +167,32 @@ def run(
         tokens_per_step=ROWS,
         window=restored.window,
       )
+
+
+def save_states(folder, steps, config=CONFIG, **keep):
+  """Saves the initial state under some steps, as quick as can be."""
+  init = states.make_init(init_params, OPTIMIZER)
+  mesh = make_mesh(1)
+  state, _ = sharding.init_state(init, jax.random.key(1), mesh)
+  with checkpoint.Checkpointer(folder, config, **keep) as checkpointer:
+    for step in steps:
+      state = state.replace(step=jnp.full_like(state.step, step))
+      checkpointer.save(state, step, {"index": step}, {"loss": [0.1, 3.0]})
+  return state
+
+
+def restored(folder, config=CONFIG, init_params=init_params, **sources):
+  batches = Batches()
+  with checkpoint.Checkpointer(folder, config) as checkpointer:
+    found = restore.restore_or_init(
+      checkpointer,
+      states.make_init(init_params, OPTIMIZER),
+      jax.random.key(0),
+      make_mesh(1),
+      batches,
+      **sources,
+    )
+  return found, batches.index
 
 
 def main():

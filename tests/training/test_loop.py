@@ -10,12 +10,8 @@ import toy_training as toy
 
 from convbert_jax.errors import UserError
 from convbert_jax.training import (
-  checkpoint,
   loop,
   meters,
-  optimizer,
-  reporting,
-  restore,
   sharding,
   workdir,
 )
@@ -124,6 +120,28 @@ def test_compiles_once(tmp_path):
   assert set(seen[1:]) == {seen[1]}
 
 
+def test_a_step_takes_over_the_state_and_has_a_key_of_its_own():
+  mesh, key = toy.make_mesh(1), jax.random.key(5)
+  init = make_init(toy.init_params, toy.OPTIMIZER)
+  state, _ = sharding.init_state(init, key, mesh)
+
+  def step(state, batch, rng):
+    del batch
+    noise = jax.random.normal(rng)
+    return state.replace(step=state.step + 1), {"noise": (noise, noise)}
+
+  compiled, noises = loop.compile_step(step, state, mesh), []
+  for _ in range(3):
+    before = state
+    state, metrics = compiled(state, {}, key)
+    assert before.params["dense"]["kernel"].is_deleted()
+    noises.append(float(metrics["noise"][0]))
+  wanted = [
+    float(jax.random.normal(jax.random.fold_in(key, n))) for n in range(3)
+  ]
+  assert noises == wanted
+
+
 def test_reads_a_step_after_the_next_is_dispatched(tmp_path, monkeypatch):
   events = []
   compile_step, read = loop.compile_step, loop._read
@@ -207,49 +225,3 @@ def test_batches_that_end_are_refused(tmp_path):
 
   with pytest.raises(UserError, match="ended before num_steps"):
     toy.run(tmp_path, batches=Ending())
-
-
-def test_a_save_is_not_spoilt_by_the_steps_after_it(tmp_path):
-  """The state is donated while the background thread still writes it."""
-  wide = 1 << 18
-
-  def init_params(key):
-    return {"kernel": jax.random.normal(key, (wide,))}
-
-  def step(state, batch, rng):
-    del batch, rng
-    one = jnp.float32(1)
-    params = jax.tree.map(lambda param: param + 1, state.params)
-    return state.replace(step=state.step + 1, params=params), {
-      "loss": (one, one),
-      "gradient_norm": (one, one),
-    }
-
-  mesh, key = toy.make_mesh(8), jax.random.key(0)
-  adam = optimizer.make_optimizer(lambda step: jnp.float32(0))
-  init = make_init(init_params, adam)
-  with checkpoint.Checkpointer(tmp_path, {}, keep_last=50) as checkpointer:
-    state, _ = sharding.init_state(init, key, mesh)
-    begin = np.array(state.params["kernel"])
-    with reporting.Reporter(
-      tmp_path, start_step=0, num_steps=12, tensorboard=False
-    ) as reporter:
-      loop.train(
-        state,
-        step,
-        toy.Batches(),
-        mesh=mesh,
-        rng=key,
-        num_steps=12,
-        checkpointer=checkpointer,
-        reporter=reporter,
-        report_every=0,
-        save_every=3,
-      )
-  like = sharding.abstract(init_params, key, mesh)
-  for saved in (3, 6, 9, 12):
-    params, _ = restore.restore_params(tmp_path, like, saved)
-    wanted = begin
-    for _ in range(saved):
-      wanted = wanted + np.float32(1)
-    np.testing.assert_array_equal(params["kernel"], wanted)

@@ -1,0 +1,112 @@
+"""Where a run begins, and what it refuses to begin from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_training as toy
+
+from convbert_jax.errors import UserError
+from convbert_jax.training import checkpoint, restore, sharding
+
+
+def test_priority_is_own_then_other_run_then_parameters_then_scratch(tmp_path):
+  own, other = tmp_path / "own", tmp_path / "other"
+  saved = toy.save_states(other, [30, 40])
+  kernel = np.asarray(saved.params["dense"]["kernel"])
+
+  def kernel_of(found):
+    return np.asarray(found.state.params["dense"]["kernel"])
+
+  found, index = toy.restored(own)
+  assert (found.source, int(found.state.step), index) == ("scratch", 0, 0)
+  assert found.window == {}
+  assert (kernel_of(found) != kernel).any()
+
+  found, index = toy.restored(own, init_from=str(other))
+  assert found.source == f"parameters of checkpoint 40 of {other}"
+  assert (int(found.state.step), index, found.window) == (0, 0, {})
+  np.testing.assert_array_equal(kernel_of(found), kernel)
+
+  sources = {"resume_from": str(other), "init_from": str(other)}
+  found, index = toy.restored(own, **sources)
+  assert found.source == f"checkpoint 40 of {other}"
+  assert (int(found.state.step), index) == (40, 40)
+  assert found.window == {"loss": [0.1, 3.0]}
+
+  found, _ = toy.restored(own, resume_from=f"{other}/checkpoints/30")
+  assert int(found.state.step) == 30
+
+  toy.save_states(own, [5])
+  found, index = toy.restored(own, **sources)
+  assert found.source == f"checkpoint 5 of {own}"
+  assert (int(found.state.step), index) == (5, 5)
+
+
+@pytest.mark.parametrize("name", ["resume_from", "init_from"])
+def test_a_source_without_checkpoints_is_named(tmp_path, name):
+  with pytest.raises(UserError, match=f"{name}=.*nowhere: no checkpoint"):
+    toy.restored(tmp_path, **{name: str(tmp_path / "nowhere")})
+
+
+def test_restores_parameters_alone_at_a_step(tmp_path):
+  saved = toy.save_states(tmp_path, [10, 20])
+  like = sharding.abstract(toy.init_params, jax.random.key(0), toy.make_mesh(8))
+  params, step = restore.restore_params(str(tmp_path), like, 10)
+  assert step == 10
+  np.testing.assert_array_equal(
+    params["dense"]["kernel"], saved.params["dense"]["kernel"]
+  )
+  assert restore.restore_params(str(tmp_path), like)[1] == 20
+  with pytest.raises(UserError, match=r"no checkpoint 7 .*found: 10, 20"):
+    restore.restore_params(str(tmp_path), like, 7)
+
+
+def test_other_shapes_are_listed(tmp_path):
+  toy.save_states(tmp_path, [10])
+
+  def wider(key):
+    params = toy.init_params(key)
+    return {"dense": {**params["dense"], "bias": jnp.zeros(5)}, "extra": key}
+
+  with pytest.raises(UserError) as caught:
+    toy.restored(tmp_path, init_params=wider)
+  message = str(caught.value)
+  assert "dense/bias: (4,) there, (5,) here" in message
+  assert "extra: absent there, () here" in message
+  assert "damaged" not in message
+
+
+def test_damage_is_named_with_the_way_on(tmp_path):
+  toy.save_states(tmp_path, [10, 20])
+  newest = tmp_path / "checkpoints" / "20"
+  files = ("params/d/*", "optimizer/d/*", "loader/*.json", "run/metadata")
+  for pattern in files:
+    (path,) = newest.glob(pattern)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError) as caught:
+      toy.restored(tmp_path)
+    assert f"checkpoint {newest} is damaged" in str(caught.value)
+    assert "to go on from step 10" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(whole)
+  toy.restored(tmp_path)
+  newest.rename(tmp_path / "aside")
+  found, _ = toy.restored(tmp_path)
+  assert int(found.state.step) == 10
+
+
+def test_a_changed_number_is_found(tmp_path, monkeypatch):
+  toy.save_states(tmp_path, [10])
+  monkeypatch.setattr(checkpoint, "checksum", lambda tree: 1)
+  with pytest.raises(UserError, match="params is not what was saved"):
+    toy.restored(tmp_path)
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+  toy.save_states(tmp_path, [10])
+  folder = tmp_path / "checkpoints" / "10" / "loader"
+  (folder / "process_1_of_2.json").write_text("{}")
+  with pytest.raises(UserError, match="saved by 2 processes, but there are 1"):
+    toy.restored(tmp_path)
