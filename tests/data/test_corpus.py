@@ -190,9 +190,10 @@ def test_long_documents_come_in_parts(tmp_path):
   assert sum(len(d.lines) for d in parts) == 120_000
 
 
-def test_memory_stays_flat(tmp_path):
+@pytest.mark.parametrize("end", [b"\n", b" "])
+def test_memory_stays_flat(tmp_path, end):
   path = tmp_path / "a.tar.gz"
-  member = b"some words that make a line\n" * 400_000  # 11 MB.
+  member = (b"some words that make a line" + end) * 400_000  # 11 MB.
   path.write_bytes(gzip.compress(_tar([("a.txt", member)] * 2), 1))
   del member
   tracemalloc.start()

@@ -146,7 +146,13 @@ def test_parts_of_a_long_document_stay_on_one_side(
     lines = [f"w{i} " * 20 for _ in range(40)]
     (tmp_path / f"{i:02d}.txt").write_text("\n".join(lines))
   inputs = str(tmp_path / "*[0-9].txt")
-  built, _ = text.build(inputs, vocab, tmp_path / "out", shard_characters=700)
+  options = {"shard_characters": 700}
+  with pytest.raises(KeyboardInterrupt):
+    text.build(inputs, vocab, tmp_path / "out", stop_after=5, **options)
+  for _ in range(6):  # Goes on from amid a document.
+    with pytest.raises(KeyboardInterrupt):
+      text.build(inputs, vocab, tmp_path / "out", stop_after=7, **options)
+  built, _ = text.build(inputs, vocab, tmp_path / "out", **options)
   train = set(_records(tmp_path / "out", "train")["input_ids"][:, 1])
   held_out = set(_records(tmp_path / "out", "held_out")["input_ids"][:, 1])
   assert train and held_out and not train & held_out

@@ -53,7 +53,7 @@ def _is_running(pid):
   return False
 
 
-def _wait_until(condition, timeout_s=60):
+def _wait_until(condition, timeout_s=30):
   end = time.monotonic() + timeout_s
   while not condition():
     assert time.monotonic() < end
@@ -86,14 +86,14 @@ def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
   command = _command(
     "build_data", *_arguments(tmp_path, "broken", 2, num_documents)
   )
-  process = subprocess.Popen(
-    command,
-    cwd=ROOT,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-    start_new_session=True,
-  )
+  with open(tmp_path / "errors.txt", "wb") as errors:
+    process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      stdout=subprocess.DEVNULL,
+      stderr=errors,
+      start_new_session=True,
+    )
   _wait_until(lambda: (broken / "train-00005.array_record").exists())
   children = _children(process.pid)
   assert len(children) >= 2
@@ -101,8 +101,9 @@ def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
     os.killpg(process.pid, kill)  # As a terminal does it.
   else:
     process.kill()
-  errors = process.communicate()[1]
+  process.wait()
   _wait_until(lambda: not any(map(_is_running, children)))
+  errors = (tmp_path / "errors.txt").read_text()
   assert not (broken / "manifest.json").exists()
   if kill == signal.SIGINT:
     assert process.returncode == 1
