@@ -135,6 +135,10 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_stay(
   monkeypatch.undo()
   found, _ = toy.restored(tmp_path)
   assert int(found.state.step) == 10
+  # What was left half done is cleared away behind the next start, and the
+  # next save waits for that.
+  toy.save_states(tmp_path, [30])
+  assert steps_in(tmp_path) == [10, 30]
   assert not list(pathlib.Path(tmp_path).rglob("*tmp*"))
 
 
