@@ -15,7 +15,7 @@ PROGRAM = '''"""Prints what it was given.
 
   python -m program --workdir=DIR
 """
-from absl import flags
+from absl import flags, logging
 from convbert_jax.errors import UserError
 from experiments import command_line
 
@@ -29,6 +29,7 @@ def main():
     raise UserError("first line\\nsecond line")
   if WORKDIR.value == "bug":
     raise ValueError("a bug")
+  logging.info("libraries log every save at this level")
   report = config.report
   print(STEP.value, config.model.hidden_size, config.max_seq_length)
   print(config.data.path, config.mesh.data, report.wandb, report.tensorboard)
@@ -65,10 +66,10 @@ def test_flags_and_overrides_reach_the_program(program):
     "a b",
     "--config.mesh.data",
     "-1",
-    "--config.report.wandb",
     "--config.report.tensorboard=false",
     "--config.generator.size_fraction=1/4",
     "--config.generator.size_fraction=1/3",
+    "--config.report.wandb",
     "--step=3",
   )
   assert done.stderr == ""
@@ -110,6 +111,7 @@ def test_flags_and_overrides_reach_the_program(program):
     ("--workdir=w --config.seed=1.5", "expected a whole number"),
     ("--workdir", "Missing value for flag --workdir"),
     ("--workdir=w a.txt b.txt", "unexpected argument 'a.txt'"),
+    ("a.txt --workdir=w", "unexpected argument 'a.txt'"),
     ("--workdir=mistake", "error: first line; second line"),
   ],
 )

@@ -17,7 +17,7 @@ and the swallows that come with it build under every roof.
 'The wind turns from west to north, as it does in every spring.'
 
 Parameters are listed below, and they are no sentences of a text:
-    speed : float, of the wind
+    speed : float, of the wind.
 """
 
 def first():
