@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -54,6 +55,7 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
     loop.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
+  workdir_path = _absolute(workdir_path)
   electra = make_electra(config)
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
@@ -88,16 +90,17 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
     keep_last=config.checkpoint.keep_last,
     keep_every=config.checkpoint.keep_every,
   ) as checkpointer:
-    _keep_run_files(config, workdir_path)
     restored = restore.restore_or_init(
       checkpointer,
       make_init(electra.init_params, optimizer),
       jax.random.fold_in(key, _PARAMS_STREAM),
       mesh,
       batches,
-      resume_from=config.checkpoint.resume_from,
-      init_from=config.checkpoint.init_from,
+      resume_from=_absolute(config.checkpoint.resume_from),
+      init_from=_absolute(config.checkpoint.init_from),
     )
+    # Only now: a start that was refused must leave no config behind.
+    _keep_run_files(config, workdir_path)
     start_step = int(restored.state.step)
     environment.record_environment(workdir_path, start_step)
     with reporting.Reporter(
@@ -151,6 +154,7 @@ def evaluate(workdir_path: str, step: int | None = None) -> dict[str, float]:
   Raises:
     UserError: if the workdir holds no run or no such checkpoint.
   """
+  workdir_path = _absolute(workdir_path)
   path = epath.Path(workdir_path) / workdir.CONFIG_FILE
   if not path.exists():
     raise UserError(
@@ -244,6 +248,11 @@ def make_electra(config: ConfigDict) -> objectives.Electra:
       model, **config.generator, tie_embeddings=objective.tie_embeddings
     )
   return objectives.Electra(model, generator, objective)
+
+
+def _absolute(path: str) -> str:
+  """Returns a path as Orbax wants it; '' and object stores stay as they are."""
+  return os.path.abspath(path) if path and "://" not in path else path
 
 
 def _load_records(config: ConfigDict) -> Manifest:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from convbert_jax.training.state import make_init
 
 SPECIAL = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 TINY = ConvBertConfig(
-  vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=2,
+  vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=1,
   num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
   max_position_embeddings=64,
 )  # fmt: skip
@@ -24,21 +25,21 @@ TINY = ConvBertConfig(
 
 def make_electra(config=TINY, **fields):
   objective = objectives.Objective(**fields)
-  generator = generator_config(
-    config,
-    size_fraction=1.0 if objective.tie_generator else 0.5,
-    layers_fraction=1.0,
-    tie_embeddings=objective.tie_embeddings,
-  )
+  generator = config
+  if not objective.tie_generator:
+    generator = generator_config(
+      config,
+      size_fraction=0.5,
+      layers_fraction=1.0,
+      tie_embeddings=objective.tie_embeddings,
+    )
   return objectives.Electra(config, generator, objective)
 
 
 def unboxed_params(electra, seed=0):
-  key = jax.random.key(seed)
-  return jax.tree.map(
-    lambda box: box.unbox(), electra.init_params(key),
-    is_leaf=lambda leaf: hasattr(leaf, "unbox"),
-  )  # fmt: skip
+  return jax.jit(lambda key: nn.unbox(electra.init_params(key)))(
+    jax.random.key(seed)
+  )
 
 
 def make_batch(rows=8, length=32, seed=0):

@@ -1,0 +1,236 @@
+"""Pre-training and evaluation as a user runs them, on a few documents."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from data import text
+
+from convbert_jax import pretrain
+from convbert_jax.data.manifest import load_manifest
+from convbert_jax.errors import UserError
+from experiments.command_line import flatten, load_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = "configs/pretrain.py:size=tiny,seq=32"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("programs")
+  corpus = text.write_corpus(folder / "corpus", 24)
+  text.build(corpus, text.write_vocabulary(folder), folder / "records")
+  return str(folder / "records")
+
+
+@pytest.fixture
+def overrides(records):
+  """Settings of a run of a few seconds."""
+  vocab_size = load_manifest(records).vocab_size
+  return [
+    f"data.path={records}",
+    f"model.vocab_size={vocab_size}",
+    "model.hidden_size=16",
+    "model.embedding_size=16",
+    "model.intermediate_size=32",
+    "model.num_hidden_layers=1",
+    "batch_size=8",
+    "num_steps=2",
+    "optimizer.warmup_steps=1",
+    "report.every=1",
+    "eval.batch_size=8",
+    "eval.every=0",
+    "eval.max_batches=1",
+    "checkpoint.save_every=1",
+  ]
+
+
+@pytest.fixture
+def load(overrides, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  return lambda *more: load_config(CONFIG, [*overrides, *more])
+
+
+def run(program, *arguments, **environment):
+  return subprocess.run(
+    [sys.executable, "-m", f"experiments.{program}", *arguments],
+    cwd=ROOT,
+    env={**os.environ, **environment},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+def test_a_run_leaves_its_files_and_is_evaluated(tmp_path, overrides):
+  workdir = tmp_path / "run"
+  command = [
+    "pretrain",
+    f"--config={CONFIG}",
+    f"--workdir={workdir}",
+    *(f"--config.{override}" for override in overrides),
+  ]
+  done = run(*command)
+  assert done.returncode == 0, done.stderr
+  assert "generator_loss" in done.stdout
+  assert "starting from scratch" in done.stdout + done.stderr
+  rows = [
+    json.loads(line)
+    for line in (workdir / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert [row["step"] for row in rows] == [1, 2]
+  assert "eval_discriminator_auc" in rows[-1]
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["num_steps"] == 2
+  assert (workdir / "vocab.txt").exists()
+  assert {path.name for path in (workdir / "checkpoints").iterdir()} == {
+    "1",
+    "2",
+  }
+  assert {path.suffix for path in (workdir / "plots").iterdir()} == {".png"}
+
+  again = run(*command)
+  assert again.returncode == 0, again.stderr
+  assert "checkpoint 2" in again.stdout + again.stderr
+  assert (workdir / "metrics.jsonl").read_text().count("\n") == 2
+
+  done = run("evaluate", f"--workdir={workdir}", "--step=1")
+  assert done.returncode == 0, done.stderr
+  assert "step 1" in done.stdout
+  assert "discriminator_auc" in done.stdout
+  missing = run("evaluate", f"--workdir={workdir}", "--step=7")
+  assert missing.returncode == 1
+  assert missing.stderr.startswith("error: ")
+  assert missing.stderr.count("\n") == 1
+  assert "1, 2" in missing.stderr
+
+
+@pytest.mark.parametrize(
+  ("override", "expected"),
+  [
+    ("objective.kind=electro", "did you mean 'electra'?"),
+    ("model.conv_type=dynamic", "did you mean 'span_dynamic'"),
+    ("model.dtype=bfloat", "did you mean 'bfloat16'"),
+    ("model.conv_kernel_size=8", "conv_kernel_size=8 must be odd"),
+    ("model.max_position_embeddings=16", "max_position_embeddings=16"),
+    ("model.vocab_size=100", "vocab_size"),
+    ("max_seq_length=64", "max_seq_length"),
+    ("data.path=nowhere", "'nowhere' holds no finished records"),
+    ("accumulation_steps=3", "accumulation_steps=3"),
+    ("num_steps=0", "num_steps=0"),
+    ("batch_size=0", "batch_size=0"),
+    ("eval.batch_size=0", "eval.batch_size=0"),
+    ("mesh.data=3", "mesh.data=3"),
+    ("optimizer.warmup_steps=-1", "warmup_steps=-1"),
+    ("checkpoint.init_from=nowhere", "init_from=nowhere"),
+    ("checkpoint.keep_last=0", "keep_last=0"),
+  ],
+)
+def test_values_that_cannot_work_are_refused(
+  tmp_path, load, override, expected
+):
+  with pytest.raises(UserError) as caught:
+    pretrain.pretrain(load(override), str(tmp_path / "run"))
+  assert expected in str(caught.value)
+  assert "\n" not in str(caught.value)
+  assert not list(tmp_path.glob("run/checkpoints/*"))
+
+
+def test_a_folder_without_a_run_is_not_evaluated(tmp_path):
+  with pytest.raises(UserError, match="holds no run"):
+    pretrain.evaluate(str(tmp_path))
+
+
+class Recording:
+  """A config that notes which of its fields are read one by one."""
+
+  def __init__(self, config, read, prefix=""):
+    self._config, self._read, self._prefix = config, read, prefix
+    self.to_dict = config.to_dict
+
+  def __getattr__(self, name):
+    value = getattr(self._config, name)
+    if hasattr(value, "to_dict"):
+      return Recording(value, self._read, f"{self._prefix}{name}.")
+    self._read.add(f"{self._prefix}{name}")
+    return value
+
+  def keys(self):
+    return self._config.keys()
+
+  def __getitem__(self, name):
+    return getattr(self, name)
+
+
+def test_every_config_field_is_read(tmp_path, load):
+  config, read = load(), set()
+  pretrain.pretrain(Recording(config, read), str(tmp_path / "run"))
+  assert read == set(flatten(config))
+
+
+@pytest.mark.slow
+def test_quickstart_learns_and_goes_on(tmp_path):
+  command = ("quickstart", f"--workdir={tmp_path / 'quick'}")
+  done = run(*command, XLA_FLAGS="")
+  assert done.returncode == 0, done.stderr
+  metrics = tmp_path / "quick" / "run" / "metrics.jsonl"
+  last = json.loads(metrics.read_text().splitlines()[-1])
+  assert last["eval_generator_loss"] < (
+    last["eval_generator_loss_baseline"] - 0.5
+  )
+  assert last["eval_discriminator_auc"] > 0.6
+  again = run(*command, XLA_FLAGS="")
+  assert again.returncode == 0, again.stderr
+  assert "going on with" in again.stdout
+  assert "starting from checkpoint" in again.stdout + again.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path, overrides):
+  """Two hosts of four devices each end with the losses of one of eight."""
+  alone = tmp_path / "alone"
+  settings = [
+    f"--config={CONFIG}",
+    *(f"--config.{override}" for override in overrides),
+  ]
+  done = run("pretrain", f"--workdir={alone}", *settings)
+  assert done.returncode == 0, done.stderr
+  four = "--xla_force_host_platform_device_count=4"
+  together = tmp_path / "together"
+  with contextlib.ExitStack() as stack:
+    processes = [
+      stack.enter_context(
+        subprocess.Popen(
+          [
+            *(sys.executable, "-m", "experiments.pretrain", "--distributed"),
+            "--coordinator_address=localhost:29471",
+            "--num_processes=2",
+            f"--process_id={index}",
+            f"--workdir={together}",
+            *settings,
+          ],
+          cwd=ROOT,
+          env={**os.environ, "XLA_FLAGS": four},
+          stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE,
+          text=True,
+        )
+      )
+      for index in range(2)
+    ]
+    results = [process.communicate(timeout=300) for process in processes]
+  for process, (_, stderr) in zip(processes, results, strict=True):
+    assert process.returncode == 0, stderr
+  assert results[1][0] == ""
+  rows = [
+    [
+      json.loads(line)["loss"]
+      for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    for folder in (alone, together)
+  ]
+  assert rows[1] == pytest.approx(rows[0], rel=1e-4)

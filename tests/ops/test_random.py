@@ -1,0 +1,68 @@
+"""Draws follow their distributions, and dropout its rate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convbert_jax.ops import dropout, sampling
+
+
+@pytest.mark.parametrize("vocab_size", [2, 17, 100])
+def test_tokens_follow_the_softmax(vocab_size):
+  rows = 40_000
+  logits = jax.random.normal(jax.random.key(0), (vocab_size,)) * 2
+  uniform = (jnp.arange(rows) + 0.5) / rows  # every quantile once
+  tokens = sampling.sample_tokens(
+    jnp.broadcast_to(logits, (rows, vocab_size)), uniform
+  )
+  counts = np.bincount(tokens, minlength=vocab_size)
+  expected = jax.nn.softmax(logits) * rows
+  # Quantiles leave an error of the rounding at both ends of a token's range.
+  np.testing.assert_allclose(counts, expected, atol=3)
+
+
+def test_impossible_tokens_are_never_drawn():
+  logits = jnp.full((3, 10), -1000.0).at[:, 4].set(0.0)
+  uniform = jnp.asarray([0.0, 0.5, np.nextafter(np.float32(1), 0)])
+  np.testing.assert_array_equal(
+    sampling.sample_tokens(logits, uniform), [4, 4, 4]
+  )
+
+
+def test_positions_are_distinct_candidates_and_uniform():
+  candidates = jnp.arange(12)[None, :] % 3 != 0  # eight of twelve
+  drawn = np.stack(
+    [
+      sampling.sample_positions(key, candidates, 5)[0]
+      for key in jax.random.split(jax.random.key(0), 400)
+    ]
+  )
+  assert all(len(set(row)) == 5 for row in drawn)
+  counts = np.bincount(drawn.ravel(), minlength=12)
+  assert (counts[::3] == 0).all()
+  expected = 400 * 5 / 8
+  picked = counts[counts > 0]
+  assert len(picked) == 8
+  assert np.abs(picked - expected).max() < 5 * np.sqrt(expected * 3 / 8)
+
+
+@pytest.mark.parametrize("shape", [(1000, 333), (64, 128, 9)])
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_rate_scale_and_independence(shape, rate):
+  ones = jnp.ones(shape)
+  out = np.array(dropout.dropout(ones, rate, jax.random.key(1)))
+  kept = out > 0
+  spread = 5 * np.sqrt(rate * (1 - rate) / out.size)
+  assert abs(kept.mean() - (1 - rate)) < spread
+  np.testing.assert_allclose(out[kept], 1 / (1 - rate), rtol=1e-4)
+  # The two halves of a row share random words, yet are independent.
+  half = shape[-1] // 2
+  left, right = kept[..., :half], kept[..., -half:]
+  agree = (left & right).mean()
+  assert abs(agree - (1 - rate) ** 2) < 3 * spread
+
+
+def test_dropout_of_rate_zero_is_the_identity():
+  x = jnp.arange(4.0)
+  assert dropout.dropout(x, 0.0, None) is x
