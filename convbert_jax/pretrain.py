@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,11 +54,10 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
     loop.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
-  workdir_path = _absolute(workdir_path)
+  _check_batches(config)
   electra = make_electra(config)
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
-  _check_batches(config)
   if config.report.compilation_cache:
     jax.config.update(
       "jax_compilation_cache_dir", config.report.compilation_cache
@@ -96,8 +94,8 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
       jax.random.fold_in(key, _PARAMS_STREAM),
       mesh,
       batches,
-      resume_from=_absolute(config.checkpoint.resume_from),
-      init_from=_absolute(config.checkpoint.init_from),
+      resume_from=config.checkpoint.resume_from,
+      init_from=config.checkpoint.init_from,
     )
     # Only now: a start that was refused must leave no config behind.
     _keep_run_files(config, workdir_path)
@@ -154,7 +152,6 @@ def evaluate(workdir_path: str, step: int | None = None) -> dict[str, float]:
   Raises:
     UserError: if the workdir holds no run or no such checkpoint.
   """
-  workdir_path = _absolute(workdir_path)
   path = epath.Path(workdir_path) / workdir.CONFIG_FILE
   if not path.exists():
     raise UserError(
@@ -250,11 +247,6 @@ def make_electra(config: ConfigDict) -> objectives.Electra:
   return objectives.Electra(model, generator, objective)
 
 
-def _absolute(path: str) -> str:
-  """Returns a path as Orbax wants it; '' and object stores stay as they are."""
-  return os.path.abspath(path) if path and "://" not in path else path
-
-
 def _load_records(config: ConfigDict) -> Manifest:
   """Returns the manifest of records that fit the run."""
   manifest = load_manifest(config.data.path)
@@ -265,6 +257,12 @@ def _load_records(config: ConfigDict) -> Manifest:
 
 
 def _check_batches(config: ConfigDict) -> None:
+  for name, size in (
+    ("batch_size", config.batch_size),
+    ("eval.batch_size", config.eval.batch_size),
+  ):
+    if size < 1:
+      raise UserError(f"{name}={size}: give a batch at least one example")
   parts = jax.process_count() * config.accumulation_steps
   if config.accumulation_steps < 1 or config.batch_size % parts:
     raise UserError(

@@ -1,7 +1,7 @@
 """Times the pre-training step against the device's own matrix rate.
 
-  python -m experiments.benchmark --config=configs/pretrain.py:size=small,seq=128 \
-    --config.batch_size=16
+  python -m experiments.benchmark \
+    --config=configs/pretrain.py:size=small,seq=128 --config.batch_size=16
   python -m experiments.benchmark --records=runs/records --json=speed.json
 
 Prints one figure a line, as `name: value unit`. The matrix rate is measured

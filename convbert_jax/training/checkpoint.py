@@ -133,7 +133,7 @@ class Checkpointer:
     _check_workdir(epath.Path(folder), self.config)
     with workdir.full_disk_named(folder):
       self._manager = open_manager(
-        epath.Path(folder) / FOLDER,
+        workdir.absolute(folder) / FOLDER,
         create=True,
         cleanup_tmp_directories=True,
         max_to_keep=keep_last,

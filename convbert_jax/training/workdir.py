@@ -53,6 +53,12 @@ def is_local(path: epath.Path) -> bool:
   return "://" not in os.fspath(path)
 
 
+def absolute(path: str) -> epath.Path:
+  """Returns a path as Orbax wants it; object stores' stay as they are."""
+  place = epath.Path(path)
+  return epath.Path(os.path.abspath(path)) if is_local(place) else place
+
+
 def write_whole(path: epath.Path, text: str) -> None:
   """Writes a file so that its name holds the old text or the new, never half.
 
