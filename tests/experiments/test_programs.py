@@ -1,61 +1,13 @@
 """Pre-training and evaluation as a user runs them, on a few documents."""
 
-import contextlib
 import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
 
 import pytest
-from data import text
+from programs import CONFIG, assert_one_line, run
 
 from convbert_jax import pretrain
-from convbert_jax.data.manifest import load_manifest
 from convbert_jax.errors import UserError
-from experiments.command_line import flatten, load_config
-
-ROOT = pathlib.Path(__file__).parents[2]
-CONFIG = "configs/pretrain.py:size=tiny,seq=32"
-# Of two flags the last counts; the others of the tests make compiling cheap.
-DEVICES = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count="
-ONE_DEVICE = f"{DEVICES}1"
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("programs")
-  corpus = text.write_corpus(folder / "corpus", 24)
-  text.build(corpus, text.write_vocabulary(folder), folder / "records")
-  return str(folder / "records")
-
-
-@pytest.fixture(scope="module")
-def overrides(records):
-  """Settings of a run of a few seconds."""
-  vocab_size = load_manifest(records).vocab_size
-  return [
-    f"data.path={records}",
-    f"model.vocab_size={vocab_size}",
-    "model.hidden_size=16",
-    "model.embedding_size=16",
-    "model.intermediate_size=32",
-    "model.num_hidden_layers=1",
-    "batch_size=8",
-    "num_steps=2",
-    "optimizer.warmup_steps=1",
-    "report.every=1",
-    "eval.batch_size=8",
-    "eval.every=0",
-    "eval.max_batches=1",
-    "checkpoint.save_every=1",
-  ]
-
-
-@pytest.fixture(scope="module")
-def load(overrides):
-  return lambda *more: load_config(str(ROOT / CONFIG), [*overrides, *more])
+from experiments.command_line import flatten
 
 
 class Recording:
@@ -85,17 +37,6 @@ def finished(tmp_path_factory, load):
   workdir, read = tmp_path_factory.mktemp("programs") / "run", set()
   pretrain.pretrain(Recording(load(), read), str(workdir))
   return workdir, read
-
-
-def run(program, *arguments, xla_flags=ONE_DEVICE):
-  return subprocess.run(
-    [sys.executable, "-m", f"experiments.{program}", *arguments],
-    cwd=ROOT,
-    env={**os.environ, "XLA_FLAGS": xla_flags},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
 
 
 def test_every_config_field_is_read(finished, load):
@@ -152,10 +93,7 @@ def test_a_kept_checkpoint_is_evaluated(finished):
 
 def test_a_missing_checkpoint_is_one_line(finished):
   done = run("evaluate", f"--workdir={finished[0]}", "--step=7")
-  assert done.returncode == 1
-  assert done.stderr.startswith("error: ")
-  assert done.stderr.count("\n") == 1
-  assert "1, 2" in done.stderr
+  assert_one_line(done, "1, 2")
 
 
 @pytest.mark.parametrize(
@@ -190,55 +128,3 @@ def test_values_that_cannot_work_are_refused(
 def test_a_folder_without_a_run_is_not_evaluated(tmp_path):
   with pytest.raises(UserError, match="holds no run"):
     pretrain.evaluate(str(tmp_path))
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, overrides):
-  """Two hosts of four devices each end with the losses of one of eight."""
-  alone = tmp_path / "alone"
-  settings = [
-    f"--config={CONFIG}",
-    *(f"--config.{override}" for override in overrides),
-  ]
-  done = run(
-    "pretrain", f"--workdir={alone}", *settings, xla_flags=f"{DEVICES}8"
-  )
-  assert done.returncode == 0, done.stderr
-  together = tmp_path / "together"
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
-  with contextlib.ExitStack() as stack:
-    processes = [
-      stack.enter_context(
-        subprocess.Popen(
-          [
-            *(sys.executable, "-m", "experiments.pretrain", "--distributed"),
-            f"--coordinator_address=localhost:{port}",
-            "--num_processes=2",
-            f"--process_id={index}",
-            f"--workdir={together}",
-            *settings,
-          ],
-          cwd=ROOT,
-          env={**os.environ, "XLA_FLAGS": f"{DEVICES}4"},
-          stdout=subprocess.PIPE,
-          stderr=subprocess.PIPE,
-          text=True,
-        )
-      )
-      for index in range(2)
-    ]
-    results = [process.communicate(timeout=300) for process in processes]
-  for process, (_, stderr) in zip(processes, results, strict=True):
-    assert process.returncode == 0, stderr
-  assert "generator_loss" in results[0][0]
-  assert "generator_loss" not in results[1][0]
-  rows = [
-    [
-      json.loads(line)["loss"]
-      for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
-    for folder in (alone, together)
-  ]
-  assert rows[1] == pytest.approx(rows[0], rel=1e-4)
