@@ -10,6 +10,7 @@ import glob
 import importlib.util
 import os
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -106,7 +107,8 @@ def run(main: Callable[[], None]) -> NoReturn:
   """Parses the command line, calls `main` and exits.
 
   Exit status 0 after success or `--help`; 1 after a `UserError`, here or in
-  `main`, with one line on stderr. Other exceptions keep their traceback.
+  `main`, with one line on stderr; 130 after Ctrl-C. Other exceptions keep
+  their traceback.
 
   Args:
     main: the program; it reads its flags by itself.
@@ -122,6 +124,9 @@ def _or_error(call: Callable[[], Any]) -> Any:
     message = "; ".join(str(error).split("\n"))
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
 
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:

@@ -60,7 +60,14 @@ def main() -> None:
     f" {settings}",
     flush=True,
   )
-  pretrain.pretrain(command_line.load_config(CONFIG, overrides), run)
+  values = pretrain.pretrain(command_line.load_config(CONFIG, overrides), run)
+  print(
+    "\nOn documents it has not seen: the generator needs"
+    " {eval_generator_loss:.2f} nats a token, word frequencies alone"
+    " {eval_generator_loss_baseline:.2f};\nthe discriminator tells replaced"
+    " tokens with an AUC of {eval_discriminator_auc:.2f}, chance"
+    " {eval_discriminator_auc_baseline:.2f}.".format(**values)
+  )
 
 
 def _write_text(workdir: str) -> str:

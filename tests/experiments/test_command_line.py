@@ -27,6 +27,8 @@ def main():
   config = CONFIG.value
   if WORKDIR.value == "mistake":
     raise UserError("first line\\nsecond line")
+  if WORKDIR.value == "interrupt":
+    raise KeyboardInterrupt
   if WORKDIR.value == "bug":
     raise ValueError("a bug")
   logging.info("libraries log every save at this level")
@@ -122,6 +124,12 @@ def test_mistakes_are_one_line(program, arguments, expected):
   assert expected in done.stderr
   assert done.stdout == ""
   assert done.returncode == 1
+
+
+def test_an_interrupt_leaves_no_traceback(program):
+  done = program("--workdir=interrupt")
+  assert done.stderr == "interrupted\n"
+  assert done.returncode == 130
 
 
 def test_bugs_keep_their_traceback(program):
