@@ -220,21 +220,20 @@ def test_accumulation_is_the_whole_batch():
   optimizer = optimizers.make_optimizer(schedule)
   batch = without_rows(make_batch(rows=8), 6)
   results = []
-  for parts in (1, 2, 4):
+  for parts in (1, 4):
     state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
     step = objectives.make_train_step(
       electra, optimizer, schedule, SPECIAL, parts
     )
     results.append(jax.jit(step)(state, batch, jax.random.key(3)))
-  (whole, whole_metrics), *others = results
-  for state, metrics in others:
-    for name, pair in whole_metrics.items():
-      np.testing.assert_allclose(metrics[name], pair, rtol=1e-5, atol=1e-6)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-      state.opt_state.mean,
-      whole.opt_state.mean,
-    )
+  (whole, whole_metrics), (state, metrics) = results
+  for name, pair in whole_metrics.items():
+    np.testing.assert_allclose(metrics[name], pair, rtol=1e-5, atol=1e-6)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    state.opt_state.mean,
+    whole.opt_state.mean,
+  )
 
 
 def test_no_gradient_from_discriminator_into_generator():

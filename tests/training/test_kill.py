@@ -25,7 +25,13 @@ OPTIONS = {
 
 
 def start(folder, **options):
-  environment = {**os.environ, "XLA_FLAGS": ""}
+  # One device, but compiled as here: the results are compared bit for bit.
+  compiler_flags = " ".join(
+    flag
+    for flag in os.environ["XLA_FLAGS"].split()
+    if "device_count" not in flag
+  )
+  environment = {**os.environ, "XLA_FLAGS": compiler_flags}
   return subprocess.Popen(
     [sys.executable, toy.__file__, folder, json.dumps(OPTIONS | options)],
     env=environment,
