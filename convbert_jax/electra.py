@@ -1,9 +1,7 @@
-"""The pre-training objective: mask, sample, corrupt, tell real from replaced.
+"""The pre-training objective: sample, corrupt, tell real from replaced.
 
 A generator fills masked positions, and the discriminator learns which tokens
-it replaced (reference: `PretrainingModel` of the original). Where the original
-draws positions with replacement and averages the ids of a position drawn
-twice, positions here are distinct.
+it replaced (reference: `PretrainingModel` of the original).
 
 Parameters are a tree with `discriminator` and, unless it is uniform,
 `generator`; what the two share stands under `discriminator` alone. The masked
@@ -14,12 +12,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from convbert_jax import errors
+from convbert_jax import errors, masking
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.heads import (
   ConvBertForMaskedLM,
@@ -31,8 +28,6 @@ from convbert_jax.training.state import TrainState
 
 KINDS = ("electra", "mlm")
 
-# Of the selected positions; the others keep their token.
-_MASK_TOKEN_RATE = 0.85
 # Bounds the loss of a batch without a masked or real token.
 _COUNT_EPSILON = 1e-6
 # Added to the logit of the true token where it must not be drawn.
@@ -90,90 +85,6 @@ class Objective:
         "other: a uniform generator has no network; switch one off"
       )
 
-  def num_predictions(self, length: int) -> int:
-    """Returns the slots for selected positions, 19 at 128 tokens (`P`)."""
-    return max(1, int((self.mask_rate + 0.005) * length))
-
-
-@flax.struct.dataclass
-class Selection:
-  """The random choices of one batch, made before it is split.
-
-  Attributes:
-    positions: [B, P] selected positions; 0 in unused slots.
-    weights: [B, P] 1 in used slots, 0 in unused ones, float32.
-    token_ids: [B, P] original tokens there.
-    masked_ids: [B, T] the generator's input.
-    uniform: [B, P] numbers in [0, 1) that decide the samples.
-  """
-
-  positions: jax.Array
-  weights: jax.Array
-  token_ids: jax.Array
-  masked_ids: jax.Array
-  uniform: jax.Array
-
-
-def select(
-  key: jax.Array,
-  batch: Batch,
-  objective: Objective,
-  special_ids: Mapping[str, int],
-) -> Selection:
-  """Selects positions to predict and masks most of them.
-
-  Args:
-    key: random key.
-    batch: `input_ids` and `attention_mask`, [B, T].
-    objective: its mask rate gives the number of positions, round(rate * real
-      tokens) with halves to even, at least one of those that can be.
-    special_ids: ids of cls, sep and mask, which are never selected.
-
-  Returns:
-    The selection. A row without a candidate selects nothing.
-  """
-  ids_BxT, mask_BxT = batch["input_ids"], batch["attention_mask"]
-  num_slots = objective.num_predictions(ids_BxT.shape[1])
-  candidates_BxT = mask_BxT > 0
-  for name in ("cls", "sep", "mask"):
-    candidates_BxT &= ids_BxT != special_ids[name]
-  position_key, coin_key, sample_key = jax.random.split(key, 3)
-  positions_BxP = sampling.sample_positions(
-    position_key, candidates_BxT, num_slots
-  )
-  num_real_B = jnp.sum(mask_BxT, axis=1).astype(jnp.float32)
-  wanted_B = jnp.clip(
-    jnp.round(num_real_B * jnp.float32(objective.mask_rate)), 1, num_slots
-  )
-  wanted_B = jnp.minimum(wanted_B, jnp.sum(candidates_BxT, axis=1))
-  used_BxP = jnp.arange(num_slots)[None, :] < wanted_B[:, None]
-  positions_BxP = jnp.where(used_BxP, positions_BxP, 0)
-  token_ids_BxP = jnp.take_along_axis(ids_BxT, positions_BxP, axis=1)
-  coins_BxP = jax.random.bernoulli(
-    coin_key, _MASK_TOKEN_RATE, positions_BxP.shape
-  )
-  return Selection(
-    positions=positions_BxP,
-    weights=used_BxP.astype(jnp.float32),
-    token_ids=token_ids_BxP,
-    masked_ids=_put(
-      ids_BxT,
-      positions_BxP,
-      jnp.where(used_BxP & coins_BxP, special_ids["mask"], token_ids_BxP),
-    ),
-    uniform=jax.random.uniform(sample_key, positions_BxP.shape),
-  )
-
-
-def _put(
-  ids_BxT: jax.Array, positions_BxP: jax.Array, values_BxP: jax.Array
-) -> jax.Array:
-  """Writes values at positions; equal ones may meet at an unused slot's 0."""
-  rows_Bx1 = jnp.arange(len(ids_BxT))[:, None]
-  return ids_BxT.at[rows_Bx1, positions_BxP].set(
-    values_BxP.astype(ids_BxT.dtype)
-  )
-
 
 @dataclasses.dataclass(frozen=True)
 class Electra:
@@ -197,8 +108,9 @@ class Electra:
       model = ConvBertForMaskedLM(self.config)
       return {"masked_lm": model.init(generator_key, ids)["params"]}
     discriminator = ConvBertForPreTraining(self.config)
-    params = {"discriminator": discriminator.init(discriminator_key, ids)}
-    params = {name: tree["params"] for name, tree in params.items()}
+    params = {
+      "discriminator": discriminator.init(discriminator_key, ids)["params"]
+    }
     if not self.objective.uniform_generator:
       generator = ConvBertForMaskedLM(self.generator_config)
       tree = dict(generator.init(generator_key, ids)["params"])
@@ -228,7 +140,7 @@ class Electra:
     self,
     params: Mapping[str, Any],
     batch: Batch,
-    selection: Selection,
+    selection: masking.Selection,
     dropout_key: jax.Array | None,
   ) -> jax.Array:
     """Returns the generator's float32 logits [B, P, V] at the selection."""
@@ -250,7 +162,7 @@ class Electra:
     )
 
   def corrupt(
-    self, batch: Batch, selection: Selection, logits_BxPxV: jax.Array
+    self, batch: Batch, selection: masking.Selection, logits_BxPxV: jax.Array
   ) -> jax.Array:
     """Returns the ids [B, T] with samples of the logits at the selection."""
     logits_BxPxV = logits_BxPxV / self.objective.temperature
@@ -261,7 +173,7 @@ class Electra:
     sampled_BxP = sampling.sample_tokens(
       logits_BxPxV.reshape(-1, vocab_size), selection.uniform.reshape(-1)
     ).reshape(selection.uniform.shape)
-    return _put(
+    return masking.replace_at(
       batch["input_ids"],
       selection.positions,
       jnp.where(selection.weights > 0, sampled_BxP, selection.token_ids),
@@ -287,7 +199,7 @@ class Electra:
     self,
     params: Mapping[str, Any],
     batch: Batch,
-    selection: Selection,
+    selection: masking.Selection,
     dropout_key: jax.Array | None,
     corrupted_ids: jax.Array | None = None,
   ) -> tuple[Metrics, dict[str, jax.Array]]:
@@ -296,7 +208,7 @@ class Electra:
     Args:
       params: the parameter tree.
       batch: `input_ids`, `attention_mask`, `token_type_ids`, [B, T].
-      selection: from `select`.
+      selection: from `masking.select`.
       dropout_key: random key; None for no dropout.
       corrupted_ids: [B, T] to use in place of the generator's samples.
 
@@ -380,7 +292,9 @@ def _is_token(logits_BxPxV: jax.Array, token_ids_BxP: jax.Array) -> jax.Array:
   return token_ids_BxP[:, :, None] == vocabulary_V[None, None, :]
 
 
-def _token_metrics(logits_BxPxV: jax.Array, selection: Selection) -> Metrics:
+def _token_metrics(
+  logits_BxPxV: jax.Array, selection: masking.Selection
+) -> Metrics:
   is_true = _is_token(logits_BxPxV, selection.token_ids)
   true_logits_BxP = jnp.sum(jnp.where(is_true, logits_BxPxV, 0.0), axis=-1)
   log_total_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1)
@@ -442,7 +356,7 @@ def make_train_step(
   def part_loss(
     params: Any,
     batch: Batch,
-    selection: Selection,
+    selection: masking.Selection,
     key: jax.Array,
     counts: tuple[jax.Array, jax.Array],
   ) -> tuple[jax.Array, Metrics]:
@@ -456,7 +370,9 @@ def make_train_step(
     state: TrainState, batch: Batch, rng: jax.Array
   ) -> tuple[TrainState, Metrics]:
     select_key, dropout_key = jax.random.split(rng)
-    selection = select(select_key, batch, electra.objective, special_ids)
+    selection = masking.select(
+      select_key, batch, electra.objective.mask_rate, special_ids
+    )
     counts = (
       jnp.sum(selection.weights),
       jnp.sum(batch["attention_mask"]).astype(jnp.float32),
@@ -539,7 +455,9 @@ def make_eval_step(
   """
 
   def eval_step(params: Any, batch: Batch, key: jax.Array) -> Metrics:
-    selection = select(key, batch, electra.objective, special_ids)
+    selection = masking.select(
+      key, batch, electra.objective.mask_rate, special_ids
+    )
     metrics, parts = electra.losses(params, batch, selection, None)
     if electra.objective.kind == "electra":
       probability = jax.nn.sigmoid(parts["replaced_logits"])

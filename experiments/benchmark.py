@@ -15,7 +15,6 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from convbert_jax import electra as objectives
-from convbert_jax import pretrain
+from convbert_jax import masking, pretrain
 from convbert_jax.data import loader
 from convbert_jax.data.manifest import load_manifest
 from convbert_jax.model.config import ConvBertConfig
@@ -71,7 +70,7 @@ def matmul_flops_per_token(electra: objectives.Electra, length: int) -> float:
     length: tokens of a sequence.
   """
   config, objective = electra.config, electra.objective
-  predicted = objective.num_predictions(length) / length
+  predicted = masking.num_predictions(objective.mask_rate, length) / length
   networks = [config]
   if objective.kind == "electra" and not objective.uniform_generator:
     networks.append(electra.generator_config)
@@ -183,15 +182,19 @@ def _random_batch(config: Any) -> dict[str, np.ndarray]:
   }
 
 
+@jax.jit
+def _square(matrix: jax.Array) -> jax.Array:
+  return matrix @ matrix
+
+
 def _matrix_rate(size: int, dtype: str) -> float:
   """Returns the best FLOP/s of a square product over a few tries."""
   matrix = jnp.full((size, size), 1 / size, dtype)
-  product: Callable[[jax.Array], jax.Array] = jax.jit(lambda a: a @ a)
-  jax.block_until_ready(product(matrix))
+  jax.block_until_ready(_square(matrix))
   times = []
   for _ in range(3):
     start = time.perf_counter()
-    jax.block_until_ready(product(matrix))
+    jax.block_until_ready(_square(matrix))
     times.append(time.perf_counter() - start)
   return 2 * size**3 / min(times)
 

@@ -11,6 +11,7 @@ import pytest
 import reference_models as reference
 
 from convbert_jax import electra as objectives
+from convbert_jax import masking
 from convbert_jax.model.config import ConvBertConfig, generator_config
 from convbert_jax.training import optimizer as optimizers
 from convbert_jax.training.state import make_init
@@ -62,8 +63,8 @@ def without_rows(batch, *rows):
   return {**batch, "attention_mask": batch["attention_mask"].at[rows].set(0)}
 
 
-def golden_tree(arrays):
-  ours = reference.tf1_tree(arrays)
+def golden_tree(arrays, dtype="float32"):
+  ours = reference.tf1_tree(arrays, dtype)
   generator = {
     "convbert": ours.get("generator", {}),
     "generator_predictions": ours["generator_predictions"],
@@ -79,7 +80,7 @@ def golden_tree(arrays):
 
 
 def golden_selection(golden):
-  return objectives.Selection(
+  return masking.Selection(
     positions=golden["masked_lm_positions"],
     weights=golden["masked_lm_weights"],
     token_ids=golden["masked_lm_ids"],
@@ -139,11 +140,61 @@ def test_losses_labels_and_gradients_of_the_original(name):
   )
 
 
+def test_losses_and_gradients_in_float64():
+  """A position that was drawn twice weighs double in the generator's loss."""
+  golden = reference.load("tf1_pretrain_one_step")
+  batch = {
+    name: golden[f"in/{name}"]
+    for name in ("input_ids", "attention_mask", "token_type_ids")
+  }
+  with jax.enable_x64(True):
+    electra = objectives.Electra(
+      reference.tf1_config(golden, "disc_config", dtype="float64"),
+      reference.tf1_config(golden, "gen_config", dtype="float64"),
+      objectives.Objective(),
+    )
+    selection = masking.Selection(
+      positions=golden["in/masked_lm_positions"],
+      weights=golden["in/masked_lm_weights"],
+      token_ids=golden["in/masked_lm_ids"],
+      masked_ids=golden["out64/masked_input_ids"],
+      uniform=jnp.zeros(golden["in/masked_lm_positions"].shape),
+    )
+
+    def loss(params):
+      metrics, parts = electra.losses(
+        params, batch, selection, None, golden["out64/fake_input_ids"]
+      )
+      counts = (np.sum(selection.weights), np.sum(batch["attention_mask"]))
+      return electra.total_loss(metrics, *counts), parts
+
+    params = golden_tree(reference.select(golden, "sd/"), "float64")
+    (total, parts), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+      params
+    )
+    # The stored losses were computed with an epsilon rounded to float32.
+    np.testing.assert_allclose(total, golden["out64/total_loss"], rtol=1e-6)
+    np.testing.assert_allclose(
+      parts["token_logits"], golden["out64/mlm_logits"], rtol=0, atol=1e-9
+    )
+    np.testing.assert_allclose(
+      parts["replaced_logits"], golden["out64/disc_logits"], rtol=0, atol=1e-9
+    )
+    np.testing.assert_array_equal(
+      parts["is_replaced"], golden["out64/disc_labels"]
+    )
+    jax.tree.map(
+      lambda a, e: np.testing.assert_allclose(
+        a, e, **reference.GRADIENT_TOLERANCE
+      ),
+      grads,
+      golden_tree(reference.select(golden, "grad64/"), "float64"),
+    )
+
+
 def test_selection_keeps_its_promises():
   batch = without_rows(make_batch(rows=64, length=128), 5)  # a filler row
-  picked = objectives.select(
-    jax.random.key(0), batch, objectives.Objective(), SPECIAL
-  )
+  picked = masking.select(jax.random.key(0), batch, 0.15, SPECIAL)
   positions, used = np.array(picked.positions), np.array(picked.weights) > 0
   assert positions.shape == (64, 19)
   assert not used[5].any()
@@ -164,17 +215,15 @@ def test_selection_keeps_its_promises():
 @pytest.mark.parametrize("length", [128, 512])
 def test_number_of_slots_and_of_masks(length):
   golden = np.load(reference.GOLDEN / "train_semantics.npz")
-  assert (
-    objectives.Objective().num_predictions(length) == {128: 19, 512: 79}[length]
-  )
+  assert masking.num_predictions(0.15, length) == {128: 19, 512: 79}[length]
   ids = np.full((length - 3, length), 7, np.int32)
   real = np.arange(4, length + 1)
   mask = (np.arange(length)[None] < real[:, None]).astype(np.int32)
   ids[:, 0], ids[:, 1] = SPECIAL["cls"], SPECIAL["sep"]
-  picked = objectives.select(
+  picked = masking.select(
     jax.random.key(0),
     {"input_ids": jnp.asarray(ids), "attention_mask": jnp.asarray(mask)},
-    objectives.Objective(),
+    0.15,
     SPECIAL,
   )
   np.testing.assert_array_equal(
@@ -239,8 +288,8 @@ def test_accumulation_is_the_whole_batch():
 def test_no_gradient_from_discriminator_into_generator():
   electra = make_electra(generator_weight=0.0)
   params, batch = unboxed_params(electra), make_batch()
-  selection = objectives.select(
-    jax.random.key(1), batch, electra.objective, SPECIAL
+  selection = masking.select(
+    jax.random.key(1), batch, electra.objective.mask_rate, SPECIAL
   )
 
   def loss(params):

@@ -15,7 +15,9 @@ ALLOWED = {
   "data": {"ops"},
   "training": {"ops"},
 }
-ALLOWED["electra"] = ALLOWED["tasks"] = {"ops", "model", "data", "training"}
+ALLOWED["masking"] = {"ops"}
+ALLOWED["tasks"] = {"ops", "model", "data", "training"}
+ALLOWED["electra"] = ALLOWED["tasks"] | {"masking"}
 ALLOWED["convert"] = {"ops", "model"}
 ALLOWED["pretrain"] = ALLOWED["finetune"] = ALLOWED["electra"] | {
   "electra",

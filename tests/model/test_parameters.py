@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import pretrain as pretrain_config
-from convbert_jax import pretrain
+from convbert_jax import ConvBertForPreTraining, pretrain
 from convbert_jax.model.config import ConvBertConfig, generator_config
 
 # encoder, tables, discriminator head, generator encoder without tables,
@@ -61,8 +61,6 @@ def test_initialisers():
     vocab_size=2000, embedding_size=64, hidden_size=128, num_hidden_layers=2,
     num_attention_heads=4, intermediate_size=256,
   )  # fmt: skip
-  from convbert_jax import ConvBertForPreTraining
-
   params = nn.unbox(
     jax.jit(ConvBertForPreTraining(config).init)(
       jax.random.key(0), jnp.zeros((1, 4), jnp.int32)
