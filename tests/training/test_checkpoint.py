@@ -3,6 +3,7 @@
 import errno
 import json
 import pathlib
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,12 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_stay(
   monkeypatch.setattr(type(checkpoint.epath.Path(tmp_path)), "write_text", full)
   with pytest.raises(UserError, match=r"no room left to write in .*s;"):
     toy.save_states(tmp_path, [20])
+  # The first failed write is reported while others go on in the background;
+  # the disk must stay full until they too have failed.
+  for thread in threading.enumerate():
+    if thread.name == "async_save":
+      thread.join(timeout=60)
+      assert not thread.is_alive()
   monkeypatch.undo()
   found, _ = toy.restored(tmp_path)
   assert int(found.state.step) == 10
