@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -60,7 +61,9 @@ def encode_in_order(
   pending = collections.deque()
   try:
     for work in works:
-      pending.append((work, executor.submit(_encode, work.block, work.seed)))
+      with _ctrl_c_held():
+        future = executor.submit(_encode, work.block, work.seed)
+      pending.append((work, future))
       while pending[0][1].done() or len(pending) > 2 * num_workers:
         work, future = pending.popleft()
         yield work, future.result()
@@ -77,6 +80,20 @@ def encode_in_order(
     executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+  """Delays Ctrl-C, for good in the processes that are started meanwhile.
+
+  It reaches every process of a terminal, at any moment of a worker's start;
+  the parent stops the workers by itself.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _worker: dict[str, Any] = {}
 
 
@@ -85,8 +102,6 @@ def _start_worker(
 ) -> None:
   # One thread each: the processes already fill the machine.
   os.environ["TOKENIZERS_PARALLELISM"] = "false"
-  # Ctrl-C reaches every process of a terminal; the parent stops the others.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_exit_with_parent, daemon=True).start()
   _worker["tokenizer"] = WordPiece(vocabulary, **settings)
   _worker["options"] = options
