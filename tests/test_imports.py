@@ -16,8 +16,9 @@ ALLOWED = {
   "training": {"ops"},
 }
 ALLOWED["masking"] = {"ops"}
+ALLOWED["scores"] = {"masking"}
 ALLOWED["tasks"] = {"ops", "model", "data", "training"}
-ALLOWED["electra"] = ALLOWED["tasks"] | {"masking"}
+ALLOWED["electra"] = ALLOWED["tasks"] | {"masking", "scores"}
 ALLOWED["convert"] = {"ops", "model"}
 ALLOWED["pretrain"] = ALLOWED["finetune"] = ALLOWED["electra"] | {
   "electra",

@@ -19,7 +19,7 @@ CONV_TYPES = ("span_dynamic", "none")
 HEAD_SIZE_RULES = ("tf1", "hf")
 ACTIVATIONS = ("gelu", "relu", "tanh", "linear")
 DTYPES = ("float32", "bfloat16", "float64")
-REMAT_POLICIES = ("none", "dots", "full")
+REMAT_POLICIES = ("none", "elementwise", "dots", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,9 @@ class ConvBertConfig:
     dtype: of activations and products. Parameters stay float32, and so do
       the statistics of softmax and layer norm ("float64" needs jax_enable_x64
       and serves numerical checks).
-    remat: what the backward pass recomputes: "none", all but matrix products
-      ("dots"), or each layer ("full").
+    remat: what the backward pass recomputes: "none"; "elementwise", what is
+      cheaper to compute again than to keep; "dots", all but the products
+      with weights; "full", each layer.
     scan_unroll: layers per iteration of the scan over layers.
   """
 

@@ -6,9 +6,17 @@ import jax
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import MixedAttention
+from convbert_jax.ops import activations
 
+# Besides matrix products, what is dear to compute and small to keep; the names
+# are given by `checkpoint_name` where each is made.
+_DEAR = ("softmax", "layer_norm_statistics", "depthwise_conv", "mixed_heads")
 # What the backward pass may keep; None keeps nothing but a layer's input.
 _REMAT_POLICIES = {
+  "elementwise": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(*_DEAR),
+  ),
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   "full": None,
 }
@@ -45,7 +53,7 @@ class EncoderLayer(nn.Module):
       config.dtype,
       name="intermediate",
     )(hidden_BxTxM)
-    inner_BxTxF = layers.activation(config.hidden_act)(inner_BxTxF)
+    inner_BxTxF = activations.BY_NAME[config.hidden_act](inner_BxTxF)
     hidden_BxTxM = ResidualOutput(
       config, "mlp", config.num_groups, name="output"
     )(inner_BxTxF, hidden_BxTxM, deterministic=self.deterministic)

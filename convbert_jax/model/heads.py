@@ -9,6 +9,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.encoder import Encoder
+from convbert_jax.ops import activations
 
 
 @flax.struct.dataclass
@@ -132,7 +133,7 @@ class GeneratorPredictions(nn.Module):
       dtype=config.dtype,
       name="dense",
     )(hidden)
-    hidden = layers.activation(config.hidden_act)(hidden)
+    hidden = activations.BY_NAME[config.hidden_act](hidden)
     return layers.layer_norm(config, axis="embed")(hidden)
 
 
@@ -225,7 +226,7 @@ class DiscriminatorPredictions(nn.Module):
       dtype=config.dtype,
       name="dense",
     )(hidden_BxTxM)
-    hidden_BxTxM = layers.activation(config.hidden_act)(hidden_BxTxM)
+    hidden_BxTxM = activations.BY_NAME[config.hidden_act](hidden_BxTxM)
     logits_BxTx1 = layers.Linear(
       1,
       ("hidden", None),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.ops import dropout, grouped_linear
+from convbert_jax.ops import dropout, grouped_linear, rows
 
 Initializer = Callable[..., jax.Array]
 
@@ -18,16 +18,6 @@ GLOROT_UNIFORM = nn.initializers.glorot_uniform()
 def truncated_normal(stddev: float) -> Initializer:
   """Normal cut at two `stddev`, without correction of the variance."""
   return nn.initializers.truncated_normal(stddev)
-
-
-def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-  """Returns the activation of `ConvBertConfig.hidden_act`."""
-  return {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
-    "linear": lambda x: x,
-  }[name]
 
 
 def table(
@@ -110,17 +100,26 @@ class Dropout(nn.Module):
     return dropout.dropout(x, self.rate, self.make_rng("dropout"))
 
 
-def layer_norm(config: ConvBertConfig, axis: str = "hidden") -> nn.LayerNorm:
-  """Returns the layer norm of the model, named as its parameters are.
+class LayerNorm(nn.Module):
+  """Layer norm of the last axis; see `rows.layer_norm`.
 
-  The variance is taken around the mean: the one-pass formula of the library's
-  default loses digits at an epsilon of 1e-12.
+  Attributes:
+    epsilon: added to the variance.
+    axis: logical name of the normalised axis.
   """
-  return nn.LayerNorm(
-    epsilon=config.layer_norm_eps,
-    dtype=config.dtype,
-    use_fast_variance=False,
-    scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)),
-    bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)),
-    name="LayerNorm",
-  )
+
+  epsilon: float
+  axis: str = "hidden"
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises [..., N]."""
+    shape, axes = x.shape[-1:], (self.axis,)
+    scale = table(self, "scale", shape, axes, nn.initializers.ones)
+    bias = table(self, "bias", shape, axes, nn.initializers.zeros)
+    return rows.layer_norm(x, scale, bias, self.epsilon)
+
+
+def layer_norm(config: ConvBertConfig, axis: str = "hidden") -> LayerNorm:
+  """Returns the layer norm of the model, named as its parameters are."""
+  return LayerNorm(config.layer_norm_eps, axis, name="LayerNorm")

@@ -8,10 +8,11 @@ here: `conv_key` is `conv_attn_key`, `conv_kernel` is `conv_attn_kernel` and
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.ops import attention, grouped_linear, span_conv
+from convbert_jax.ops import attention, grouped_linear, rows, span_conv
 
 
 class SeparableConv(nn.Module):
@@ -45,7 +46,7 @@ class SeparableConv(nn.Module):
       x_BxTxM, depthwise_KxM.astype(x_BxTxM.dtype)
     )
     return grouped_linear.linear(
-      convolved_BxTxM,
+      checkpoint_name(convolved_BxTxM, "depthwise_conv"),
       pointwise_MxA.astype(x_BxTxM.dtype),
       bias_A.astype(x_BxTxM.dtype),
     )
@@ -89,7 +90,8 @@ class MixedAttention(nn.Module):
         hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
       )
       mixed_BxTxHxD = jnp.concatenate([mixed_BxTxHxD, conv_BxTxHxD], axis=2)
-    return mixed_BxTxHxD.reshape(*mask_BxT.shape, -1), probs_BxHxTxT
+    mixed_BxTxA = mixed_BxTxHxD.reshape(*mask_BxT.shape, -1)
+    return checkpoint_name(mixed_BxTxA, "mixed_heads"), probs_BxHxTxT
 
   def _project(
     self, hidden_BxTxM: jax.Array, names: list[str]
@@ -146,7 +148,7 @@ class MixedAttention(nn.Module):
       *query_BxTxHxD.shape[:-1], config.conv_kernel_size
     )
     precise = jnp.promote_types(config.dtype, jnp.float32)
-    kernel_BxTxHxK = jax.nn.softmax(logits_BxTxHxK.astype(precise))
+    kernel_BxTxHxK = rows.softmax(logits_BxTxHxK.astype(precise))
     return span_conv.span_dynamic_conv(
       value_BxTxHxD, kernel_BxTxHxK.astype(config.dtype)
     )

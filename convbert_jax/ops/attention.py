@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import dropout
+from convbert_jax.ops import dropout, rows
 
 # Added to the logits of masked keys; enough for exp to underflow to zero as
 # long as one key is real, and finite where none is.
@@ -44,7 +44,7 @@ def dot_product_attention(
     preferred_element_type=precise,
   )
   bias_BxT = (1 - mask_BxT).astype(precise) * MASKED_LOGIT
-  probs_BxHxTxT = jax.nn.softmax(logits_BxHxTxT + bias_BxT[:, None, None, :])
+  probs_BxHxTxT = rows.softmax(logits_BxHxTxT + bias_BxT[:, None, None, :])
   probs_BxHxTxT = dropout.dropout(
     probs_BxHxTxT.astype(dtype), dropout_rate, dropout_key
   )

@@ -6,8 +6,15 @@ products, so that nothing of `K` times the input's size is ever formed, and
 their gradients keep only the inputs.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+from convbert_jax.ops import rows
+
+# Positions whose products are added up before anything is written.
+_RUN = 8
 
 
 def _windows(x_BxTx: jax.Array, num_taps: int) -> list[jax.Array]:
@@ -59,12 +66,15 @@ def _depthwise_conv_backward(
   x_BxTxM, kernel_KxM = saved
   dtype = _accumulator(x_BxTxM, kernel_KxM)
   grad = grad_BxTxM.astype(dtype)
-  grad_kernel_KxM = jnp.stack(
-    [
-      jnp.sum(grad * window.astype(dtype), axis=(0, 1))
-      for window in _windows(x_BxTxM, kernel_KxM.shape[0])
-    ]
-  )
+  # Runs of positions are added up first, in one pass for all taps; a plain sum
+  # for each tap would write its window to memory.
+  _, length, width = grad.shape
+  run = math.gcd(length, _RUN)
+  partial_sums = []
+  for window in _windows(x_BxTxM, kernel_KxM.shape[0]):
+    products = (grad * window.astype(dtype)).reshape(-1, run, width)
+    partial_sums.append(sum(products[:, i] for i in range(run)))
+  grad_kernel_KxM = jnp.sum(jnp.stack(partial_sums), axis=1)
   # The adjoint of a correlation is the correlation with the flipped kernel.
   grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])
   return (
@@ -118,7 +128,7 @@ def _span_dynamic_conv_backward(
   grad = grad_BxTxHxD.astype(dtype)
   grad_kernel_BxTxHxK = jnp.stack(
     [
-      jnp.sum(grad * window.astype(dtype), axis=-1)
+      rows.row_sum(grad * window.astype(dtype))
       for window in _windows(value_BxTxHxD, num_taps)
     ],
     axis=-1,

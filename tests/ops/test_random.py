@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from convbert_jax.ops import dropout, sampling
 
@@ -56,11 +57,32 @@ def test_dropout_rate_scale_and_independence(shape, rate):
   spread = 5 * np.sqrt(rate * (1 - rate) / out.size)
   assert abs(kept.mean() - (1 - rate)) < spread
   np.testing.assert_allclose(out[kept], 1 / (1 - rate), rtol=1e-4)
-  # The two halves of a row share random words, yet are independent.
-  half = shape[-1] // 2
-  left, right = kept[..., :half], kept[..., -half:]
-  agree = (left & right).mean()
-  assert abs(agree - (1 - rate) ** 2) < 3 * spread
+  # Neighbours along the last and the first axis and two keys are independent.
+  other = np.array(dropout.dropout(ones, rate, jax.random.key(2))) > 0
+  for left, right in (
+    (kept[..., :-1], kept[..., 1:]),
+    (kept[:-1], kept[1:]),
+    (kept, other),
+  ):
+    agree = (left & right).mean()
+    assert abs(agree - (1 - rate) ** 2) < 3 * spread
+
+
+def test_dropout_gradient_has_the_mask_of_the_value():
+  x, key = jnp.ones((8, 64)), jax.random.key(4)
+  out, pull = jax.vjp(lambda x: dropout.dropout(x, 0.3, key), x)
+  np.testing.assert_array_equal(pull(jnp.ones_like(x))[0], out)
+  half = dropout.dropout(x.astype(jnp.bfloat16), 0.3, key)
+  assert half.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(half > 0, out > 0)
+
+
+def test_dropout_mask_does_not_depend_on_the_devices():
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  draw = jax.jit(lambda x: dropout.dropout(x, 0.5, jax.random.key(0)))
+  x = jnp.ones((16, 33))
+  np.testing.assert_array_equal(draw(jax.device_put(x, rows)), draw(x))
 
 
 def test_dropout_of_rate_zero_is_the_identity():

@@ -1,0 +1,100 @@
+"""What changes memory, speed or precision does not change the model."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convbert_jax import ConvBertConfig, ConvBertModel
+
+CONFIG = ConvBertConfig(
+  vocab_size=40, embedding_size=8, hidden_size=16, num_hidden_layers=3,
+  num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
+  max_position_embeddings=16,
+)  # fmt: skip
+IDS = np.random.default_rng(0).integers(0, 40, (2, 12))
+MASK = np.arange(12)[None] < np.array([[12], [7]])
+
+
+def loss_and_gradient(config):
+  """Trains through dropout, so that its masks must be drawn alike too."""
+  model = ConvBertModel(config)
+  params = nn.unbox(ConvBertModel(CONFIG).init(jax.random.key(0), IDS))
+
+  def loss(params):
+    output = model.apply(
+      params, IDS, MASK, deterministic=False,
+      rngs={"dropout": jax.random.key(1)},
+    )  # fmt: skip
+    return jnp.sum(output.last_hidden_state.astype(jnp.float32) ** 3)
+
+  return jax.jit(jax.value_and_grad(loss)), params
+
+
+@pytest.fixture(scope="module")
+def plain():
+  step, params = loss_and_gradient(CONFIG)
+  return step(params)
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"remat": "elementwise"},
+    {"remat": "dots"},
+    {"remat": "full"},
+    {"scan_unroll": 3},
+    {"scan_unroll": 2, "remat": "elementwise"},
+  ],
+)
+def test_remat_and_unrolling_change_nothing(plain, fields):
+  step, params = loss_and_gradient(CONFIG.replace(**fields))
+  loss, grads = step(params)
+  np.testing.assert_allclose(loss, plain[0], rtol=1e-6)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    grads,
+    plain[1],
+  )
+
+
+def test_each_policy_keeps_less_for_the_backward_pass():
+  kept = []
+  for remat in ("none", "elementwise", "dots", "full"):
+    step, params = loss_and_gradient(CONFIG.replace(remat=remat))
+    jaxpr = step.trace(params).jaxpr
+    forward, *_ = _scans(jaxpr.jaxpr)
+    kept.append(sum(out.aval.size for out in forward.outvars))
+  assert kept == sorted(kept, reverse=True)
+  assert len(set(kept)) == len(kept)
+
+
+def _scans(jaxpr):
+  """Returns the scans of a jaxpr in order, those of inner calls included."""
+  found = []
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "scan":
+      found.append(equation)
+    elif "jaxpr" in equation.params:
+      inner = equation.params["jaxpr"]
+      found += _scans(getattr(inner, "jaxpr", inner))
+  return found
+
+
+def test_half_precision_computes_near_the_full_one():
+  params = ConvBertModel(CONFIG).init(jax.random.key(0), IDS)
+  half = CONFIG.replace(dtype="bfloat16")
+  assert jax.tree.all(
+    jax.tree.map(
+      lambda leaf: leaf.dtype == jnp.float32,
+      nn.unbox(ConvBertModel(half).init(jax.random.key(0), IDS)),
+    )
+  )
+  full, low = (
+    ConvBertModel(config).apply(nn.unbox(params), IDS, MASK).last_hidden_state
+    for config in (CONFIG, half)
+  )
+  assert low.dtype == jnp.bfloat16
+  gap = np.abs(low.astype(np.float32) - full)
+  assert 0 < gap.max() < 0.1  # eight bits, three layers, values up to 3
