@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from convbert_jax import errors, masking
+from convbert_jax import errors, masking, scores
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.heads import (
   ConvBertForMaskedLM,
@@ -32,11 +32,8 @@ KINDS = ("electra", "mlm")
 _COUNT_EPSILON = 1e-6
 # Added to the logit of the true token where it must not be drawn.
 _FORBIDDEN_LOGIT = -1000.0
-# Bins of the probability histograms that the area under the curve is from.
-AUC_BINS = 1000
 
 Batch = Mapping[str, jax.Array]
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +164,7 @@ class Electra:
     """Returns the ids [B, T] with samples of the logits at the selection."""
     logits_BxPxV = logits_BxPxV / self.objective.temperature
     if self.objective.disallow_correct:
-      is_true = _is_token(logits_BxPxV, selection.token_ids)
+      is_true = scores.is_token(logits_BxPxV, selection.token_ids)
       logits_BxPxV += jnp.where(is_true, _FORBIDDEN_LOGIT, 0.0)
     vocab_size = logits_BxPxV.shape[-1]
     sampled_BxP = sampling.sample_tokens(
@@ -202,7 +199,7 @@ class Electra:
     selection: masking.Selection,
     dropout_key: jax.Array | None,
     corrupted_ids: jax.Array | None = None,
-  ) -> tuple[Metrics, dict[str, jax.Array]]:
+  ) -> tuple[scores.Metrics, dict[str, jax.Array]]:
     """Runs both networks on a batch.
 
     Args:
@@ -222,7 +219,7 @@ class Electra:
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
     logits_BxPxV = self.token_logits(params, batch, selection, keys[0])
-    metrics = _token_metrics(logits_BxPxV, selection)
+    metrics = scores.token_metrics(logits_BxPxV, selection)
     parts = {"token_logits": logits_BxPxV}
     if self.objective.kind == "mlm":
       return metrics, parts
@@ -232,7 +229,7 @@ class Electra:
       params, batch, corrupted_ids, keys[1]
     )
     is_replaced_BxT = corrupted_ids != batch["input_ids"]
-    metrics |= _replacement_metrics(
+    metrics |= scores.replacement_metrics(
       replaced_logits_BxT, is_replaced_BxT, batch["attention_mask"]
     )
     parts |= {
@@ -243,7 +240,7 @@ class Electra:
     return metrics, parts
 
   def total_loss(
-    self, metrics: Metrics, num_selected: jax.Array, num_real: jax.Array
+    self, metrics: scores.Metrics, num_selected: jax.Array, num_real: jax.Array
   ) -> jax.Array:
     """Returns the weighted loss, float32 scalar.
 
@@ -282,62 +279,15 @@ def _apply(
   ).logits
 
 
-def _is_token(logits_BxPxV: jax.Array, token_ids_BxP: jax.Array) -> jax.Array:
-  """Returns where the vocabulary entry is the given token, [B, P, V] bool.
-
-  A comparison fuses into its neighbours, forward and backward; a gather's
-  gradient is a scatter into an array as large as the logits.
-  """
-  vocabulary_V = jnp.arange(logits_BxPxV.shape[-1])
-  return token_ids_BxP[:, :, None] == vocabulary_V[None, None, :]
-
-
-def _token_metrics(
-  logits_BxPxV: jax.Array, selection: masking.Selection
-) -> Metrics:
-  is_true = _is_token(logits_BxPxV, selection.token_ids)
-  true_logits_BxP = jnp.sum(jnp.where(is_true, logits_BxPxV, 0.0), axis=-1)
-  log_total_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1)
-  weights_BxP = selection.weights
-  # The true token is the likeliest if no other has a larger logit.
-  is_best_BxP = true_logits_BxP >= jnp.max(logits_BxPxV, axis=-1)
-  count = jnp.sum(weights_BxP)
-  return {
-    "generator_loss": (
-      jnp.sum(weights_BxP * (log_total_BxP - true_logits_BxP)),
-      count,
-    ),
-    "generator_accuracy": (jnp.sum(weights_BxP * is_best_BxP), count),
-  }
-
-
-def _replacement_metrics(
-  logits_BxT: jax.Array, is_replaced_BxT: jax.Array, mask_BxT: jax.Array
-) -> Metrics:
-  real_BxT = mask_BxT.astype(jnp.float32)
-  label_BxT = is_replaced_BxT.astype(jnp.float32)
-  loss_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, label_BxT)
-  predicted_BxT = (logits_BxT > 0).astype(jnp.float32)
-  hits = jnp.sum(real_BxT * predicted_BxT * label_BxT)
-  replaced = jnp.sum(real_BxT * label_BxT)
-  count = jnp.sum(real_BxT)
-  right_BxT = (predicted_BxT == label_BxT).astype(jnp.float32)
-  return {
-    "discriminator_loss": (jnp.sum(real_BxT * loss_BxT), count),
-    "discriminator_accuracy": (jnp.sum(real_BxT * right_BxT), count),
-    "discriminator_precision": (hits, jnp.sum(real_BxT * predicted_BxT)),
-    "discriminator_recall": (hits, replaced),
-    "replaced_rate": (replaced, count),
-  }
-
-
 def make_train_step(
   electra: Electra,
   optimizer: optax.GradientTransformationExtraArgs,
   schedule: Callable[[jax.Array], jax.Array],
   special_ids: Mapping[str, int],
   accumulation_steps: int = 1,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+) -> Callable[
+  [TrainState, Batch, jax.Array], tuple[TrainState, scores.Metrics]
+]:
   """Builds one update of all parameters.
 
   Args:
@@ -359,7 +309,7 @@ def make_train_step(
     selection: masking.Selection,
     key: jax.Array,
     counts: tuple[jax.Array, jax.Array],
-  ) -> tuple[jax.Array, Metrics]:
+  ) -> tuple[jax.Array, scores.Metrics]:
     metrics, _ = electra.losses(params, batch, selection, key)
     loss = electra.total_loss(metrics, *counts)
     return loss, metrics | {"loss": (loss, jnp.float32(0))}
@@ -368,7 +318,7 @@ def make_train_step(
 
   def train_step(
     state: TrainState, batch: Batch, rng: jax.Array
-  ) -> tuple[TrainState, Metrics]:
+  ) -> tuple[TrainState, scores.Metrics]:
     select_key, dropout_key = jax.random.split(rng)
     selection = masking.select(
       select_key, batch, electra.objective.mask_rate, special_ids
@@ -408,11 +358,11 @@ def make_train_step(
 
 
 def _accumulate(
-  gradient: Callable[..., tuple[Any, Metrics]],
+  gradient: Callable[..., tuple[Any, scores.Metrics]],
   arrays: Any,
   key: jax.Array,
   num_parts: int,
-) -> tuple[Any, Metrics]:
+) -> tuple[Any, scores.Metrics]:
   """Sums gradients and metrics over parts of the batch.
 
   Part `i` takes every `num_parts`-th row from `i` on, so that each device
@@ -440,7 +390,7 @@ def _accumulate(
 
 def make_eval_step(
   electra: Electra, special_ids: Mapping[str, int]
-) -> Callable[[Any, Batch, jax.Array], Metrics]:
+) -> Callable[[Any, Batch, jax.Array], scores.Metrics]:
   """Builds the evaluation of one batch, without dropout.
 
   Args:
@@ -450,23 +400,18 @@ def make_eval_step(
   Returns:
     A pure function of (params, batch, key) to metrics as (total, weight)
     pairs; beside those of `Electra.losses`, for ELECTRA, `probability` holds
-    histograms [AUC_BINS] of the discriminator's probability over replaced
+    histograms of the discriminator's probability over replaced
     (total) and original tokens (weight).
   """
 
-  def eval_step(params: Any, batch: Batch, key: jax.Array) -> Metrics:
+  def eval_step(params: Any, batch: Batch, key: jax.Array) -> scores.Metrics:
     selection = masking.select(
       key, batch, electra.objective.mask_rate, special_ids
     )
     metrics, parts = electra.losses(params, batch, selection, None)
     if electra.objective.kind == "electra":
-      probability = jax.nn.sigmoid(parts["replaced_logits"])
-      bins = jnp.clip(probability * AUC_BINS, 0, AUC_BINS - 1).astype(jnp.int32)
-      real = batch["attention_mask"].astype(jnp.float32)
-      replaced = real * parts["is_replaced"]
-      metrics["probability"] = (
-        jnp.zeros(AUC_BINS).at[bins].add(replaced),
-        jnp.zeros(AUC_BINS).at[bins].add(real - replaced),
+      metrics["probability"] = scores.probability_histograms(
+        parts["replaced_logits"], parts["is_replaced"], batch["attention_mask"]
       )
     return metrics
 

@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from convbert_jax import electra as objectives
+from convbert_jax import scores
 from convbert_jax.data import loader
 from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
@@ -313,7 +314,7 @@ def _keep_run_files(config: ConfigDict, workdir_path: str) -> None:
   workdir.write_run_files(workdir_path, files)
 
 
-def _add(totals: dict[str, list[Any]], metrics: objectives.Metrics) -> None:
+def _add(totals: dict[str, list[Any]], metrics: scores.Metrics) -> None:
   """Adds a batch's (total, weight) pairs in float64."""
   for name, pair in jax.device_get(metrics).items():
     sums = totals.setdefault(name, [0.0, 0.0])
@@ -335,7 +336,7 @@ def _summarise(
   if histograms is None:
     return values
   share = values["replaced_rate"]
-  values["discriminator_auc"] = area_under_curve(*histograms)
+  values["discriminator_auc"] = scores.area_under_curve(*histograms)
   return values | {
     "discriminator_auc_baseline": 0.5,
     "discriminator_accuracy_baseline": max(share, 1 - share),
@@ -347,26 +348,6 @@ def _summarise(
 def _entropy(share: float) -> float:
   """Returns the entropy in nats of a coin with this chance of heads."""
   return -sum(p * math.log(p) for p in (share, 1 - share) if p > 0)
-
-
-def area_under_curve(positives: np.ndarray, negatives: np.ndarray) -> float:
-  """Returns the area under the ROC curve from histograms of a score.
-
-  It is the chance that a positive scores above a negative; a pair in one bin
-  counts half.
-
-  Args:
-    positives: number of positives per bin, bins in rising order.
-    negatives: number of negatives per bin.
-
-  Returns:
-    The area, or NaN if one of the classes is empty.
-  """
-  pairs = positives.sum() * negatives.sum()
-  if not pairs:
-    return math.nan
-  below = np.cumsum(negatives) - negatives
-  return float(np.sum(positives * (below + negatives / 2)) / pairs)
 
 
 def _finish(workdir_path: str) -> None:

@@ -3,59 +3,23 @@
 import dataclasses
 import json
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_models as reference
+from tiny_electra import (
+  SPECIAL,
+  TINY,
+  make_batch,
+  make_electra,
+  unboxed_params,
+)
 
 from convbert_jax import electra as objectives
 from convbert_jax import masking
-from convbert_jax.model.config import ConvBertConfig, generator_config
 from convbert_jax.training import optimizer as optimizers
 from convbert_jax.training.state import make_init
-
-SPECIAL = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
-TINY = ConvBertConfig(
-  vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=1,
-  num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
-  max_position_embeddings=64,
-)  # fmt: skip
-
-
-def make_electra(config=TINY, **fields):
-  objective = objectives.Objective(**fields)
-  generator = config
-  if not objective.tie_generator:
-    generator = generator_config(
-      config,
-      size_fraction=0.5,
-      layers_fraction=1.0,
-      tie_embeddings=objective.tie_embeddings,
-    )
-  return objectives.Electra(config, generator, objective)
-
-
-def unboxed_params(electra, seed=0):
-  return jax.jit(lambda key: nn.unbox(electra.init_params(key)))(
-    jax.random.key(seed)
-  )
-
-
-def make_batch(rows=8, length=32, seed=0):
-  rng = np.random.default_rng(seed)
-  ids = rng.integers(5, 50, (rows, length)).astype(np.int32)
-  lengths = rng.integers(5, length + 1, rows)
-  lengths[0] = length
-  mask = (np.arange(length)[None] < lengths[:, None]).astype(np.int32)
-  ids[:, 0] = SPECIAL["cls"]
-  ids[np.arange(rows), lengths - 1] = SPECIAL["sep"]
-  return {
-    "input_ids": jnp.asarray(ids * mask),
-    "attention_mask": jnp.asarray(mask),
-    "token_type_ids": jnp.zeros_like(ids),
-  }
 
 
 def without_rows(batch, *rows):
