@@ -6,8 +6,9 @@
 
 Prints one figure a line, as `name: value unit`. The matrix rate is measured
 between the steps of the same run, so the fraction does not depend on what else
-slows the machine down. Model FLOPs are matrix products only, forward times
-three, the generator and its output layer included.
+slows the machine down: medians of both, and the best of three sizes. Model
+FLOPs are matrix products only, forward times three, the generator and its
+output layer included.
 """
 
 import json
@@ -122,10 +123,10 @@ def measure_step(config: Any, num_steps: int) -> Figures:
   compile_seconds = time.perf_counter() - start
   state, metrics = compiled(state, batch, key)
   jax.block_until_ready(metrics)
-  times, rates = [], []
-  for number in range(num_steps):
-    size = MATRIX_SIZES[number % len(MATRIX_SIZES)]
-    rates.append(_matrix_rate(size, config.model.dtype))
+  times, rates = [], {size: [] for size in MATRIX_SIZES}
+  for _ in range(num_steps):
+    for size, found in rates.items():
+      found.append(_matrix_rate(size, config.model.dtype))
     start = time.perf_counter()
     state, metrics = compiled(state, batch, key)
     jax.block_until_ready(metrics)
@@ -133,7 +134,8 @@ def measure_step(config: Any, num_steps: int) -> Figures:
   seconds = statistics.median(times)
   tokens = config.batch_size * config.max_seq_length
   flops = matmul_flops_per_token(electra, config.max_seq_length) * tokens
-  rate = max(rates) * jax.device_count()
+  rate = max(statistics.median(found) for found in rates.values())
+  rate *= jax.device_count()
   return {
     "compile time": (compile_seconds, "s"),
     "step time": (seconds, "s"),
@@ -188,15 +190,12 @@ def _square(matrix: jax.Array) -> jax.Array:
 
 
 def _matrix_rate(size: int, dtype: str) -> float:
-  """Returns the best FLOP/s of a square product over a few tries."""
+  """Returns the FLOP/s of a square product, warmed up."""
   matrix = jnp.full((size, size), 1 / size, dtype)
   jax.block_until_ready(_square(matrix))
-  times = []
-  for _ in range(3):
-    start = time.perf_counter()
-    jax.block_until_ready(_square(matrix))
-    times.append(time.perf_counter() - start)
-  return 2 * size**3 / min(times)
+  start = time.perf_counter()
+  jax.block_until_ready(_square(matrix))
+  return 2 * size**3 / (time.perf_counter() - start)
 
 
 def _peak_bytes() -> float:

@@ -20,6 +20,7 @@ import ml_collections
 from absl import app, flags, logging
 
 from convbert_jax import errors
+from convbert_jax.training import allocator
 
 # The flags defined below show in the help of the program that asks for them.
 flags.disclaim_key_flags()
@@ -113,6 +114,7 @@ def run(main: Callable[[], None]) -> NoReturn:
   Args:
     main: the program; it reads its flags by itself.
   """
+  allocator.keep_freed_memory()
   app.run(lambda _: _or_error(main), flags_parser=_parse_flags)
   raise AssertionError("absl's run exits by itself")
 

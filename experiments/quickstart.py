@@ -22,14 +22,15 @@ from experiments import command_line, prose
 
 TEXT_BYTES = 3_000_000
 VOCAB_SIZE = 4_000
-CONFIG = "configs/pretrain.py:size=tiny,seq=128"
+SEQ_LENGTH = 64
+CONFIG = f"configs/pretrain.py:size=tiny,seq={SEQ_LENGTH}"
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/quickstart", "DIR, the folder that everything goes to."
 )
 _NUM_STEPS = flags.DEFINE_integer(
   "num_steps",
-  600,
+  800,
   "N, how many steps to train; more learn more.",
   lower_bound=1,
 )
@@ -45,12 +46,18 @@ def main() -> None:
   records = os.path.join(workdir, "records")
   print("3/4 building records", flush=True)
   manifest = build_records(
-    [text], vocabulary, records, held_out=0.03, num_workers=0
+    [text],
+    vocabulary,
+    records,
+    max_seq_length=SEQ_LENGTH,
+    held_out=0.03,
+    num_workers=0,
   )
   overrides = [
     f"data.path={records}",
     f"model.vocab_size={manifest.vocab_size}",
     f"num_steps={_NUM_STEPS.value}",
+    f"optimizer.warmup_steps={max(1, _NUM_STEPS.value // 10)}",
   ]
   run = os.path.join(workdir, "run")
   settings = " ".join(f"--config.{override}" for override in overrides)

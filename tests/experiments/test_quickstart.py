@@ -1,7 +1,6 @@
 """The quickstart from end to end: it learns, and goes on."""
 
 import json
-import math
 
 import pytest
 from programs import run
@@ -12,13 +11,14 @@ XLA_DEFAULTS = ""
 
 @pytest.mark.slow
 def test_quickstart_begins_to_learn_and_goes_on(tmp_path):
-  command = ("quickstart", f"--workdir={tmp_path / 'quick'}", "--num_steps=60")
+  command = ("quickstart", f"--workdir={tmp_path / 'quick'}", "--num_steps=250")
   done = run(*command, xla_flags=XLA_DEFAULTS)
   assert done.returncode == 0, done.stderr
   metrics = tmp_path / "quick" / "run" / "metrics.jsonl"
   last = json.loads(metrics.read_text().splitlines()[-1])
-  assert last["step"] == 60
-  assert last["eval_generator_loss"] < math.log(4000)  # every token as likely
+  assert last["step"] == 250
+  baseline = last["eval_generator_loss_baseline"]  # word frequencies alone
+  assert last["eval_generator_loss"] < baseline - 0.1
   again = run(*command, xla_flags=XLA_DEFAULTS)
   assert again.returncode == 0, again.stderr
   assert "going on with" in again.stdout
