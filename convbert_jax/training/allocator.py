@@ -6,6 +6,7 @@ import platform
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
 
 
 def keep_freed_memory() -> None:
@@ -18,5 +19,8 @@ def keep_freed_memory() -> None:
   if platform.libc_ver()[0] != "glibc":
     return
   libc = ctypes.CDLL(None)
+  # The threads' own arenas are too small for large arrays, and would ask the
+  # system for each.
+  libc.mallopt(_M_ARENA_MAX, 1)
   libc.mallopt(_M_MMAP_MAX, 0)
   libc.mallopt(_M_TRIM_THRESHOLD, -1)  # Keep any amount.
