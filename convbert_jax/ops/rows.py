@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from convbert_jax.ops import fusion
+
 
 def row_sum(x: jax.Array) -> jax.Array:
   """Sums over the last axis: [..., N] to [...].
@@ -77,6 +79,7 @@ def _layer_norm(
 def _layer_norm_forward(
   x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+  x = fusion.compute_once(x)
   dtype = jnp.promote_types(x.dtype, jnp.float32)
   precise = x.astype(dtype)
   mean = row_sum(precise)[:, None] / x.shape[-1]

@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import rows
+from convbert_jax.ops import fusion, rows
 
 # Positions whose products are added up before anything is written.
 _RUN = 8
@@ -57,7 +57,8 @@ def depthwise_conv(x_BxTxM: jax.Array, kernel_KxM: jax.Array) -> jax.Array:
 def _depthwise_conv_forward(
   x_BxTxM: jax.Array, kernel_KxM: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return depthwise_conv(x_BxTxM, kernel_KxM), (x_BxTxM, kernel_KxM)
+  out_BxTxM = fusion.compute_once(depthwise_conv(x_BxTxM, kernel_KxM))
+  return out_BxTxM, (x_BxTxM, kernel_KxM)
 
 
 def _depthwise_conv_backward(
