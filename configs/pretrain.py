@@ -37,15 +37,16 @@ SIZES = {
       "intermediate_size": 512,
       "num_groups": 1,
     },
-    "generator_size_fraction": 0.5,
+    # A generator too good gives so small a discriminator little to find.
+    "generator": {"size_fraction": 0.25, "layers_fraction": 0.25},
     # It sees its text once or less, so there is nothing to overfit.
     "dropout": 0.0,
     "batch_size": 32,
-    "learning_rate": 7e-4,
-    "num_steps": 1_700,
-    "warmup_steps": 200,
+    "learning_rate": 1e-3,
+    "num_steps": 2_500,
+    "warmup_steps": 300,
     "save_every": 250,
-    "eval_every": 500,
+    "eval_every": 250,
     "report_every": 10,
   },
   "small": {
@@ -57,7 +58,7 @@ SIZES = {
       "intermediate_size": 1024,
       "num_groups": 1,
     },
-    "generator_size_fraction": 0.25,
+    "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "batch_size": 128,
     "learning_rate": 3e-4,
@@ -76,7 +77,7 @@ SIZES = {
       "intermediate_size": 1536,
       "num_groups": 2,
     },
-    "generator_size_fraction": 0.25,
+    "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "batch_size": 128,
     "learning_rate": 5e-4,
@@ -96,7 +97,7 @@ SIZES = {
       "num_groups": 1,
     },
     # Exactly a third: 0.33333 would give 3.99996 heads.
-    "generator_size_fraction": 1 / 3,
+    "generator": {"size_fraction": 1 / 3, "layers_fraction": 1.0},
     "dropout": 0.1,
     "batch_size": 256,
     "learning_rate": 2e-4,
@@ -154,10 +155,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "remat": "elementwise",
         "scan_unroll": 1,
       },
-      "generator": {
-        "size_fraction": recipe["generator_size_fraction"],
-        "layers_fraction": 1.0,
-      },
+      "generator": recipe["generator"],
       "objective": {
         "kind": "electra",  # or "mlm"
         "mask_rate": 0.15,
