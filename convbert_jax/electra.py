@@ -373,19 +373,22 @@ def _accumulate(
     rows = array.reshape(-1, num_parts, *array.shape[1:])
     return jnp.swapaxes(rows, 0, 1)
 
-  def add(total: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
+  def compute(part: tuple[Any, jax.Array]) -> tuple[Any, scores.Metrics]:
     (batch, selection), index = part
-    result = gradient(batch, selection, jax.random.fold_in(key, index))
-    return jax.tree.map(jnp.add, total, result), None
+    return gradient(batch, selection, jax.random.fold_in(key, index))
 
   parts = (jax.tree.map(split, arrays), jnp.arange(num_parts))
-  first, rest = (
-    jax.tree.map(lambda array, i=i: array[i], parts)
-    for i in (0, slice(1, None))
+  first = jax.tree.map(lambda array: array[0], parts)
+  zeros = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+    jax.eval_shape(compute, first),
   )
-  (batch, selection), index = first
-  total = gradient(batch, selection, jax.random.fold_in(key, index))
-  return jax.lax.scan(add, total, rest)[0]
+  total, _ = jax.lax.scan(
+    lambda total, part: (jax.tree.map(jnp.add, total, compute(part)), None),
+    zeros,
+    parts,
+  )
+  return total
 
 
 def make_eval_step(

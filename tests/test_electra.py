@@ -196,12 +196,10 @@ def test_number_of_slots_and_of_masks(length):
 
 
 OPTIONS = [
-  {},
   {"kind": "mlm"},
   {"tie_generator": True},
-  {"tie_embeddings": False},
   {"uniform_generator": True},
-  {"disallow_correct": True, "temperature": 0.5},
+  {"tie_embeddings": False, "disallow_correct": True, "temperature": 0.5},
 ]
 
 
