@@ -5,23 +5,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from convbert_jax.model.config import ConvBertConfig
+  from convbert_jax.model.convbert import ConvBertModel
   from convbert_jax.model.heads import (
     ConvBertForMaskedLM,
     ConvBertForPreTraining,
-    ConvBertModel,
   )
+  from convbert_jax.model.task_heads import (
+    ConvBertForMultipleChoice,
+    ConvBertForQuestionAnswering,
+    ConvBertForSequenceClassification,
+    ConvBertForTokenClassification,
+  )
+
+_MODULES = {
+  "ConvBertConfig": "config",
+  "ConvBertForMaskedLM": "heads",
+  "ConvBertForMultipleChoice": "task_heads",
+  "ConvBertForPreTraining": "heads",
+  "ConvBertForQuestionAnswering": "task_heads",
+  "ConvBertForSequenceClassification": "task_heads",
+  "ConvBertForTokenClassification": "task_heads",
+  "ConvBertModel": "convbert",
+}
 
 __all__ = [
   "ConvBertConfig",
   "ConvBertForMaskedLM",
+  "ConvBertForMultipleChoice",
   "ConvBertForPreTraining",
+  "ConvBertForQuestionAnswering",
+  "ConvBertForSequenceClassification",
+  "ConvBertForTokenClassification",
   "ConvBertModel",
 ]
 
 
 def __getattr__(name: str) -> Any:
   """Imports the models when first asked for: data workers need no JAX."""
-  if name not in __all__:
+  if name not in _MODULES:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  module = "config" if name == "ConvBertConfig" else "heads"
-  return getattr(importlib.import_module(f"convbert_jax.model.{module}"), name)
+  module = importlib.import_module(f"convbert_jax.model.{_MODULES[name]}")
+  return getattr(module, name)

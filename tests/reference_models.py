@@ -128,3 +128,14 @@ def tf1_config(archive, which="config", **changes) -> ConvBertConfig:
   types = {"sdconv": "span_dynamic", "noconv": "none"}
   given["conv_type"] = types[given.get("conv_type", "sdconv")]
   return ConvBertConfig(**{**given, **changes})
+
+
+def hf_inputs(golden):
+  """Config and (ids, mask, types) of a golden file of transformers."""
+  meta = json.loads(str(golden["meta"]))
+  fields = {k: v for k, v in meta["config"].items() if k != "pad_token_id"}
+  inputs = [
+    golden[f"in/{key}"]
+    for key in ("input_ids", "attention_mask", "token_type_ids")
+  ]
+  return ConvBertConfig(**fields, head_size_rule="hf"), inputs

@@ -37,18 +37,30 @@ class Embeddings(nn.Module):
 
   def __call__(
     self,
-    input_ids_BxT: jax.Array,
+    words: jax.Array,
     token_type_ids_BxT: jax.Array,
+    position_ids_BxT: jax.Array | None,
     *,
     deterministic: bool,
   ) -> jax.Array:
-    """Returns the embeddings [B, T, E] of ids and segments, both [B, T]."""
-    length = input_ids_BxT.shape[1]
+    """Returns the embeddings [B, T, E].
+
+    Args:
+      words: [B, T] ids, or [B, T, E] in place of the word table's rows.
+      token_type_ids_BxT: segments.
+      position_ids_BxT: rows of the position table; in order if None.
+      deterministic: no dropout.
+    """
+    length = words.shape[1]
     check_sequence_length(self.config, length)
+    if words.ndim == 2:
+      words = self.word_embeddings[words]
+    if position_ids_BxT is None:
+      positions = self.position_embeddings[None, :length]
+    else:
+      positions = self.position_embeddings[position_ids_BxT]
     summed_BxTxE = (
-      self.word_embeddings[input_ids_BxT]
-      + self.token_type_embeddings[token_type_ids_BxT]
-      + self.position_embeddings[None, :length]
+      words + self.token_type_embeddings[token_type_ids_BxT] + positions
     )
     return self.dropout(
       self.layer_norm(summed_BxTxE), deterministic=deterministic

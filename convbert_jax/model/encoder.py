@@ -32,16 +32,20 @@ class EncoderLayer(nn.Module):
   deterministic: bool
   output_hidden_states: bool
   output_attentions: bool
+  output_conv_kernels: bool
 
   @nn.compact
   def __call__(
-    self, hidden_BxTxM: jax.Array, mask_BxT: jax.Array
-  ) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array | None]]:
+    self,
+    hidden_BxTxM: jax.Array,
+    mask_BxT: jax.Array,
+    head_mask_H: jax.Array | None,
+  ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
     """Returns the layer's output [B, T, M], and what was asked to be kept."""
     config = self.config
-    mixed_BxTxA, probs_BxHxTxT = MixedAttention(config, name="attention")(
-      hidden_BxTxM, mask_BxT, deterministic=self.deterministic
-    )
+    mixed_BxTxA, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
+      config, name="attention"
+    )(hidden_BxTxM, mask_BxT, head_mask_H, deterministic=self.deterministic)
     hidden_BxTxM = ResidualOutput(config, "heads", name="attention_output")(
       mixed_BxTxA, hidden_BxTxM, deterministic=self.deterministic
     )
@@ -57,10 +61,11 @@ class EncoderLayer(nn.Module):
     hidden_BxTxM = ResidualOutput(
       config, "mlp", config.num_groups, name="output"
     )(inner_BxTxF, hidden_BxTxM, deterministic=self.deterministic)
-    return hidden_BxTxM, (
-      hidden_BxTxM if self.output_hidden_states else None,
-      probs_BxHxTxT if self.output_attentions else None,
-    )
+    return hidden_BxTxM, {
+      "hidden_states": hidden_BxTxM if self.output_hidden_states else None,
+      "attentions": probs_BxHxTxT if self.output_attentions else None,
+      "conv_kernels": kernel_BxTxHxK if self.output_conv_kernels else None,
+    }
 
 
 class ResidualOutput(nn.Module):
@@ -100,23 +105,28 @@ class Encoder(nn.Module):
     self,
     hidden_BxTxM: jax.Array,
     mask_BxT: jax.Array,
+    head_mask_LxH: jax.Array | None,
     *,
     deterministic: bool,
     output_hidden_states: bool,
     output_attentions: bool,
-  ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    output_conv_kernels: bool,
+  ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
     """Runs all layers.
 
     Args:
       hidden_BxTxM: embeddings at model width.
       mask_BxT: 1 for real positions, 0 for padding.
+      head_mask_LxH: multiplied with the attention probabilities, or None.
       deterministic: no dropout.
       output_hidden_states: return every layer's output.
       output_attentions: return every layer's probabilities.
+      output_conv_kernels: return every layer's convolution kernels.
 
     Returns:
-      The last output [B, T, M]; all of them [L, B, T, M] or None; all
-      probabilities [L, B, H, T, T] or None.
+      The last output [B, T, M]; and by name, each None if not asked for,
+      `hidden_states` [L, B, T, M], `attentions` [L, B, H, T, T] and
+      `conv_kernels` [L, B, T, H, K].
     """
     config = self.config
     layer = EncoderLayer
@@ -128,16 +138,16 @@ class Encoder(nn.Module):
       layer,
       variable_axes={"params": 0},
       split_rngs={"params": True, "dropout": True},
-      in_axes=nn.broadcast,
+      in_axes=(nn.broadcast, 0),
       length=config.num_hidden_layers,
       unroll=config.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    hidden_BxTxM, (states, attentions) = stack(
+    return stack(
       config,
       deterministic,
       output_hidden_states,
       output_attentions,
+      output_conv_kernels,
       name="layers",
-    )(hidden_BxTxM, mask_BxT)
-    return hidden_BxTxM, states, attentions
+    )(hidden_BxTxM, mask_BxT, head_mask_LxH)

@@ -1,120 +1,16 @@
-"""The encoder as users meet it, and the heads of pre-training."""
+"""The heads of pre-training: generator and discriminator."""
+
+from typing import Unpack
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.model import layers
+from convbert_jax.model import layers, outputs
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.model.embeddings import Embeddings
-from convbert_jax.model.encoder import Encoder
-from convbert_jax.ops import activations
-
-
-@flax.struct.dataclass
-class ModelOutput:
-  """What `ConvBertModel` returns.
-
-  Attributes:
-    last_hidden_state: [B, T, M].
-    hidden_states: the embeddings at model width, then each layer's output;
-      `L + 1` arrays [B, T, M], or None if not asked for.
-    attentions: probabilities after dropout, `L` arrays [B, H, T, T] over the
-      kept heads, or None if not asked for.
-  """
-
-  last_hidden_state: jax.Array
-  hidden_states: tuple[jax.Array, ...] | None = None
-  attentions: tuple[jax.Array, ...] | None = None
-
-
-@flax.struct.dataclass
-class HeadOutput:
-  """Logits of a head beside what the encoder returned.
-
-  Attributes:
-    logits: shape as the head's docstring says.
-    hidden_states: as in `ModelOutput`.
-    attentions: as in `ModelOutput`.
-  """
-
-  logits: jax.Array
-  hidden_states: tuple[jax.Array, ...] | None = None
-  attentions: tuple[jax.Array, ...] | None = None
-
-
-class ConvBertModel(nn.Module):
-  """The encoder: embeddings, optional projection, layers.
-
-  Example:
-    model = ConvBertModel(ConvBertConfig())
-    params = model.init(jax.random.key(0), input_ids)["params"]
-    output = model.apply({"params": params}, input_ids)
-    output.last_hidden_state[:, 0]  # the pooled output: the raw [CLS] vector
-  """
-
-  config: ConvBertConfig
-
-  def setup(self) -> None:
-    config = self.config
-    self.embeddings = Embeddings(config)
-    if config.embedding_size != config.hidden_size:
-      self.embeddings_project = layers.Linear(
-        config.hidden_size,
-        ("embed", "hidden"),
-        layers.GLOROT_UNIFORM,
-        dtype=config.dtype,
-      )
-    self.encoder = Encoder(config)
-
-  def __call__(
-    self,
-    input_ids: jax.Array,
-    attention_mask: jax.Array | None = None,
-    token_type_ids: jax.Array | None = None,
-    *,
-    deterministic: bool = True,
-    output_hidden_states: bool = False,
-    output_attentions: bool = False,
-  ) -> ModelOutput:
-    """Encodes a batch.
-
-    Args:
-      input_ids: [B, T], `T` up to `max_position_embeddings`.
-      attention_mask: [B, T], 1 for real positions; all of them if None.
-      token_type_ids: [B, T] segment of each position; zeros if None.
-      deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
-      output_hidden_states: fill in `hidden_states`.
-      output_attentions: fill in `attentions`.
-
-    Returns:
-      A `ModelOutput`.
-
-    Raises:
-      UserError: if the sequences are longer than there are positions.
-    """
-    if attention_mask is None:
-      attention_mask = jnp.ones_like(input_ids)
-    if token_type_ids is None:
-      token_type_ids = jnp.zeros_like(input_ids)
-    embedded = self.embeddings(
-      input_ids, token_type_ids, deterministic=deterministic
-    )
-    if self.config.embedding_size != self.config.hidden_size:
-      embedded = self.embeddings_project(embedded)
-    last, states, attentions = self.encoder(
-      embedded,
-      attention_mask,
-      deterministic=deterministic,
-      output_hidden_states=output_hidden_states,
-      output_attentions=output_attentions,
-    )
-    return ModelOutput(
-      last_hidden_state=last,
-      hidden_states=(embedded, *states) if output_hidden_states else None,
-      attentions=tuple(attentions) if output_attentions else None,
-    )
+from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.outputs import HeadOutput
+from convbert_jax.ops import activations, losses
 
 
 class GeneratorPredictions(nn.Module):
@@ -158,16 +54,15 @@ class ConvBertForMaskedLM(nn.Module):
 
   def __call__(
     self,
-    input_ids: jax.Array,
+    input_ids: jax.Array | None = None,
     attention_mask: jax.Array | None = None,
     token_type_ids: jax.Array | None = None,
     *,
     positions: jax.Array | None = None,
-    deterministic: bool = True,
-    output_hidden_states: bool = False,
-    output_attentions: bool = False,
+    labels: jax.Array | None = None,
+    **options: Unpack[Options],
   ) -> HeadOutput:
-    """Returns token logits.
+    """Returns token logits, float32 [B, P, V], or [B, T, V].
 
     Args:
       input_ids: as in `ConvBertModel`, like all that is not named here.
@@ -175,21 +70,10 @@ class ConvBertForMaskedLM(nn.Module):
       token_type_ids: see there.
       positions: [B, P] positions to predict; every one if None. The output
         map is the costliest product of a small model, so predict few.
-      deterministic: see there.
-      output_hidden_states: see there.
-      output_attentions: see there.
-
-    Returns:
-      A `HeadOutput` with float32 logits [B, P, V], or [B, T, V].
+      labels: true ids, shaped as the logits without `V`; -100 is ignored.
+      **options: see `ConvBertModel`.
     """
-    output = self.convbert(
-      input_ids,
-      attention_mask,
-      token_type_ids,
-      deterministic=deterministic,
-      output_hidden_states=output_hidden_states,
-      output_attentions=output_attentions,
-    )
+    output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
     hidden = output.last_hidden_state
     if positions is not None:
       hidden = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
@@ -203,11 +87,9 @@ class ConvBertForMaskedLM(nn.Module):
       preferred_element_type=precise,
     )
     logits_NxV = logits_NxV + self.output_bias.astype(precise)[None, :]
-    return HeadOutput(
-      logits=logits_NxV.reshape(*hidden.shape[:-1], -1),
-      hidden_states=output.hidden_states,
-      attentions=output.attentions,
-    )
+    logits = logits_NxV.reshape(*hidden.shape[:-1], -1)
+    loss = None if labels is None else losses.cross_entropy(logits, labels)
+    return HeadOutput(logits, loss, **outputs.kept(output))
 
 
 class DiscriminatorPredictions(nn.Module):
@@ -248,36 +130,29 @@ class ConvBertForPreTraining(nn.Module):
 
   def __call__(
     self,
-    input_ids: jax.Array,
+    input_ids: jax.Array | None = None,
     attention_mask: jax.Array | None = None,
     token_type_ids: jax.Array | None = None,
     *,
-    deterministic: bool = True,
-    output_hidden_states: bool = False,
-    output_attentions: bool = False,
+    labels: jax.Array | None = None,
+    **options: Unpack[Options],
   ) -> HeadOutput:
-    """Returns a `HeadOutput` with float32 logits [B, T], above 0 if replaced.
+    """Returns float32 logits [B, T], above 0 where a token looks replaced.
 
     Args:
-      input_ids: as in `ConvBertModel`, like everything else.
+      input_ids: as in `ConvBertModel`, like all that is not named here.
       attention_mask: see there.
       token_type_ids: see there.
-      deterministic: see there.
-      output_hidden_states: see there.
-      output_attentions: see there.
+      labels: [B, T], 1 where a token was replaced, 0 where not; padding and
+        -100 are ignored.
+      **options: see `ConvBertModel`.
     """
-    output = self.convbert(
-      input_ids,
-      attention_mask,
-      token_type_ids,
-      deterministic=deterministic,
-      output_hidden_states=output_hidden_states,
-      output_attentions=output_attentions,
-    )
+    output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
     logits_BxT = self.discriminator_predictions(output.last_hidden_state)
-    precise = jnp.promote_types(self.config.dtype, jnp.float32)
-    return HeadOutput(
-      logits=logits_BxT.astype(precise),
-      hidden_states=output.hidden_states,
-      attentions=output.attentions,
-    )
+    logits_BxT = layers.precise(logits_BxT)
+    loss = None
+    if labels is not None:
+      if attention_mask is not None:
+        labels = jnp.where(attention_mask > 0, labels, losses.IGNORED)
+      loss = losses.binary_cross_entropy(logits_BxT, labels)
+    return HeadOutput(logits_BxT, loss, **outputs.kept(output))

@@ -20,6 +20,11 @@ def truncated_normal(stddev: float) -> Initializer:
   return nn.initializers.truncated_normal(stddev)
 
 
+def precise(x: jax.Array) -> jax.Array:
+  """Returns `x` in float32 at least."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def table(
   module: nn.Module,
   name: str,

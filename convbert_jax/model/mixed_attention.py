@@ -59,18 +59,25 @@ class MixedAttention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, hidden_BxTxM: jax.Array, mask_BxT: jax.Array, *, deterministic: bool
-  ) -> tuple[jax.Array, jax.Array]:
+    self,
+    hidden_BxTxM: jax.Array,
+    mask_BxT: jax.Array,
+    head_mask_H: jax.Array | None,
+    *,
+    deterministic: bool,
+  ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Mixes positions.
 
     Args:
       hidden_BxTxM: the layer's input.
       mask_BxT: 1 for real positions, 0 for padding.
+      head_mask_H: multiplied with the attention probabilities, or None.
       deterministic: no dropout.
 
     Returns:
-      All heads, attention first, [B, T, 2A] ([B, T, A] without convolution),
-      and the attention probabilities [B, H, T, T].
+      All heads, attention first, [B, T, 2A] ([B, T, A] without convolution);
+      the attention probabilities [B, H, T, T]; and the convolution kernels
+      [B, T, H, K], or None without convolution.
     """
     config = self.config
     names = ["query", "key", "value"] + ["conv_value"] * config.has_conv
@@ -82,16 +89,19 @@ class MixedAttention(nn.Module):
       projected["key"],
       projected["value"],
       mask_BxT,
+      head_mask_H,
       dropout_rate=rate,
       dropout_key=self.make_rng("dropout") if rate else None,
     )
+    kernel_BxTxHxK = None
     if config.has_conv:
-      conv_BxTxHxD = self._convolve(
+      conv_BxTxHxD, kernel_BxTxHxK = self._convolve(
         hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
       )
       mixed_BxTxHxD = jnp.concatenate([mixed_BxTxHxD, conv_BxTxHxD], axis=2)
     mixed_BxTxA = mixed_BxTxHxD.reshape(*mask_BxT.shape, -1)
-    return checkpoint_name(mixed_BxTxA, "mixed_heads"), probs_BxHxTxT
+    mixed_BxTxA = checkpoint_name(mixed_BxTxA, "mixed_heads")
+    return mixed_BxTxA, probs_BxHxTxT, kernel_BxTxHxK
 
   def _project(
     self, hidden_BxTxM: jax.Array, names: list[str]
@@ -129,8 +139,8 @@ class MixedAttention(nn.Module):
     query_BxTxHxD: jax.Array,
     value_BxTxHxD: jax.Array,
     mask_BxT: jax.Array,
-  ) -> jax.Array:
-    """Returns the convolution heads [B, T, H, D]."""
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns the convolution heads [B, T, H, D] and kernels [B, T, H, K]."""
     config = self.config
     if config.mask_padding_in_conv:
       real_BxT = mask_BxT.astype(hidden_BxTxM.dtype)
@@ -148,7 +158,8 @@ class MixedAttention(nn.Module):
       *query_BxTxHxD.shape[:-1], config.conv_kernel_size
     )
     precise = jnp.promote_types(config.dtype, jnp.float32)
-    kernel_BxTxHxK = rows.softmax(logits_BxTxHxK.astype(precise))
-    return span_conv.span_dynamic_conv(
-      value_BxTxHxD, kernel_BxTxHxK.astype(config.dtype)
+    kernel_BxTxHxK = rows.softmax(logits_BxTxHxK.astype(precise)).astype(
+      config.dtype
     )
+    conv_BxTxHxD = span_conv.span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK)
+    return conv_BxTxHxD, kernel_BxTxHxK

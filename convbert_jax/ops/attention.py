@@ -15,6 +15,7 @@ def dot_product_attention(
   key_BxTxHxD: jax.Array,
   value_BxTxHxD: jax.Array,
   mask_BxT: jax.Array,
+  head_mask_H: jax.Array | None = None,
   *,
   dropout_rate: float = 0.0,
   dropout_key: jax.Array | None = None,
@@ -27,12 +28,13 @@ def dot_product_attention(
     value_BxTxHxD: values.
     mask_BxT: 1 for keys that may be attended to, 0 for padding. Queries at
       padding are computed like any other.
+    head_mask_H: multiplied with each head's probabilities, after dropout.
     dropout_rate: share of the probabilities set to zero.
     dropout_key: needed if `dropout_rate` is not zero.
 
   Returns:
-    The mixed values [B, T, H, D] and the probabilities [B, H, T, T] after
-    dropout, both in the query's dtype. Softmax runs in float32 at least.
+    The mixed values [B, T, H, D] and the probabilities [B, H, T, T] they were
+    mixed by, both in the query's dtype. Softmax runs in float32 at least.
   """
   dtype = query_BxTxHxD.dtype
   precise = jnp.promote_types(dtype, jnp.float32)
@@ -48,5 +50,7 @@ def dot_product_attention(
   probs_BxHxTxT = dropout.dropout(
     probs_BxHxTxT.astype(dtype), dropout_rate, dropout_key
   )
+  if head_mask_H is not None:
+    probs_BxHxTxT *= head_mask_H.astype(dtype)[None, :, None, None]
   mixed_BxTxHxD = jnp.einsum("bhts,bshd->bthd", probs_BxHxTxT, value_BxTxHxD)
   return mixed_BxTxHxD, probs_BxHxTxT

@@ -1,14 +1,12 @@
 """Hidden states, attention maps and gradients of the originals' own runs."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_models as reference
 
-from convbert_jax import ConvBertConfig, ConvBertForMaskedLM, ConvBertModel
+from convbert_jax import ConvBertForMaskedLM, ConvBertModel
 
 OUTPUTS = ("output_hidden_states", "output_attentions")
 TF_GRAPH = [
@@ -119,22 +117,11 @@ def check_states_and_maps(out, golden, prefix, atol):
     )
 
 
-def hf_inputs(golden):
-  meta = json.loads(str(golden["meta"]))
-  fields = {k: v for k, v in meta["config"].items() if k != "pad_token_id"}
-  config = ConvBertConfig(**fields, head_size_rule="hf")
-  inputs = [
-    golden[f"in/{key}"]
-    for key in ("input_ids", "attention_mask", "token_type_ids")
-  ]
-  return config, inputs
-
-
 @pytest.mark.parametrize("name", HF)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_transformers_rule(name, dtype):
   golden = reference.load(name)
-  config, inputs = hf_inputs(golden)
+  config, inputs = reference.hf_inputs(golden)
   prefix, atol = ("out", 2e-5) if dtype == "float32" else ("out64", 1e-9)
   with jax.enable_x64(dtype == "float64"):
     params = reference.hf_tree(reference.select(golden, "sd/"), dtype)
@@ -154,7 +141,7 @@ def test_transformers_masked_language_model(name, dtype):
   golden = reference.load(name)
   labels = golden["in/labels_mlm"]
   with jax.enable_x64(dtype == "float64"):
-    config, inputs = hf_inputs(golden)
+    config, inputs = reference.hf_inputs(golden)
     config = config.replace(dtype=dtype)
     params = reference.hf_tree(reference.select(golden, "sd/"), dtype)
     head = reference.hf_tree(reference.select(golden, "sd_mlm/"), dtype)
@@ -163,13 +150,8 @@ def test_transformers_masked_language_model(name, dtype):
 
     def objective(params):
       model = ConvBertForMaskedLM(config)
-      logits = model.apply({"params": params}, *inputs).logits
-      log_probs = jax.nn.log_softmax(logits)
-      chosen = jnp.take_along_axis(
-        log_probs, jnp.maximum(labels, 0)[:, :, None], axis=-1
-      )[:, :, 0]
-      real = labels != -100
-      return -jnp.sum(chosen * real) / jnp.sum(real), logits
+      out = model.apply({"params": params}, *inputs, labels=labels)
+      return out.loss, out.logits
 
     gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
     (loss, logits), grads = gradient(params)
@@ -220,7 +202,7 @@ def test_padding_and_the_convolution(name, masked):
 @pytest.mark.parametrize("name", HF)
 def test_unpadded_rows_of_transformers(name):
   golden = reference.load(name)
-  config, (ids, mask, types) = hf_inputs(golden)
+  config, (ids, mask, types) = reference.hf_inputs(golden)
   params = reference.hf_tree(reference.select(golden, "sd/"))
   config = config.replace(mask_padding_in_conv=True)
   padded = run(config, params, ids, mask, types).last_hidden_state

@@ -1,0 +1,141 @@
+"""The encoder as users meet it."""
+
+from typing import TypedDict
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convbert_jax import errors
+from convbert_jax.model import layers
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.embeddings import Embeddings
+from convbert_jax.model.encoder import Encoder
+from convbert_jax.model.outputs import ModelOutput
+
+
+class Options(TypedDict, total=False):
+  """What `ConvBertModel` takes by keyword, and every head hands on to it."""
+
+  position_ids: jax.Array | None
+  inputs_embeds: jax.Array | None
+  head_mask: jax.Array | None
+  deterministic: bool
+  output_hidden_states: bool
+  output_attentions: bool
+  output_conv_kernels: bool
+
+
+class ConvBertModel(nn.Module):
+  """The encoder: embeddings, optional projection, layers.
+
+  Example:
+    model = ConvBertModel(ConvBertConfig())
+    params = model.init(jax.random.key(0), input_ids)["params"]
+    output = model.apply({"params": params}, input_ids)
+    output.last_hidden_state[:, 0]  # the pooled output: the raw [CLS] vector
+  """
+
+  config: ConvBertConfig
+
+  def setup(self) -> None:
+    config = self.config
+    self.embeddings = Embeddings(config)
+    if config.embedding_size != config.hidden_size:
+      self.embeddings_project = layers.Linear(
+        config.hidden_size,
+        ("embed", "hidden"),
+        layers.GLOROT_UNIFORM,
+        dtype=config.dtype,
+      )
+    self.encoder = Encoder(config)
+
+  def __call__(
+    self,
+    input_ids: jax.Array | None = None,
+    attention_mask: jax.Array | None = None,
+    token_type_ids: jax.Array | None = None,
+    *,
+    position_ids: jax.Array | None = None,
+    inputs_embeds: jax.Array | None = None,
+    head_mask: jax.Array | None = None,
+    deterministic: bool = True,
+    output_hidden_states: bool = False,
+    output_attentions: bool = False,
+    output_conv_kernels: bool = False,
+  ) -> ModelOutput:
+    """Encodes a batch.
+
+    Args:
+      input_ids: [B, T], `T` up to `max_position_embeddings`.
+      attention_mask: [B, T], 1 for real positions; all of them if None.
+      token_type_ids: [B, T] segment of each position; zeros if None.
+      position_ids: [B, T] rows of the position table; 0 to T - 1 if None.
+      inputs_embeds: [B, T, E] in place of the rows of the word table that
+        `input_ids` stands for; give one of the two.
+      head_mask: [H] for all layers or [L, H], multiplied with the attention
+        probabilities of the kept heads: 0 takes a head away.
+      deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
+      output_hidden_states: fill in `hidden_states`.
+      output_attentions: fill in `attentions`.
+      output_conv_kernels: fill in `conv_kernels`.
+
+    Returns:
+      A `ModelOutput`.
+
+    Raises:
+      UserError: if the sequences are longer than there are positions, if not
+        exactly one of `input_ids` and `inputs_embeds` is given, if the head
+        mask has another shape, or if convolution kernels are asked for where
+        there are none.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+      raise errors.UserError("give either input_ids or inputs_embeds")
+    if output_conv_kernels and not self.config.has_conv:
+      raise errors.UserError(
+        f"conv_type={self.config.conv_type!r} has no convolution kernels; "
+        "leave output_conv_kernels off"
+      )
+    words = input_ids if inputs_embeds is None else inputs_embeds
+    batch_and_length = words.shape[:2]
+    if attention_mask is None:
+      attention_mask = jnp.ones(batch_and_length, jnp.int32)
+    if token_type_ids is None:
+      token_type_ids = jnp.zeros(batch_and_length, jnp.int32)
+    embedded = self.embeddings(
+      words, token_type_ids, position_ids, deterministic=deterministic
+    )
+    if self.config.embedding_size != self.config.hidden_size:
+      embedded = self.embeddings_project(embedded)
+    last, per_layer = self.encoder(
+      embedded,
+      attention_mask,
+      self._head_mask_of_layers(head_mask),
+      deterministic=deterministic,
+      output_hidden_states=output_hidden_states,
+      output_attentions=output_attentions,
+      output_conv_kernels=output_conv_kernels,
+    )
+    states = per_layer["hidden_states"]
+    attentions = per_layer["attentions"]
+    kernels = per_layer["conv_kernels"]
+    return ModelOutput(
+      last_hidden_state=last,
+      hidden_states=(embedded, *states) if output_hidden_states else None,
+      attentions=tuple(attentions) if output_attentions else None,
+      conv_kernels=tuple(kernels) if output_conv_kernels else None,
+    )
+
+  def _head_mask_of_layers(
+    self, head_mask: jax.Array | None
+  ) -> jax.Array | None:
+    """Returns the head mask as [L, H]."""
+    if head_mask is None:
+      return None
+    shape = (self.config.num_hidden_layers, self.config.num_heads_kept)
+    if head_mask.shape not in (shape, shape[1:]):
+      raise errors.UserError(
+        f"head_mask of shape {head_mask.shape}: give [heads] {shape[1:]} or"
+        f" [layers, heads] {shape}, counting the heads that are kept"
+      )
+    return jnp.broadcast_to(head_mask, shape)

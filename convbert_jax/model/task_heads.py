@@ -1,0 +1,330 @@
+"""Heads of downstream tasks, each on a whole encoder."""
+
+from typing import Unpack
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convbert_jax import errors
+from convbert_jax.model import layers, outputs
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.outputs import HeadOutput, QuestionAnsweringOutput
+from convbert_jax.ops import activations, losses
+
+CLASSIFIERS = ("linear", "two_layer")
+PROBLEM_TYPES = (
+  "regression",
+  "single_label_classification",
+  "multi_label_classification",
+)
+SUMMARY_TYPES = ("last", "first", "mean")
+
+
+def _dense(config: ConvBertConfig, features: int) -> layers.Linear:
+  """Returns a task's own map, initialised as the original does it."""
+  return layers.Linear(
+    features, ("hidden", None), layers.GLOROT_UNIFORM, dtype=config.dtype
+  )
+
+
+def _dropout_rate(config: ConvBertConfig, given: float | None) -> float:
+  return config.hidden_dropout_prob if given is None else given
+
+
+class TwoLayerClassifier(nn.Module):
+  """Dropout, dense, activation, dropout, dense: transformers' classifier."""
+
+  config: ConvBertConfig
+  num_labels: int
+  dropout_rate: float
+
+  def setup(self) -> None:
+    self.dropout = layers.Dropout(self.dropout_rate)
+    self.dense = _dense(self.config, self.config.hidden_size)
+    self.out_proj = _dense(self.config, self.num_labels)
+
+  def __call__(
+    self, pooled_BxM: jax.Array, *, deterministic: bool
+  ) -> jax.Array:
+    """Maps [B, M] to [B, C]."""
+    hidden_BxM = self.dense(
+      self.dropout(pooled_BxM, deterministic=deterministic)
+    )
+    hidden_BxM = activations.BY_NAME[self.config.hidden_act](hidden_BxM)
+    return self.out_proj(self.dropout(hidden_BxM, deterministic=deterministic))
+
+
+class ConvBertForSequenceClassification(nn.Module):
+  """Classifies, or rates, a sequence by its [CLS] vector.
+
+  Attributes:
+    config: of the encoder.
+    num_labels: classes; 1 for a regression.
+    classifier_type: "linear" is the original's single layer, the one its GLUE
+      figures are from; "two_layer" is that of transformers' checkpoints.
+    problem_type: "regression", "single_label_classification" or
+      "multi_label_classification"; None takes the first for one label, the
+      second for whole-numbered labels, else the third.
+    classifier_dropout: rate before the classifier; `hidden_dropout_prob` if
+      None.
+
+  Example:
+    model = ConvBertForSequenceClassification(config, num_labels=3)
+    params = model.init(jax.random.key(0), input_ids)["params"]
+    output = model.apply({"params": params}, input_ids, labels=labels)
+    output.loss, output.logits  # a scalar, [B, 3]
+  """
+
+  config: ConvBertConfig
+  num_labels: int = 2
+  classifier_type: str = "linear"
+  problem_type: str | None = None
+  classifier_dropout: float | None = None
+
+  def setup(self) -> None:
+    if self.classifier_type not in CLASSIFIERS:
+      raise errors.unknown_name(
+        "classifier_type", self.classifier_type, CLASSIFIERS
+      )
+    if self.problem_type not in (None, *PROBLEM_TYPES):
+      raise errors.unknown_name(
+        "problem_type", self.problem_type, PROBLEM_TYPES
+      )
+    self.convbert = ConvBertModel(self.config)
+    rate = _dropout_rate(self.config, self.classifier_dropout)
+    if self.classifier_type == "linear":
+      self.dropout = layers.Dropout(rate)
+      self.classifier = _dense(self.config, self.num_labels)
+    else:
+      self.classifier = TwoLayerClassifier(self.config, self.num_labels, rate)
+
+  def __call__(
+    self,
+    input_ids: jax.Array | None = None,
+    attention_mask: jax.Array | None = None,
+    token_type_ids: jax.Array | None = None,
+    *,
+    labels: jax.Array | None = None,
+    **options: Unpack[Options],
+  ) -> HeadOutput:
+    """Returns float32 logits [B, C].
+
+    Args:
+      input_ids: as in `ConvBertModel`, like all that is not named here.
+      attention_mask: see there.
+      token_type_ids: see there.
+      labels: [B] classes (-100 is ignored), [B] or [B, C] targets of a
+        regression, or [B, C] zeros and ones of a multi-label problem.
+      **options: see `ConvBertModel`.
+    """
+    output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
+    deterministic = options.get("deterministic", True)
+    pooled_BxM = output.last_hidden_state[:, 0]
+    if self.classifier_type == "linear":
+      pooled_BxM = self.dropout(pooled_BxM, deterministic=deterministic)
+      logits_BxC = self.classifier(pooled_BxM)
+    else:
+      logits_BxC = self.classifier(pooled_BxM, deterministic=deterministic)
+    logits_BxC = layers.precise(logits_BxC)
+    loss = None if labels is None else self._loss(logits_BxC, labels)
+    return HeadOutput(logits_BxC, loss, **outputs.kept(output))
+
+  def _loss(self, logits_BxC: jax.Array, labels: jax.Array) -> jax.Array:
+    problem = self.problem_type
+    if problem is None:
+      regression, single, multi = PROBLEM_TYPES
+      if self.num_labels == 1:
+        problem = regression
+      else:
+        whole = jnp.issubdtype(labels.dtype, jnp.integer)
+        problem = single if whole else multi
+    if problem == "regression":
+      return losses.squared_error(logits_BxC, labels.reshape(logits_BxC.shape))
+    if problem == "single_label_classification":
+      return losses.cross_entropy(logits_BxC, labels)
+    return losses.binary_cross_entropy(logits_BxC, labels)
+
+
+class ConvBertForTokenClassification(nn.Module):
+  """Classifies every position.
+
+  Attributes:
+    config: of the encoder.
+    num_labels: classes.
+    classifier_dropout: rate before the classifier; `hidden_dropout_prob` if
+      None, as in transformers. The original's tagging has none: 0.
+
+  Example:
+    model = ConvBertForTokenClassification(config, num_labels=9)
+    params = model.init(jax.random.key(0), input_ids)["params"]
+    model.apply({"params": params}, input_ids).logits  # [B, T, 9]
+  """
+
+  config: ConvBertConfig
+  num_labels: int = 2
+  classifier_dropout: float | None = None
+
+  def setup(self) -> None:
+    self.convbert = ConvBertModel(self.config)
+    self.dropout = layers.Dropout(
+      _dropout_rate(self.config, self.classifier_dropout)
+    )
+    self.classifier = _dense(self.config, self.num_labels)
+
+  def __call__(
+    self,
+    input_ids: jax.Array | None = None,
+    attention_mask: jax.Array | None = None,
+    token_type_ids: jax.Array | None = None,
+    *,
+    labels: jax.Array | None = None,
+    **options: Unpack[Options],
+  ) -> HeadOutput:
+    """Returns float32 logits [B, T, C].
+
+    Args:
+      input_ids: as in `ConvBertModel`, like all that is not named here.
+      attention_mask: see there.
+      token_type_ids: see there.
+      labels: [B, T] classes; -100 is ignored.
+      **options: see `ConvBertModel`.
+    """
+    output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
+    hidden_BxTxM = self.dropout(
+      output.last_hidden_state,
+      deterministic=options.get("deterministic", True),
+    )
+    logits_BxTxC = layers.precise(self.classifier(hidden_BxTxM))
+    loss = None
+    if labels is not None:
+      loss = losses.cross_entropy(logits_BxTxC, labels)
+    return HeadOutput(logits_BxTxC, loss, **outputs.kept(output))
+
+
+class ConvBertForMultipleChoice(nn.Module):
+  """Rates several continuations, one of which is right.
+
+  Attributes:
+    config: of the encoder.
+    summary_type: which vector stands for a sequence: "last", "first" or
+      "mean". Last and mean count padding, as in transformers; "last" is its
+      default.
+
+  Example:
+    model = ConvBertForMultipleChoice(config)
+    params = model.init(jax.random.key(0), input_ids)["params"]  # [B, C, T]
+    model.apply({"params": params}, input_ids).logits  # [B, C]
+  """
+
+  config: ConvBertConfig
+  summary_type: str = "last"
+
+  def setup(self) -> None:
+    if self.summary_type not in SUMMARY_TYPES:
+      raise errors.unknown_name(
+        "summary_type", self.summary_type, SUMMARY_TYPES
+      )
+    self.convbert = ConvBertModel(self.config)
+    self.classifier = _dense(self.config, 1)
+
+  def __call__(
+    self,
+    input_ids: jax.Array | None = None,
+    attention_mask: jax.Array | None = None,
+    token_type_ids: jax.Array | None = None,
+    *,
+    position_ids: jax.Array | None = None,
+    inputs_embeds: jax.Array | None = None,
+    labels: jax.Array | None = None,
+    **options: Unpack[Options],
+  ) -> HeadOutput:
+    """Returns float32 logits [B, C].
+
+    Args:
+      input_ids: [B, C, T]; otherwise as in `ConvBertModel`, like all that is
+        not named here.
+      attention_mask: [B, C, T].
+      token_type_ids: [B, C, T].
+      position_ids: [B, C, T].
+      inputs_embeds: [B, C, T, E].
+      labels: [B], the right choice; -100 is ignored.
+      **options: see `ConvBertModel`. What is returned beside the logits has
+        B * C rows.
+    """
+    inputs = (
+      input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+    )  # fmt: skip
+    num_choices = next(x.shape[1] for x in inputs if x is not None)
+    flat = [None if x is None else x.reshape(-1, *x.shape[2:]) for x in inputs]
+    output = self.convbert(
+      *flat[:3], position_ids=flat[3], inputs_embeds=flat[4], **options
+    )
+    logits_Nx1 = self.classifier(self._summary(output.last_hidden_state))
+    logits_BxC = layers.precise(logits_Nx1).reshape(-1, num_choices)
+    loss = None if labels is None else losses.cross_entropy(logits_BxC, labels)
+    return HeadOutput(logits_BxC, loss, **outputs.kept(output))
+
+  def _summary(self, hidden_NxTxM: jax.Array) -> jax.Array:
+    if self.summary_type == "mean":
+      return jnp.mean(hidden_NxTxM, axis=1)
+    return hidden_NxTxM[:, -1 if self.summary_type == "last" else 0]
+
+
+class ConvBertForQuestionAnswering(nn.Module):
+  """Finds where the answer to a question begins and ends in a text.
+
+  Example:
+    model = ConvBertForQuestionAnswering(config)
+    params = model.init(jax.random.key(0), input_ids)["params"]
+    output = model.apply({"params": params}, input_ids)
+    output.start_logits, output.end_logits  # [B, T] each
+  """
+
+  config: ConvBertConfig
+
+  def setup(self) -> None:
+    self.convbert = ConvBertModel(self.config)
+    self.qa_outputs = _dense(self.config, 2)
+
+  def __call__(
+    self,
+    input_ids: jax.Array | None = None,
+    attention_mask: jax.Array | None = None,
+    token_type_ids: jax.Array | None = None,
+    *,
+    start_positions: jax.Array | None = None,
+    end_positions: jax.Array | None = None,
+    **options: Unpack[Options],
+  ) -> QuestionAnsweringOutput:
+    """Returns float32 logits of start and end, [B, T] each.
+
+    Args:
+      input_ids: as in `ConvBertModel`, like all that is not named here.
+      attention_mask: see there.
+      token_type_ids: see there.
+      start_positions: [B]; positions beyond the sequence are ignored.
+      end_positions: the same; a loss needs both.
+      **options: see `ConvBertModel`.
+    """
+    output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
+    logits_BxTx2 = layers.precise(self.qa_outputs(output.last_hidden_state))
+    start_BxT, end_BxT = logits_BxTx2[..., 0], logits_BxTx2[..., 1]
+    loss = None
+    if start_positions is not None and end_positions is not None:
+      loss = 0.5 * (
+        _position_loss(start_BxT, start_positions)
+        + _position_loss(end_BxT, end_positions)
+      )
+    return QuestionAnsweringOutput(
+      start_BxT, end_BxT, loss, **outputs.kept(output)
+    )
+
+
+def _position_loss(logits_BxT: jax.Array, positions_B: jax.Array) -> jax.Array:
+  length = logits_BxT.shape[1]
+  labels_B = jnp.where(
+    positions_B < length, jnp.maximum(positions_B, 0), losses.IGNORED
+  )
+  return losses.cross_entropy(logits_BxT, labels_B)
