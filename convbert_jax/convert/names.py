@@ -1,0 +1,275 @@
+"""What every tensor is called, and how it lies in memory, elsewhere.
+
+Three namings of one model: ours, the original's TensorFlow 1 variables and
+transformers' state dict. One table holds all three.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+
+from convbert_jax.errors import UserError
+from convbert_jax.model.task_heads import ConvBertForMultipleChoice
+
+Arrays = dict[str, np.ndarray]
+Reshape = Callable[[np.ndarray], np.ndarray]
+
+LAYERS = "encoder/layers/"
+# How many names a message lists before it counts the rest.
+_LISTED = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """One parameter.
+
+  Attributes:
+    ours: path in our tree; of all layers at once under `LAYERS`.
+    tf1: name in the original's graph, without the scope of its network.
+    huggingface: name in transformers' state dict; "" if it has no such thing.
+    layout: key of the tables of layouts.
+  """
+
+  ours: str
+  tf1: str
+  huggingface: str
+  layout: str = "plain"
+
+
+def _linear(ours: str, tf1: str, huggingface: str) -> list[Tensor]:
+  """Returns kernel and bias of a linear map."""
+  hf_kernel = f"{huggingface}.weight" if huggingface else ""
+  hf_bias = f"{huggingface}.bias" if huggingface else ""
+  return [
+    Tensor(f"{ours}/kernel", f"{tf1}/kernel", hf_kernel, "kernel"),
+    Tensor(f"{ours}/bias", f"{tf1}/bias", hf_bias),
+  ]
+
+
+def _norm(ours: str, tf1: str, huggingface: str) -> list[Tensor]:
+  """Returns scale and shift of a layer norm."""
+  return [
+    Tensor(f"{ours}/scale", f"{tf1}/gamma", f"{huggingface}.weight"),
+    Tensor(f"{ours}/bias", f"{tf1}/beta", f"{huggingface}.bias"),
+  ]
+
+
+def _layer(tensors: list[Tensor]) -> list[Tensor]:
+  """Returns the same tensors inside every layer."""
+  return [
+    dataclasses.replace(
+      tensor,
+      ours=f"{LAYERS}{tensor.ours}",
+      tf1=f"encoder/layer_{{layer}}/{tensor.tf1}",
+      huggingface=f"encoder.layer.{{layer}}.{tensor.huggingface}",
+    )
+    for tensor in tensors
+  ]
+
+
+_CONV_KEY = (
+  "attention/conv_key",
+  "attention/self/conv_attn_key",
+  "attention.self.key_conv_attn_layer",
+)
+
+# `{dense}` is "g_dense" in the original where the map is grouped.
+ENCODER = [
+  *(
+    Tensor(
+      f"embeddings/{name}_embeddings",
+      f"embeddings/{name}_embeddings",
+      f"embeddings.{name}_embeddings.weight",
+    )
+    for name in ("word", "position", "token_type")
+  ),
+  *_norm(
+    "embeddings/LayerNorm", "embeddings/LayerNorm", "embeddings.LayerNorm"
+  ),
+  *_linear("embeddings_project", "embeddings_project", "embeddings_project"),
+  *_layer(
+    [
+      *(
+        tensor
+        for name in ("query", "key", "value")
+        for tensor in _linear(
+          f"attention/{name}",
+          f"attention/self/{name}",
+          f"attention.self.{name}",
+        )
+      ),
+      *(
+        Tensor(
+          f"{_CONV_KEY[0]}/{part}_kernel",
+          f"{_CONV_KEY[1]}/{part}_kernel",
+          f"{_CONV_KEY[2]}.{part}.weight",
+          part,
+        )
+        for part in ("depthwise", "pointwise")
+      ),
+      Tensor(*(f"{name}/bias" for name in _CONV_KEY[:2]),
+             f"{_CONV_KEY[2]}.bias", "column"),
+      *_linear(
+        "attention/conv_kernel",
+        "attention/self/conv_attn_kernel",
+        "attention.self.conv_kernel_layer",
+      ),
+      *_linear(
+        "attention/conv_value",
+        "attention/self/conv_attn_point",
+        "attention.self.conv_out_layer",
+      ),
+      *_linear(
+        "attention_output/dense",
+        "attention/output/dense",
+        "attention.output.dense",
+      ),
+      *_norm(
+        "attention_output/LayerNorm",
+        "attention/output/LayerNorm",
+        "attention.output.LayerNorm",
+      ),
+      *_linear("intermediate", "intermediate/{dense}", "intermediate.dense"),
+      *_linear("output/dense", "output/{dense}", "output.dense"),
+      *_norm("output/LayerNorm", "output/LayerNorm", "output.LayerNorm"),
+    ]
+  ),
+]  # fmt: skip
+
+HEADS = [
+  *_linear(
+    "generator_predictions/dense",
+    "generator_predictions/dense",
+    "generator_predictions.dense",
+  ),
+  *_norm(
+    "generator_predictions/LayerNorm",
+    "generator_predictions/LayerNorm",
+    "generator_predictions.LayerNorm",
+  ),
+  Tensor(
+    "output_bias", "generator_predictions/output_bias", "generator_lm_head.bias"
+  ),
+  *_linear(
+    "discriminator_predictions/dense", "discriminator_predictions/dense", ""
+  ),
+  *_linear(
+    "discriminator_predictions/dense_1", "discriminator_predictions/dense_1", ""
+  ),
+  *_linear("classifier", "", "classifier"),
+  *_linear("classifier/dense", "", "classifier.dense"),
+  *_linear("classifier/out_proj", "", "classifier.out_proj"),
+  *_linear("qa_outputs", "", "qa_outputs"),
+]
+
+BY_PATH = {tensor.ours: tensor for tensor in (*ENCODER, *HEADS)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+  """Where a parameter stands elsewhere.
+
+  Attributes:
+    path: in our tree.
+    names: elsewhere; one, or one for every layer.
+    to_ours: from one array there to our layout.
+    from_ours: the inverse.
+  """
+
+  path: str
+  names: tuple[str, ...]
+  to_ours: Reshape
+  from_ours: Reshape
+
+  @property
+  def is_stacked(self) -> bool:
+    """Whether ours holds all layers in one array."""
+    return LAYERS in self.path
+
+
+def read(
+  arrays: Mapping[str, np.ndarray],
+  locations: Iterator[tuple[Location, tuple[int, ...]]],
+  source: str,
+) -> Arrays:
+  """Takes our parameters out of someone else's arrays.
+
+  Args:
+    arrays: by their names.
+    locations: of every parameter wanted, with the shape it must have here.
+    source: what the arrays are from, for the message.
+
+  Returns:
+    Arrays by our paths; half precision is widened to float32.
+
+  Raises:
+    UserError: listing what is missing, of another shape, or left over.
+  """
+  flat, missing, wrong = {}, [], []
+  left_over = set(arrays)
+  for location, shape in locations:
+    left_over.difference_update(location.names)
+    absent = [name for name in location.names if name not in arrays]
+    missing += absent
+    if absent:
+      continue
+    shape = shape[1:] if location.is_stacked else shape
+    expected = location.from_ours(np.broadcast_to(np.float32(0), shape)).shape
+    wrong += [
+      f"{name} {arrays[name].shape}, expected {expected}"
+      for name in location.names
+      if arrays[name].shape != expected
+    ]
+    if not wrong:
+      parts = [location.to_ours(_widened(arrays[n])) for n in location.names]
+      whole = np.stack(parts) if location.is_stacked else parts[0]
+      flat[location.path] = np.ascontiguousarray(whole)
+  problems = [
+    f"{what}: {_listed(names)}"
+    for what, names in (
+      ("missing", missing),
+      ("of another shape", wrong),
+      ("unknown", sorted(left_over)),
+    )
+    if names
+  ]
+  if problems:
+    raise UserError(f"{source} does not fit the config; " + "; ".join(problems))
+  return flat
+
+
+def write(
+  flat: Mapping[str, np.ndarray], locations: Iterator[Location]
+) -> Arrays:
+  """Returns our parameters under someone else's names, in their layout."""
+  arrays = {}
+  for location in locations:
+    ours = np.asarray(flat[location.path])
+    parts = ours if location.is_stacked else [ours]
+    for name, part in zip(location.names, parts, strict=True):
+      arrays[name] = np.ascontiguousarray(location.from_ours(part))
+  return arrays
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+  return array if array.dtype.itemsize >= 4 else array.astype(np.float32)
+
+
+def _listed(names: list[str]) -> str:
+  more = len(names) - _LISTED
+  shown = ", ".join(names[:_LISTED])
+  return f"{shown} and {more} more" if more > 0 else shown
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+  """Returns the shape of every parameter of a model, by path."""
+  ids = jax.ShapeDtypeStruct((1, 1), np.int32)
+  if isinstance(model, ConvBertForMultipleChoice):
+    ids = jax.ShapeDtypeStruct((1, 1, 1), np.int32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), ids)
+  flat = flax.traverse_util.flatten_dict(nn.unbox(variables["params"]), sep="/")
+  return {path: leaf.shape for path, leaf in flat.items()}
