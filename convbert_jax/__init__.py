@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
   from convbert_jax.model.config import ConvBertConfig
   from convbert_jax.model.convbert import ConvBertModel
   from convbert_jax.model.heads import (
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
   )
 
 _MODULES = {
-  "ConvBertConfig": "config",
-  "ConvBertForMaskedLM": "heads",
-  "ConvBertForMultipleChoice": "task_heads",
-  "ConvBertForPreTraining": "heads",
-  "ConvBertForQuestionAnswering": "task_heads",
-  "ConvBertForSequenceClassification": "task_heads",
-  "ConvBertForTokenClassification": "task_heads",
-  "ConvBertModel": "convbert",
+  "ConvBertConfig": "model.config",
+  "ConvBertForMaskedLM": "model.heads",
+  "ConvBertForMultipleChoice": "model.task_heads",
+  "ConvBertForPreTraining": "model.heads",
+  "ConvBertForQuestionAnswering": "model.task_heads",
+  "ConvBertForSequenceClassification": "model.task_heads",
+  "ConvBertForTokenClassification": "model.task_heads",
+  "ConvBertModel": "model.convbert",
+  "ConvBertTokenizer": "data.convbert_tokenizer",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
   "ConvBertForSequenceClassification",
   "ConvBertForTokenClassification",
   "ConvBertModel",
+  "ConvBertTokenizer",
 ]
 
 
@@ -44,5 +47,5 @@ def __getattr__(name: str) -> Any:
   """Imports the models when first asked for: data workers need no JAX."""
   if name not in _MODULES:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  module = importlib.import_module(f"convbert_jax.model.{_MODULES[name]}")
+  module = importlib.import_module(f"convbert_jax.{_MODULES[name]}")
   return getattr(module, name)

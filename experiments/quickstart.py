@@ -30,7 +30,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 _NUM_STEPS = flags.DEFINE_integer(
   "num_steps",
-  800,
+  1_200,
   "N, how many steps to train; more learn more.",
   lower_bound=1,
 )

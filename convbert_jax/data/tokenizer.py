@@ -186,6 +186,24 @@ def ragged_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
   return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
+def read_vocabulary(path: str) -> list[str]:
+  """Returns the token of every line.
+
+  Raises:
+    UserError: if the file cannot be read.
+  """
+  try:
+    with open(path, encoding="utf-8", newline="") as file:
+      text = file.read()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(
+      f"cannot read the vocabulary {path}: {error}; give a UTF-8 file"
+      " with one token a line"
+    ) from error
+  # Not splitlines(), which also splits at characters that may be tokens.
+  return [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
+
+
 def load_tokenizer(
   vocab_path: str,
   *,
@@ -204,16 +222,7 @@ def load_tokenizer(
   Raises:
     UserError: if the file cannot be read or lacks a special token.
   """
-  try:
-    with open(vocab_path, encoding="utf-8", newline="") as file:
-      text = file.read()
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(
-      f"cannot read the vocabulary {vocab_path}: {error}; give a UTF-8 file"
-      " with one token a line"
-    ) from error
-  # Not splitlines(), which also splits at characters that may be tokens.
-  vocabulary = [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
+  vocabulary = read_vocabulary(vocab_path)
   try:
     return WordPiece(
       vocabulary,

@@ -1,0 +1,389 @@
+"""The tokenizer that users of published models know.
+
+It follows transformers' ConvBertTokenizer: words of up to 100 characters, and
+special tokens written in the text are recognised. The one that records are
+built with, `tokenizer.WordPiece`, follows the original in both.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import tokenizers
+from tokenizers import (
+  AddedToken,
+  decoders,
+  models,
+  normalizers,
+  pre_tokenizers,
+  processors,
+)
+
+from convbert_jax.data.manifest import write_json
+from convbert_jax.data.tokenizer import read_vocabulary, write_vocabulary
+from convbert_jax.errors import UserError, unknown_name
+
+SPECIAL_TOKENS = {
+  "unk_token": "[UNK]",
+  "sep_token": "[SEP]",
+  "pad_token": "[PAD]",
+  "cls_token": "[CLS]",
+  "mask_token": "[MASK]",
+}
+TRUNCATIONS = ("longest_first", "only_first", "only_second")
+PADDINGS = ("longest", "max_length")
+
+_VOCAB_FILE = "vocab.txt"
+_TOKENIZER_FILE = "tokenizer.json"
+_CONFIG_FILE = "tokenizer_config.json"
+
+
+class ConvBertTokenizer:
+  """WordPiece with everything around it: pairs, padding, decoding, files.
+
+  Args:
+    vocabulary: token of every id, in order.
+    do_lower_case: whether to lower-case the text.
+    never_split: words that are kept as they are written, neither lower-cased
+      nor split; each must be in the vocabulary.
+    tokenize_chinese_chars: whether every CJK ideograph is a word.
+    strip_accents: whether to remove accents; None follows `do_lower_case`.
+    clean_text: whether to drop control characters and to turn every kind of
+      white space into a space.
+    wordpieces_prefix: what the pieces that continue a word begin with.
+    model_max_length: length that truncation cuts to by default.
+    **special_tokens: `unk_token`, `sep_token`, `pad_token`, `cls_token` and
+      `mask_token`, where they are not BERT's.
+
+  Raises:
+    UserError: if a special token or a word of `never_split` is not in the
+      vocabulary.
+
+  Example:
+    tokenizer = ConvBertTokenizer.from_pretrained("folder")
+    batch = tokenizer(["One text.", "Another, longer one."], padding=True)
+    batch["input_ids"]  # [2, T] int32, for `ConvBertModel`
+    tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True)
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "B-52", "@@b"]
+    kept = ConvBertTokenizer(words, never_split=["B-52"])
+    kept.tokenize("a B-52")  # ["a", "B-52"]
+    other = ConvBertTokenizer(words, wordpieces_prefix="@@")
+    other.tokenize("ab")  # ["a", "@@b"]
+    raw = ConvBertTokenizer(words, clean_text=False)
+    raw.tokenize("a\\x00")  # ["[UNK]"]; with clean_text ["a"]
+  """
+
+  def __init__(
+    self,
+    vocabulary: Sequence[str],
+    *,
+    do_lower_case: bool = True,
+    never_split: Iterable[str] = (),
+    tokenize_chinese_chars: bool = True,
+    strip_accents: bool | None = None,
+    clean_text: bool = True,
+    wordpieces_prefix: str = "##",
+    model_max_length: int = 512,
+    **special_tokens: str,
+  ) -> None:
+    for name in special_tokens:
+      if name not in SPECIAL_TOKENS:
+        raise unknown_name("tokenizer setting", name, SPECIAL_TOKENS)
+    self.special_tokens = SPECIAL_TOKENS | special_tokens
+    self.model_max_length = model_max_length
+    self.settings = {
+      "do_lower_case": do_lower_case,
+      "never_split": sorted(never_split),
+      "tokenize_chinese_chars": tokenize_chinese_chars,
+      "strip_accents": strip_accents,
+      "clean_text": clean_text,
+      "wordpieces_prefix": wordpieces_prefix,
+    }
+    self.vocabulary = tuple(vocabulary)
+    ids = {token: i for i, token in enumerate(self.vocabulary)}
+    for kind, tokens in (
+      ("special tokens", self.special_tokens.values()),
+      ("never_split words", self.settings["never_split"]),
+    ):
+      missing = [token for token in tokens if token not in ids]
+      if missing:
+        raise UserError(
+          f"{kind} that are not in the vocabulary: {', '.join(missing)}; add"
+          " a line for each"
+        )
+    self._tokenizer = self._make_tokenizer(ids)
+
+  def _make_tokenizer(self, ids: dict[str, int]) -> tokenizers.Tokenizer:
+    settings, special = self.settings, self.special_tokens
+    prefix = settings["wordpieces_prefix"]
+    tokenizer = tokenizers.Tokenizer(
+      models.WordPiece(
+        ids, unk_token=special["unk_token"], continuing_subword_prefix=prefix
+      )
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer(
+      clean_text=settings["clean_text"],
+      handle_chinese_chars=settings["tokenize_chinese_chars"],
+      strip_accents=settings["strip_accents"],
+      lowercase=settings["do_lower_case"],
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix=prefix)
+    cls, sep = special["cls_token"], special["sep_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+      single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+      pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+      special_tokens=[(token, ids[token]) for token in (cls, sep)],
+    )
+    tokenizer.add_special_tokens(list(special.values()))
+    tokenizer.add_tokens(
+      [
+        AddedToken(word, single_word=True, normalized=False)
+        for word in settings["never_split"]
+      ]
+    )
+    return tokenizer
+
+  @classmethod
+  def from_pretrained(cls, folder: str, **changes: Any) -> Self:
+    """Reads `vocab.txt` or `tokenizer.json`, and the settings beside it.
+
+    Args:
+      folder: where the files are, or the path of a vocabulary.
+      **changes: settings that replace those of the files.
+
+    Raises:
+      UserError: if no vocabulary can be read there.
+    """
+    if os.path.isfile(folder):
+      return cls(read_vocabulary(folder), **changes)
+    settings = _read_settings(folder)
+    path = os.path.join(folder, _VOCAB_FILE)
+    if os.path.exists(path):
+      vocabulary = read_vocabulary(path)
+    else:
+      vocabulary, found = _read_tokenizer_file(
+        os.path.join(folder, _TOKENIZER_FILE)
+      )
+      settings = found | settings
+    return cls(vocabulary, **{**settings, **changes})
+
+  def save_pretrained(self, folder: str) -> None:
+    """Writes vocab.txt, tokenizer.json and tokenizer_config.json."""
+    os.makedirs(folder, exist_ok=True)
+    write_vocabulary(os.path.join(folder, _VOCAB_FILE), self.vocabulary)
+    self._tokenizer.no_padding()
+    self._tokenizer.no_truncation()
+    self._tokenizer.save(os.path.join(folder, _TOKENIZER_FILE))
+    described = {
+      "tokenizer_class": "ConvBertTokenizer",
+      "model_max_length": self.model_max_length,
+      **self.settings,
+      **self.special_tokens,
+    }
+    write_json(os.path.join(folder, _CONFIG_FILE), described)
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    return len(self.vocabulary)
+
+  def __getattr__(self, name: str) -> Any:
+    """Gives `cls_token`, `cls_token_id` and so on."""
+    special = self.__dict__.get("special_tokens", {})
+    if name in special:
+      return special[name]
+    if name.removesuffix("_id") in special:
+      return self.convert_tokens_to_ids(special[name.removesuffix("_id")])
+    raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+  def tokenize(self, text: str) -> list[str]:
+    """Returns the tokens of a text, without special ones around it."""
+    return self._tokenizer.encode(text, add_special_tokens=False).tokens
+
+  def encode(self, text: str, text_pair: str | None = None) -> list[int]:
+    """Returns the ids of a text or a pair, with [CLS] and [SEP]."""
+    return self._tokenizer.encode(text, text_pair).ids
+
+  def __call__(
+    self,
+    text: str | Sequence[str],
+    text_pair: str | Sequence[str] | None = None,
+    *,
+    add_special_tokens: bool = True,
+    padding: bool | str = False,
+    truncation: bool | str = False,
+    max_length: int | None = None,
+    pad_to_multiple_of: int | None = None,
+    return_special_tokens_mask: bool = False,
+    return_offsets_mapping: bool = False,
+  ) -> dict[str, Any]:
+    """Encodes a text, a pair, or a batch of either.
+
+    Args:
+      text: one text or several.
+      text_pair: what stands behind each.
+      add_special_tokens: put [CLS] and [SEP] around.
+      padding: True or "longest" pads to the longest of the batch, "max_length"
+        to `max_length`.
+      truncation: True or "longest_first" shortens the longer of a pair,
+        "only_first" and "only_second" the one named.
+      max_length: in tokens, special ones included; `model_max_length` if None.
+      pad_to_multiple_of: pad to a multiple of it.
+      return_special_tokens_mask: add `special_tokens_mask`, 1 at special ones.
+      return_offsets_mapping: add `offset_mapping`, where in the text each
+        token begins and ends, in characters.
+
+    Returns:
+      `input_ids`, `token_type_ids`, `attention_mask` and what was asked for:
+      int32 arrays [B, T] (offsets [B, T, 2]) if all rows are of one length,
+      otherwise lists; without `B` for a single text.
+
+    Raises:
+      UserError: if an option is unknown, or a text cannot be shortened so far.
+    """
+    is_single = isinstance(text, str)
+    texts = [text] if is_single else list(text)
+    if text_pair is not None:
+      pairs = [text_pair] if isinstance(text_pair, str) else list(text_pair)
+      if len(pairs) != len(texts):
+        raise UserError(
+          f"{len(texts)} texts but {len(pairs)} second texts: give as many"
+        )
+      texts = list(zip(texts, pairs, strict=True))
+    length = self.model_max_length if max_length is None else max_length
+    self._set_truncation(truncation, length)
+    self._set_padding(padding, length, pad_to_multiple_of)
+    try:
+      encodings = self._tokenizer.encode_batch(
+        texts, add_special_tokens=add_special_tokens
+      )
+    except Exception as error:  # The library raises nothing narrower.
+      raise UserError(f"cannot encode: {error}") from error
+    fields = {
+      "input_ids": "ids",
+      "token_type_ids": "type_ids",
+      "attention_mask": "attention_mask",
+    }
+    if return_special_tokens_mask:
+      fields["special_tokens_mask"] = "special_tokens_mask"
+    if return_offsets_mapping:
+      fields["offset_mapping"] = "offsets"
+    columns = {
+      name: [getattr(encoding, field) for encoding in encodings]
+      for name, field in fields.items()
+    }
+    if len({len(row) for row in columns["input_ids"]}) == 1:
+      columns = {k: np.array(v, np.int32) for k, v in columns.items()}
+    return {k: v[0] for k, v in columns.items()} if is_single else columns
+
+  def decode(
+    self, ids: Iterable[int], *, skip_special_tokens: bool = False
+  ) -> str:
+    """Returns the text of some ids, word pieces joined."""
+    return self._tokenizer.decode(
+      [int(i) for i in ids], skip_special_tokens=skip_special_tokens
+    )
+
+  def batch_decode(
+    self, batch: Iterable[Iterable[int]], *, skip_special_tokens: bool = False
+  ) -> list[str]:
+    """Returns the text of each row of ids."""
+    return [
+      self.decode(ids, skip_special_tokens=skip_special_tokens) for ids in batch
+    ]
+
+  def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
+    """Returns the id of a token, or of each; unknown ones are `unk_token`."""
+    if isinstance(tokens, str):
+      found = self._tokenizer.token_to_id(tokens)
+      return self.unk_token_id if found is None else found
+    return [self.convert_tokens_to_ids(token) for token in tokens]
+
+  def convert_ids_to_tokens(self, ids: int | Iterable[int]) -> Any:
+    """Returns the token of an id, or of each."""
+    if isinstance(ids, int | np.integer):
+      return self.vocabulary[ids]
+    return [self.vocabulary[i] for i in ids]
+
+  def _set_truncation(self, truncation: bool | str, length: int) -> None:
+    if not truncation:
+      self._tokenizer.no_truncation()
+      return
+    strategy = TRUNCATIONS[0] if truncation is True else truncation
+    if strategy not in TRUNCATIONS:
+      raise unknown_name("truncation", strategy, TRUNCATIONS)
+    self._tokenizer.enable_truncation(length, strategy=strategy)
+
+  def _set_padding(
+    self, padding: bool | str, length: int, multiple: int | None
+  ) -> None:
+    if not padding:
+      self._tokenizer.no_padding()
+      return
+    strategy = PADDINGS[0] if padding is True else padding
+    if strategy not in PADDINGS:
+      raise unknown_name("padding", strategy, PADDINGS)
+    self._tokenizer.enable_padding(
+      pad_id=self.pad_token_id,
+      pad_token=self.pad_token,
+      length=length if strategy == "max_length" else None,
+      pad_to_multiple_of=multiple,
+    )
+
+
+def _read_settings(folder: str) -> dict[str, Any]:
+  """Returns what tokenizer_config.json says, none if there is no such file."""
+  path = os.path.join(folder, _CONFIG_FILE)
+  try:
+    with open(path, encoding="utf-8") as file:
+      given = json.load(file)
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError) as error:
+    raise UserError(f"cannot read {path}: {error}") from error
+  known = {
+    "do_lower_case",
+    "never_split",
+    "tokenize_chinese_chars",
+    "strip_accents",
+    "clean_text",
+    "wordpieces_prefix",
+    "model_max_length",
+    *SPECIAL_TOKENS,
+  }
+  settings = {k: v for k, v in given.items() if k in known}
+  for name in SPECIAL_TOKENS:
+    if isinstance(settings.get(name), dict):  # As older versions stored them.
+      settings[name] = settings[name]["content"]
+  if settings.get("never_split") is None:
+    settings.pop("never_split", None)
+  if "model_max_length" in settings:
+    # Transformers writes a number of thirty digits for "no limit".
+    settings["model_max_length"] = min(int(settings["model_max_length"]), 2**30)
+  return settings
+
+
+def _read_tokenizer_file(path: str) -> tuple[list[str], dict[str, Any]]:
+  """Returns the vocabulary and settings of a tokenizer.json."""
+  try:
+    with open(path, encoding="utf-8") as file:
+      described = json.load(file)
+    model, normalizer = described["model"], described["normalizer"]
+    ids = model["vocab"]
+    settings = {
+      "wordpieces_prefix": model["continuing_subword_prefix"],
+      "do_lower_case": normalizer["lowercase"],
+      "strip_accents": normalizer["strip_accents"],
+      "clean_text": normalizer["clean_text"],
+      "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+    }
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f"cannot read a WordPiece vocabulary from {path}: {error!r}; give a"
+      f" folder with {_VOCAB_FILE} or {_TOKENIZER_FILE}"
+    ) from error
+  return sorted(ids, key=ids.__getitem__), settings
