@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from convbert_jax.convert.huggingface_folder import load_pretrained
   from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
   from convbert_jax.model.config import ConvBertConfig
   from convbert_jax.model.convbert import ConvBertModel
@@ -28,6 +29,7 @@ _MODULES = {
   "ConvBertForTokenClassification": "model.task_heads",
   "ConvBertModel": "model.convbert",
   "ConvBertTokenizer": "data.convbert_tokenizer",
+  "load_pretrained": "convert.huggingface_folder",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
   "ConvBertForTokenClassification",
   "ConvBertModel",
   "ConvBertTokenizer",
+  "load_pretrained",
 ]
 
 

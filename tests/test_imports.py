@@ -19,7 +19,7 @@ ALLOWED["masking"] = {"ops"}
 ALLOWED["scores"] = {"masking"}
 ALLOWED["tasks"] = {"ops", "model", "data", "training"}
 ALLOWED["electra"] = ALLOWED["tasks"] | {"masking", "scores"}
-ALLOWED["convert"] = {"ops", "model"}
+ALLOWED["convert"] = {"ops", "model", "data"}
 ALLOWED["pretrain"] = ALLOWED["finetune"] = ALLOWED["electra"] | {
   "electra",
   "tasks",
