@@ -120,7 +120,7 @@ class Electra:
       params["generator"] = tree
     return params
 
-  def _generator_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+  def generator_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the generator's whole tree, shared parts filled in."""
     tree = dict(params["generator"])
     shared = params["discriminator"]["convbert"]
@@ -148,7 +148,7 @@ class Electra:
         (*selection.positions.shape, self.config.vocab_size), jnp.float32
       )
     else:
-      config, tree = self.generator_config, self._generator_params(params)
+      config, tree = self.generator_config, self.generator_params(params)
     return _apply(
       ConvBertForMaskedLM(config),
       tree,

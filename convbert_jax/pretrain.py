@@ -34,6 +34,7 @@ from convbert_jax.training import optimizer as optimizers
 from convbert_jax.training.state import make_init
 
 VOCABULARY_FILE = "vocab.txt"
+TOKENIZER_FILE = "tokenizer_config.json"
 
 # Evaluation selects the same positions whatever the run's step.
 _EVALUATION_SEED = 20_081
@@ -153,26 +154,50 @@ def evaluate(workdir_path: str, step: int | None = None) -> dict[str, float]:
   Raises:
     UserError: if the workdir holds no run or no such checkpoint.
   """
-  path = epath.Path(workdir_path) / workdir.CONFIG_FILE
-  if not path.exists():
-    raise UserError(
-      f"--workdir={workdir_path} holds no run (no {workdir.CONFIG_FILE}); name "
-      "the folder that experiments.pretrain wrote"
-    )
-  config = ConfigDict(json.loads(path.read_text()))
+  config = load_run_config(workdir_path)
   config.eval.max_batches = 0
   electra = make_electra(config)
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
-  like = sharding.abstract(
-    electra.init_params, jax.random.key(config.seed), mesh
-  )
-  params, step = restore.restore_params(workdir_path, like, step)
+  params, step = load_run_params(config, electra, mesh, workdir_path, step)
   values = Evaluator(config, electra, manifest, mesh)(params)
   if jax.process_index() == 0:
     print(f"step {step} of {workdir_path}, held out: ", end="")
     print(reporting.held_out_text({f"eval_{k}": v for k, v in values.items()}))
   return values
+
+
+def load_run_config(workdir_path: str) -> ConfigDict:
+  """Returns the config of a run.
+
+  Raises:
+    UserError: if the workdir holds none.
+  """
+  path = epath.Path(workdir_path) / workdir.CONFIG_FILE
+  if not path.exists():
+    raise UserError(
+      f"{workdir_path} holds no run (no {workdir.CONFIG_FILE}); name the folder"
+      " that experiments.pretrain wrote"
+    )
+  return ConfigDict(json.loads(path.read_text()))
+
+
+def load_run_params(
+  config: ConfigDict,
+  electra: objectives.Electra,
+  mesh: jax.sharding.Mesh,
+  workdir_path: str,
+  step: int | None,
+) -> tuple[Any, int]:
+  """Returns the parameters of a run's checkpoint on a mesh, and its step.
+
+  Raises:
+    UserError: if there is no such checkpoint.
+  """
+  like = sharding.abstract(
+    electra.init_params, jax.random.key(config.seed), mesh
+  )
+  return restore.restore_params(workdir_path, like, step)
 
 
 class Evaluator:
@@ -295,12 +320,13 @@ def _train_batches(config: ConfigDict) -> checkpoint.ResumableIterator:
 
 
 def _keep_run_files(config: ConfigDict, workdir_path: str) -> None:
-  """Keeps config and vocabulary beside the results.
+  """Keeps config and tokenizer beside the results.
 
   Raises:
     UserError: if the workdir has another vocabulary, of the same size.
   """
-  vocabulary = (epath.Path(config.data.path) / VOCABULARY_FILE).read_text()
+  records = epath.Path(config.data.path)
+  vocabulary = (records / VOCABULARY_FILE).read_text()
   kept = epath.Path(workdir_path) / VOCABULARY_FILE
   if kept.exists() and kept.read_text() != vocabulary:
     raise UserError(
@@ -310,6 +336,7 @@ def _keep_run_files(config: ConfigDict, workdir_path: str) -> None:
   files = {
     workdir.CONFIG_FILE: workdir.to_json(config.to_dict(), indent=2) + "\n",
     VOCABULARY_FILE: vocabulary,
+    TOKENIZER_FILE: (records / TOKENIZER_FILE).read_text(),
   }
   workdir.write_run_files(workdir_path, files)
 

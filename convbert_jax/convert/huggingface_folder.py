@@ -272,9 +272,9 @@ def _read_torch_weights(path: str) -> Arrays:
   try:
     tensors = torch.load(path, map_location="cpu", weights_only=True)
   except Exception as error:  # PyTorch raises many kinds.
-    reason = str(error).split("\n", 1)[0]
     raise UserError(
-      f"{_TORCH_FILE} does not hold weights alone, or is damaged ({reason})"
+      f"{_TORCH_FILE} is damaged, or holds more than weights and was not read"
+      f" ({type(error).__name__}); get {_WEIGHTS_FILE} instead"
     ) from error
   return {name: np.asarray(tensor.float()) for name, tensor in tensors.items()}
 

@@ -2,11 +2,14 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 from programs import CONFIG, assert_one_line, run
 
-from convbert_jax import pretrain
+from convbert_jax import load_pretrained, pretrain
 from convbert_jax.errors import UserError
+from convbert_jax.training import sharding
 from experiments.command_line import flatten
 
 
@@ -128,3 +131,27 @@ def test_values_that_cannot_work_are_refused(
 def test_a_folder_without_a_run_is_not_evaluated(tmp_path):
   with pytest.raises(UserError, match="holds no run"):
     pretrain.evaluate(str(tmp_path))
+
+
+def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
+  workdir, _ = finished
+  done = run("convert", f"--from={workdir}", f"--to={tmp_path}")
+  assert done.returncode == 0, done.stderr
+  assert "ConvBertModel of step 2" in done.stdout
+  assert "generator: left out, heads of width 4" in done.stdout
+  assert done.stderr.count("warning: the model was trained with padding") == 1
+  folder = str(tmp_path / "discriminator")
+  config, params, tokenizer = load_pretrained(folder)
+  assert tokenizer.vocab_size == config.vocab_size
+  trained = pretrain.load_run_config(str(workdir))
+  mesh = sharding.make_mesh()
+  electra = pretrain.make_electra(trained)
+  ours, _ = pretrain.load_run_params(trained, electra, mesh, str(workdir), 2)
+  jax.tree.map(
+    np.testing.assert_array_equal, params, ours["discriminator"]["convbert"]
+  )
+
+
+def test_converting_what_is_no_run_is_one_line(tmp_path):
+  done = run("convert", f"--from={tmp_path}", f"--to={tmp_path}/out")
+  assert_one_line(done, "holds no run")
