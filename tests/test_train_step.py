@@ -41,12 +41,10 @@ def on_one():
   return train(toy.make_mesh(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "axes",
-  [
-    pytest.param({"data": 8}, marks=pytest.mark.slow),
-    {"data": 2, "fsdp": 2, "tensor": 2},
-  ],
+  [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}],
   ids=["data", "all axes"],
 )
 def test_eight_devices_learn_what_one_learns(on_one, axes):

@@ -135,7 +135,9 @@ def test_transformers_rule(name, dtype):
 
 
 @pytest.mark.parametrize("name", HF)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+  "dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"]
+)
 def test_transformers_masked_language_model(name, dtype):
   """Logits in float64 only: those stored in float32 are off by up to 2.5e-5."""
   golden = reference.load(name)
