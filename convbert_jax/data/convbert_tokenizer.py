@@ -202,11 +202,13 @@ class ConvBertTokenizer:
 
   def tokenize(self, text: str) -> list[str]:
     """Returns the tokens of a text, without special ones around it."""
+    self._set_truncation(False, 0)
+    self._set_padding(False, 0, None)
     return self._tokenizer.encode(text, add_special_tokens=False).tokens
 
   def encode(self, text: str, text_pair: str | None = None) -> list[int]:
     """Returns the ids of a text or a pair, with [CLS] and [SEP]."""
-    return self._tokenizer.encode(text, text_pair).ids
+    return self(text, text_pair)["input_ids"].tolist()
 
   def __call__(
     self,

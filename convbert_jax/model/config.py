@@ -40,7 +40,7 @@ class ConvBertConfig:
     conv_type: "span_dynamic", or "none" for attention heads alone.
     head_size_rule: "tf1" takes the head size from the configured heads as the
       original does, "hf" from the kept ones as transformers does. They agree
-      for a head ratio of 2.
+      for a head ratio of 2 and two heads or more.
     max_position_embeddings: longest sequence, in tokens.
     type_vocab_size: number of segment types.
     hidden_act: activation of the feed-forward part and of the heads.

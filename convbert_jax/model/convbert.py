@@ -107,6 +107,7 @@ class ConvBertModel(nn.Module):
     )
     if self.config.embedding_size != self.config.hidden_size:
       embedded = self.embeddings_project(embedded)
+    embedded = embedded.astype(self.config.dtype)
     last, per_layer = self.encoder(
       embedded,
       attention_mask,

@@ -6,8 +6,6 @@ products, so that nothing of `K` times the input's size is ever formed, and
 their gradients keep only the inputs.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -70,11 +68,13 @@ def _depthwise_conv_backward(
   # Runs of positions are added up first, in one pass for all taps; a plain sum
   # for each tap would write its window to memory.
   _, length, width = grad.shape
-  run = math.gcd(length, _RUN)
+  filler = [(0, 0), (0, -length % _RUN), (0, 0)]
+  filled_grad, filled_x = jnp.pad(grad, filler), jnp.pad(x_BxTxM, filler)
   partial_sums = []
-  for window in _windows(x_BxTxM, kernel_KxM.shape[0]):
-    products = (grad * window.astype(dtype)).reshape(-1, run, width)
-    partial_sums.append(sum(products[:, i] for i in range(run)))
+  for window in _windows(filled_x, kernel_KxM.shape[0]):
+    products = filled_grad * window.astype(dtype)
+    products = products.reshape(-1, _RUN, width)
+    partial_sums.append(sum(products[:, i] for i in range(_RUN)))
   grad_kernel_KxM = jnp.sum(jnp.stack(partial_sums), axis=1)
   # The adjoint of a correlation is the correlation with the flipped kernel.
   grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])

@@ -98,6 +98,10 @@ def test_padding_and_truncation():
     "[CLS]", "hello", "[SEP]", "world", "[SEP]"
   ]  # fmt: skip
   assert len(tokenizer("hello hello")["input_ids"]) == 4  # nothing sticks
+  tokenizer(texts, padding="max_length", truncation=True, max_length=4)
+  assert tokenizer.tokenize("hello") == ["hello"]
+  tokenizer(texts, padding="max_length", truncation=True, max_length=4)
+  assert len(tokenizer.encode("hello hello hello hello")) == 6
 
 
 def test_offsets_point_into_the_text():

@@ -86,16 +86,21 @@ def _scans(jaxpr):
   return found
 
 
-def test_half_precision_computes_near_the_full_one():
-  half = CONFIG.replace(dtype="bfloat16")
+@pytest.mark.parametrize("embedding_size", [8, 16], ids=["projected", "equal"])
+def test_half_precision_computes_near_the_full_one(embedding_size):
+  config = CONFIG.replace(embedding_size=embedding_size)
+  half = config.replace(dtype="bfloat16")
   assert jax.tree.all(
     jax.tree.map(lambda leaf: leaf.dtype == jnp.float32, init(half))
   )
   full, low = (
-    jax.jit(ConvBertModel(config).apply)(init(CONFIG), IDS, MASK)
-    for config in (CONFIG, half)
+    jax.jit(
+      functools.partial(ConvBertModel(each).apply, output_hidden_states=True)
+    )(init(config), IDS, MASK)
+    for each in (config, half)
   )
-  full, low = full.last_hidden_state, low.last_hidden_state
-  assert low.dtype == jnp.bfloat16
-  gap = np.abs(low.astype(np.float32) - full)
+  assert {state.dtype for state in low.hidden_states} == {jnp.dtype("bfloat16")}
+  gap = np.abs(
+    low.last_hidden_state.astype(np.float32) - full.last_hidden_state
+  )
   assert 0 < gap.max() < 0.1  # eight bits, three layers, values up to 3
