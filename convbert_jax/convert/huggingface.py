@@ -74,15 +74,15 @@ def state_dict_from_params(
   """Returns transformers' tensors; undoes `params_from_state_dict`.
 
   Args:
-    params: the tree of one model, without boxes. The output map of a language
-      model is left out: it is the word table.
+    params: the tree of one model. The output map of a language model is left
+      out: it is the word table.
     config: of the encoder.
 
   Raises:
     UserError: if transformers has no such model.
   """
   check_expressible(config)
-  flat = flax.traverse_util.flatten_dict(params, sep="/")
+  flat = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
   if any(path.startswith("discriminator_predictions/") for path in flat):
     raise UserError(
       "transformers has no discriminator head for ConvBERT: convert its"

@@ -29,7 +29,8 @@ class Tensor:
 
   Attributes:
     ours: path in our tree; of all layers at once under `LAYERS`.
-    tf1: name in the original's graph, without the scope of its network.
+    tf1: name in the original's graph, without the scope of its network; "" if
+      it has no such thing.
     huggingface: name in transformers' state dict; "" if it has no such thing.
     layout: key of the tables of layouts.
   """
@@ -45,8 +46,8 @@ def _linear(ours: str, tf1: str, huggingface: str) -> list[Tensor]:
   hf_kernel = f"{huggingface}.weight" if huggingface else ""
   hf_bias = f"{huggingface}.bias" if huggingface else ""
   return [
-    Tensor(f"{ours}/kernel", f"{tf1}/kernel", hf_kernel, "kernel"),
-    Tensor(f"{ours}/bias", f"{tf1}/bias", hf_bias),
+    Tensor(f"{ours}/kernel", tf1 and f"{tf1}/kernel", hf_kernel, "kernel"),
+    Tensor(f"{ours}/bias", tf1 and f"{tf1}/bias", hf_bias),
   ]
 
 

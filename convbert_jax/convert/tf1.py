@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 
 from convbert_jax.convert import names
 from convbert_jax.convert.names import Arrays, Location
+from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
@@ -64,10 +66,13 @@ def variables_from_params(
   """Returns the original's variables; undoes `params_from_variables`.
 
   Args:
-    params: a tree as that function returns it, without boxes.
+    params: a tree as that function returns it.
     config: of the discriminator, or of the one network there is.
+
+  Raises:
+    UserError: for the head of a downstream task, which is not there.
   """
-  flat = flax.traverse_util.flatten_dict(params, sep="/")
+  flat = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
   return names.write(
     flat,
     (_location(path, config, len(array)) for path, array in flat.items()),
@@ -166,7 +171,9 @@ def _location(path: str, config: ConvBertConfig, num_layers: int) -> Location:
     scope = "generator/" if network == "generator" else "electra/"
   else:
     scope = ""
-  tensor = names.BY_PATH[inner]
+  tensor = names.BY_PATH.get(inner)
+  if tensor is None or not tensor.tf1:
+    raise UserError(f"the original's graph has no variable for {path}")
   pattern = scope + tensor.tf1.replace("{dense}", _dense(config))
   found = tuple(
     pattern.replace("{layer}", str(layer))

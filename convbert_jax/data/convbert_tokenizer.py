@@ -35,6 +35,9 @@ SPECIAL_TOKENS = {
 TRUNCATIONS = ("longest_first", "only_first", "only_second")
 PADDINGS = ("longest", "max_length")
 
+# The special tokens around a pair.
+_MIN_LENGTH = 3
+
 _VOCAB_FILE = "vocab.txt"
 _TOKENIZER_FILE = "tokenizer.json"
 _CONFIG_FILE = "tokenizer_config.json"
@@ -318,6 +321,11 @@ class ConvBertTokenizer:
     strategy = TRUNCATIONS[0] if truncation is True else truncation
     if strategy not in TRUNCATIONS:
       raise unknown_name("truncation", strategy, TRUNCATIONS)
+    if length < _MIN_LENGTH:
+      raise UserError(
+        f"max_length={length} leaves no room beside the special tokens; give"
+        f" {_MIN_LENGTH} or more"
+      )
     self._tokenizer.enable_truncation(length, strategy=strategy)
 
   def _set_padding(

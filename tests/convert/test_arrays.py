@@ -1,10 +1,12 @@
 """Conversions of plain arrays: values, there and back, and refusals."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 import reference_models as reference
 
+from convbert_jax import ConvBertModel
 from convbert_jax.convert import huggingface, tf1
 
 TF1_ENCODERS = [
@@ -156,3 +158,21 @@ def test_the_discriminators_head_has_no_place_in_transformers():
   encoder = params["discriminator"]["convbert"]
   state_dict = huggingface.state_dict_from_params(encoder, config)
   assert_same(huggingface.params_from_state_dict(state_dict, config), encoder)
+
+
+def test_the_original_has_no_heads_of_downstream_tasks():
+  config = reference.tf1_config(reference.load("tf_encoder_ratio2"))
+  params = {"convbert": {}, "classifier": {"kernel": np.zeros((4, 2))}}
+  with pytest.raises(ValueError, match="no variable for classifier/kernel"):
+    tf1.variables_from_params(params, config)
+
+
+def test_boxed_parameters_are_taken_too():
+  golden = reference.load("hf_r2_k3_g2")
+  config, inputs = reference.hf_inputs(golden)
+  boxed = jax.jit(ConvBertModel(config).init)(jax.random.key(0), inputs[0])
+  state_dict = huggingface.state_dict_from_params(boxed["params"], config)
+  assert_same(
+    huggingface.params_from_state_dict(state_dict, config),
+    jax.tree.map(np.asarray, nn.unbox(boxed["params"])),
+  )

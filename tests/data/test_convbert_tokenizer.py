@@ -150,6 +150,8 @@ def test_refusals(tmp_path):
     make()("hello", truncation="only_frist")
   with pytest.raises(ValueError, match=r"padding 'longst'.*longest"):
     make()("hello", padding="longst")
+  with pytest.raises(ValueError, match="max_length=1 leaves no room"):
+    make()("hello", truncation=True, max_length=1)
   with pytest.raises(ValueError, match="1 texts but 2 second texts"):
     make()("hello", ["a", "b"])
   with pytest.raises(ValueError, match=r"vocab\.txt or tokenizer\.json"):
