@@ -4,7 +4,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from convbert_jax.convert.huggingface_folder import load_pretrained
   from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
   from convbert_jax.model.config import ConvBertConfig
   from convbert_jax.model.convbert import ConvBertModel
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     ConvBertForSequenceClassification,
     ConvBertForTokenClassification,
   )
+  from convbert_jax.pretrained import load_pretrained
 
 _MODULES = {
   "ConvBertConfig": "model.config",
@@ -29,7 +29,7 @@ _MODULES = {
   "ConvBertForTokenClassification": "model.task_heads",
   "ConvBertModel": "model.convbert",
   "ConvBertTokenizer": "data.convbert_tokenizer",
-  "load_pretrained": "convert.huggingface_folder",
+  "load_pretrained": "pretrained",
 }
 
 __all__ = [

@@ -1,90 +1,70 @@
-"""Turns a pre-training run into folders that transformers loads.
+"""Converts a ConvBERT between formats, whatever wrote it.
 
-python -m experiments.convert --from=runs/base --to=converted
-python -m experiments.convert --from=runs/base --to=converted --step=100000
+python -m experiments.convert --from=runs/base --to=hf:converted
+python -m experiments.convert --from=YituTech/conv-bert-base --to=orbax:base
+python -m experiments.convert --from=convbert/model.ckpt-1000000 --to=hf:base
+python -m experiments.convert --from=orbax:converted --to=tf1:tensorflow
 
-Writes `discriminator/` (a ConvBertModel: transformers has no head for it) and
-`generator/` (a ConvBertForMaskedLM), or `masked_lm/` for a run of that
-objective. What transformers cannot compute is named and left out.
+Formats are `tf1` (the original's TensorFlow checkpoints), `hf` (folders of
+transformers, or names on its hub) and `orbax` (a run of experiments.pretrain,
+or a model folder of ours). A pre-training gives two folders, `discriminator/`
+and `generator/`. What the other format cannot express is named and left out.
 """
 
-import os
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import Any
 
-import flax.linen as nn
-import jax
 from absl import flags
 
-from convbert_jax import (
-  ConvBertForMaskedLM,
-  ConvBertModel,
-  ConvBertTokenizer,
-  errors,
-  pretrain,
-)
-from convbert_jax import electra as objectives
-from convbert_jax.convert import huggingface_folder
-from convbert_jax.training import sharding
+from convbert_jax import pretrained
 from experiments import command_line
 
 _FROM = flags.DEFINE_string(
-  "from", None, "DIR, the folder of the run.", required=True
+  "from",
+  None,
+  "[FORMAT:]PATH, a folder, a TensorFlow checkpoint's prefix, or a hub name;"
+  " the format is recognised if it is not named.",
+  required=True,
 )
 _TO = flags.DEFINE_string(
-  "to", None, "DIR, where the folders go.", required=True
+  "to",
+  None,
+  "[FORMAT:]DIR, a new folder; without a format, hf, or orbax where that is"
+  " what the model comes from.",
+  required=True,
 )
 _STEP = flags.DEFINE_integer(
-  "step", None, "N, the step of a kept checkpoint; without it, the last one."
+  "step", None, "N, the step of a run's checkpoint; without it, the last one."
+)
+_VOCAB = flags.DEFINE_string(
+  "vocab", None, "FILE, a vocab.txt, where none stands beside the model."
+)
+_HEADS = flags.DEFINE_integer(
+  "num_attention_heads",
+  None,
+  "N, needed for a TensorFlow checkpoint without convolutions.",
 )
 
 
 def main() -> None:
-  """Converts every network of the run that can be."""
+  """Reads, writes and says what stands where."""
   warnings.showwarning = _print_warning
-  source = _FROM.value
-  config = pretrain.load_run_config(source)
-  electra = pretrain.make_electra(config)
-  mesh = sharding.make_mesh(**config.mesh)
-  params, step = pretrain.load_run_params(
-    config, electra, mesh, source, _STEP.value
+  source, target = _FROM.value, _TO.value
+  kind = pretrained.format_of(source)
+  if target.partition(":")[0] not in pretrained.FORMATS:
+    target = f"{'orbax' if kind == 'hf' else 'hf'}:{target}"
+  networks = pretrained.load_networks(
+    source,
+    step=_STEP.value,
+    vocabulary=_VOCAB.value,
+    num_attention_heads=_HEADS.value,
   )
-  tokenizer = ConvBertTokenizer.from_pretrained(source)
-  num_written = 0
-  for name, model, tree in _networks(electra, jax.device_get(params)):
-    folder = os.path.join(_TO.value, name)
-    try:
-      huggingface_folder.write_folder(
-        folder, huggingface_folder.Pretrained(model, tree, tokenizer)
-      )
-    except errors.UserError as error:
-      print(f"{name}: left out, {error}")
-      continue
-    num_written += 1
-    print(f"{folder}: {type(model).__name__} of step {step}")
-  if not num_written:
-    raise errors.UserError(f"{source}: nothing could be converted")
+  for line in pretrained.save_networks(target, networks):
+    print(line)
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
   print(f"warning: {message}", file=sys.stderr)
-
-
-def _networks(
-  electra: objectives.Electra, params: dict[str, Any]
-) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
-  """Yields name, model and parameters of what was trained."""
-  if "masked_lm" in params:
-    model = ConvBertForMaskedLM(electra.config)
-    yield "masked_lm", model, params["masked_lm"]
-    return
-  encoder = params["discriminator"]["convbert"]
-  yield "discriminator", ConvBertModel(electra.config), encoder
-  if "generator" in params:
-    model = ConvBertForMaskedLM(electra.generator_config)
-    yield "generator", model, electra.generator_params(params)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,9 @@ ALLOWED["scores"] = {"masking"}
 ALLOWED["tasks"] = {"ops", "model", "data", "training"}
 ALLOWED["electra"] = ALLOWED["tasks"] | {"masking", "scores"}
 ALLOWED["convert"] = {"ops", "model", "data"}
-ALLOWED["pretrain"] = ALLOWED["finetune"] = ALLOWED["electra"] | {
-  "electra",
-  "tasks",
-  "convert",
-}
+ALLOWED["pretrain"] = ALLOWED["electra"] | {"electra"}
+ALLOWED["pretrained"] = ALLOWED["pretrain"] | {"pretrain", "convert"}
+ALLOWED["finetune"] = ALLOWED["pretrained"] | {"pretrained", "tasks"}
 ALLOWED["__init__"] = set(ALLOWED)
 OURS = {"convbert_jax", "configs", "experiments", "tests"}
 

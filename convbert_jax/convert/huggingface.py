@@ -34,6 +34,8 @@ _LAYOUTS: dict[str, tuple[names.Reshape, names.Reshape]] = {
 # Buffers that older versions stored.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 _TIED = "generator_lm_head.weight"
+# Of the encoder's tensors beside those of a head.
+_PREFIX = "convbert."
 _WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -53,19 +55,33 @@ def params_from_state_dict(
     UserError: listing tensors that are missing, of another shape, or unknown;
       or if the output map of a language model is not tied to the word table.
   """
+  return params_of_model(state_dict, _model_of(state_dict, config))
+
+
+def params_of_model(
+  state_dict: Mapping[str, np.ndarray], model: nn.Module
+) -> dict[str, Any]:
+  """Does the same for a model whose class is known."""
   arrays = {
     name: np.asarray(array)
     for name, array in state_dict.items()
     if not name.endswith(_BUFFERS)
   }
   _drop_tied(arrays)
-  model = _model_of(arrays, config)
+  if isinstance(model, ConvBertModel):
+    arrays = {n.removeprefix(_PREFIX): array for n, array in arrays.items()}
   located = (
-    (_location(path, config.num_hidden_layers), shape)
+    (_location(path, model.config.num_hidden_layers), shape)
     for path, shape in names.shapes_of(model).items()
   )
   flat = names.read(arrays, located, "the state dict")
   return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def is_bare(state_dict: Mapping[str, np.ndarray]) -> bool:
+  """Says whether these are tensors of an encoder without any head."""
+  encoder = ("embeddings.", "embeddings_project.", "encoder.")
+  return all(n.removeprefix(_PREFIX).startswith(encoder) for n in state_dict)
 
 
 def state_dict_from_params(
@@ -118,17 +134,19 @@ def check_expressible(config: ConvBertConfig) -> None:
 def _drop_tied(arrays: Arrays) -> None:
   """Takes the output map out, once it is seen to be the word table."""
   output_map = arrays.pop(_TIED, None)
-  words = arrays.get(f"convbert.{_WORDS}")
+  words = arrays.get(f"{_PREFIX}{_WORDS}")
   if output_map is None or words is None:
     return
   if not np.array_equal(output_map, words):
     raise UserError(
-      f"{_TIED} differs from convbert.{_WORDS}: a language model whose output"
+      f"{_TIED} differs from {_PREFIX}{_WORDS}: a language model whose output"
       " map is not tied to its word table cannot be converted"
     )
 
 
-def _model_of(arrays: Arrays, config: ConvBertConfig) -> nn.Module:
+def _model_of(
+  arrays: Mapping[str, np.ndarray], config: ConvBertConfig
+) -> nn.Module:
   """Returns the model that holds a state dict's parameters.
 
   A linear classifier is the same whatever it classifies.
@@ -153,7 +171,7 @@ def _model_of(arrays: Arrays, config: ConvBertConfig) -> nn.Module:
 def _location(path: str, num_layers: int) -> Location:
   """Returns where a parameter of a model stands in its state dict."""
   inner = path.removeprefix("convbert/")
-  prefix = "convbert." if inner != path else ""
+  prefix = _PREFIX if inner != path else ""
   tensor = names.BY_PATH[inner]
   found = tuple(
     prefix + tensor.huggingface.replace("{layer}", str(layer))

@@ -5,7 +5,6 @@ files. Nothing is unpickled: a `pytorch_model.bin` is read by PyTorch, which is
 an optional extra, with `weights_only`.
 """
 
-import dataclasses
 import json
 import os
 import warnings
@@ -18,18 +17,23 @@ import safetensors
 import safetensors.numpy
 
 from convbert_jax.convert import huggingface
+from convbert_jax.convert.folder import (
+  CLASSES,
+  Pretrained,
+  read_tokenizer,
+  written_whole,
+)
 from convbert_jax.convert.names import Arrays
-from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.data.manifest import write_json
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.model import task_heads
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
-from convbert_jax.model.heads import ConvBertForMaskedLM
 
-_CONFIG_FILE = "config.json"
+CONFIG_FILE = "config.json"
 _WEIGHTS_FILE = "model.safetensors"
 _TORCH_FILE = "pytorch_model.bin"
+# The first of them that is there is read.
+WEIGHTS_FILES = (_WEIGHTS_FILE, _TORCH_FILE)
 
 # Fields of the same name and meaning, with transformers' default.
 _FIELDS: dict[str, Any] = {
@@ -50,37 +54,14 @@ _FIELDS: dict[str, Any] = {
   "initializer_range": 0.02,
   "layer_norm_eps": 1e-12,
 }
-_CLASSES: dict[str, type[nn.Module]] = {
-  cls.__name__: cls
-  for cls in (
-    ConvBertModel,
-    ConvBertForMaskedLM,
-    task_heads.ConvBertForSequenceClassification,
-    task_heads.ConvBertForTokenClassification,
-    task_heads.ConvBertForMultipleChoice,
-    task_heads.ConvBertForQuestionAnswering,
-  )
+# Transformers has no head for the discriminator.
+_CLASSES = {
+  name: cls for name, cls in CLASSES.items() if name != "ConvBertForPreTraining"
 }
 _LEAKS = (
   "was trained with padding masked out of its convolutions; transformers lets"
   " padding leak into them, so its results for padded text differ"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrained:
-  """A model with its parameters.
-
-  Attributes:
-    model: the Flax module; `model.config` shapes its encoder.
-    params: its parameter tree, NumPy arrays.
-    tokenizer: what its text is encoded with, or None if there was no
-      vocabulary.
-  """
-
-  model: nn.Module
-  params: dict[str, Any]
-  tokenizer: ConvBertTokenizer | None
 
 
 def read_folder(folder: str) -> Pretrained:
@@ -94,36 +75,32 @@ def read_folder(folder: str) -> Pretrained:
     UserError: if a file is missing, damaged, or of another kind of model, or
       if config, weights and vocabulary do not fit together.
   """
-  described = _read_config(os.path.join(folder, _CONFIG_FILE))
-  model = _make_model(described, folder)
-  config = model.config
+  described = _read_config(os.path.join(folder, CONFIG_FILE))
+  weights = _read_weights(folder)
+  name = (described.get("architectures") or [ConvBertModel.__name__])[0]
+  if huggingface.is_bare(weights):
+    # Published encoders name a class whose head is not among their weights.
+    name = ConvBertModel.__name__
+  model = _make_model(name, described, folder)
   try:
-    params = huggingface.params_from_state_dict(_read_weights(folder), config)
+    params = huggingface.params_of_model(weights, model)
   except UserError as error:
-    raise UserError(f"{folder}: {error}") from error
-  tokenizer = None
-  files = ("vocab.txt", "tokenizer.json")
-  if any(os.path.exists(os.path.join(folder, name)) for name in files):
-    tokenizer = ConvBertTokenizer.from_pretrained(folder)
-    if tokenizer.vocab_size > config.vocab_size:
-      raise UserError(
-        f"{folder}: a vocabulary of {tokenizer.vocab_size:,} tokens, but"
-        f" vocab_size={config.vocab_size:,} in {_CONFIG_FILE}: the two are of"
-        " different models"
-      )
-  return Pretrained(model, params, tokenizer)
+    raise UserError(f"{folder}, a {type(model).__name__}: {error}") from error
+  return Pretrained(
+    model, params, read_tokenizer(folder, model.config), _labels(described)
+  )
 
 
 def write_folder(folder: str, pretrained: Pretrained) -> None:
   """Writes a model so that transformers can read it.
 
   Args:
-    folder: made if need be. The weights come last.
+    folder: absent or empty; it appears whole or not at all.
     pretrained: model, parameters without boxes, and tokenizer.
 
   Raises:
-    UserError: if transformers has no such model, see
-      `huggingface.state_dict_from_params`.
+    UserError: if the folder is not empty, or transformers has no such model,
+      see `huggingface.state_dict_from_params`.
   """
   model, config = pretrained.model, pretrained.model.config
   name = type(model).__name__
@@ -135,51 +112,18 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
       " classifier_type='linear' cannot be converted"
     )
   state_dict = huggingface.state_dict_from_params(pretrained.params, config)
-  os.makedirs(folder, exist_ok=True)
   if config.mask_padding_in_conv:
     warnings.warn(f"the model {_LEAKS}", stacklevel=2)
-  if pretrained.tokenizer is not None:
-    pretrained.tokenizer.save_pretrained(folder)
-  card = os.path.join(folder, "README.md")
-  with open(card, "w", encoding="utf-8") as file:
-    file.write(_model_card(name, config))
-  write_json(os.path.join(folder, _CONFIG_FILE), _describe(model))
-  aside = os.path.join(folder, f"{_WEIGHTS_FILE}.tmp")
-  safetensors.numpy.save_file(state_dict, aside, metadata={"format": "pt"})
-  os.replace(aside, os.path.join(folder, _WEIGHTS_FILE))
-
-
-def load_pretrained(
-  folder: str, head: str | None = None
-) -> tuple[ConvBertConfig, dict[str, Any], ConvBertTokenizer | None]:
-  """Returns config, parameters and tokenizer of a transformers folder.
-
-  Args:
-    folder: see `read_folder`.
-    head: name of the class that the parameters are for, as
-      "ConvBertForMaskedLM"; "ConvBertModel" takes the encoder out of any
-      other. None takes what the folder holds.
-
-  Raises:
-    UserError: as `read_folder`, or if the folder holds another head.
-
-  Example:
-    config, params, tokenizer = load_pretrained("folder", "ConvBertModel")
-    batch = tokenizer(["Some text."])
-    output = ConvBertModel(config).apply({"params": params}, **batch)
-  """
-  if head is not None and head not in _CLASSES:
-    raise unknown_name("head", head, _CLASSES)
-  found = read_folder(folder)
-  name, params = type(found.model).__name__, found.params
-  if head == ConvBertModel.__name__ and name != head:
-    params = params["convbert"]
-  elif head not in (None, name):
-    raise UserError(
-      f"{folder} holds a {name}, not a {head}; its encoder can be had with"
-      f" head={ConvBertModel.__name__!r}"
-    )
-  return found.model.config, params, found.tokenizer
+  with written_whole(folder) as aside:
+    if pretrained.tokenizer is not None:
+      pretrained.tokenizer.save_pretrained(aside)
+    card = os.path.join(aside, "README.md")
+    with open(card, "w", encoding="utf-8") as file:
+      file.write(_model_card(name, config))
+    described = _describe(model, pretrained.labels)
+    write_json(os.path.join(aside, CONFIG_FILE), described)
+    path = os.path.join(aside, _WEIGHTS_FILE)
+    safetensors.numpy.save_file(state_dict, path, metadata={"format": "pt"})
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -196,16 +140,17 @@ def _read_config(path: str) -> dict[str, Any]:
   return described
 
 
-def _make_model(described: Mapping[str, Any], folder: str) -> nn.Module:
-  """Returns the module that a config.json describes."""
+def _make_model(
+  name: str, described: Mapping[str, Any], folder: str
+) -> nn.Module:
+  """Returns the module of a class that a config.json describes."""
   fields = {
     name: described.get(name, default) for name, default in _FIELDS.items()
   }
   try:
     config = ConvBertConfig(**fields, head_size_rule="hf")
   except (UserError, TypeError) as error:
-    raise UserError(f"{folder}/{_CONFIG_FILE}: {error}") from error
-  name = (described.get("architectures") or [ConvBertModel.__name__])[0]
+    raise UserError(f"{folder}/{CONFIG_FILE}: {error}") from error
   if name not in _CLASSES:
     raise unknown_name(f"architecture in {folder}", name, _CLASSES)
   options: dict[str, Any] = {}
@@ -223,7 +168,18 @@ def _make_model(described: Mapping[str, Any], folder: str) -> nn.Module:
   return _CLASSES[name](config, **options)
 
 
-def _describe(model: nn.Module) -> dict[str, Any]:
+def _labels(described: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the names of the classes; none where they are just numbered."""
+  names = described.get("id2label") or {}
+  ordered = tuple(names[key] for key in sorted(names, key=int))
+  return () if ordered == _numbered(len(ordered)) else ordered
+
+
+def _numbered(num_labels: int) -> tuple[str, ...]:
+  return tuple(f"LABEL_{i}" for i in range(num_labels))
+
+
+def _describe(model: nn.Module, labels: tuple[str, ...]) -> dict[str, Any]:
   """Returns the content of config.json; undoes `_make_model`."""
   described: dict[str, Any] = {
     "architectures": [type(model).__name__],
@@ -240,7 +196,7 @@ def _describe(model: nn.Module) -> dict[str, Any]:
     if getattr(model, name, None) is not None:
       described[name] = getattr(model, name)
   if hasattr(model, "num_labels"):
-    labels = [f"LABEL_{i}" for i in range(model.num_labels)]
+    labels = labels or _numbered(model.num_labels)
     described["id2label"] = {str(i): label for i, label in enumerate(labels)}
     described["label2id"] = {label: i for i, label in enumerate(labels)}
   return described

@@ -210,37 +210,54 @@ def read(
   Raises:
     UserError: listing what is missing, of another shape, or left over.
   """
-  flat, missing, wrong = {}, [], []
-  left_over = set(arrays)
-  for location, shape in locations:
-    left_over.difference_update(location.names)
-    absent = [name for name in location.names if name not in arrays]
-    missing += absent
-    if absent:
-      continue
-    shape = shape[1:] if location.is_stacked else shape
-    expected = location.from_ours(np.broadcast_to(np.float32(0), shape)).shape
-    wrong += [
-      f"{name} {arrays[name].shape}, expected {expected}"
-      for name in location.names
-      if arrays[name].shape != expected
-    ]
-    if not wrong:
-      parts = [location.to_ours(_widened(arrays[n])) for n in location.names]
-      whole = np.stack(parts) if location.is_stacked else parts[0]
-      flat[location.path] = np.ascontiguousarray(whole)
-  problems = [
-    f"{what}: {_listed(names)}"
-    for what, names in (
-      ("missing", missing),
-      ("of another shape", wrong),
-      ("unknown", sorted(left_over)),
-    )
-    if names
-  ]
-  if problems:
-    raise UserError(f"{source} does not fit the config; " + "; ".join(problems))
+  located = list(locations)
+  wanted = {
+    name: _shape_elsewhere(location, shape)
+    for location, shape in located
+    for name in location.names
+  }
+  found = {name: array.shape for name, array in arrays.items()}
+  check_shapes(found, wanted, source)
+  flat = {}
+  for location, _ in located:
+    parts = [location.to_ours(_widened(arrays[n])) for n in location.names]
+    whole = np.stack(parts) if location.is_stacked else parts[0]
+    flat[location.path] = np.ascontiguousarray(whole)
   return flat
+
+
+def check_shapes(
+  found: Mapping[str, tuple[int, ...]],
+  wanted: Mapping[str, tuple[int, ...]],
+  source: str,
+) -> None:
+  """Refuses arrays that are not exactly the wanted ones.
+
+  Raises:
+    UserError: listing what is missing, of another shape, or left over.
+  """
+  problems = {
+    "missing": [name for name in wanted if name not in found],
+    "of another shape": [
+      f"{name} {found[name]}, expected {shape}"
+      for name, shape in wanted.items()
+      if found.get(name, shape) != shape
+    ],
+    "unknown": sorted(found.keys() - wanted.keys()),
+  }
+  told = [
+    f"{what}: {_listed(names)}" for what, names in problems.items() if names
+  ]
+  if told:
+    raise UserError(f"{source} does not fit the config; " + "; ".join(told))
+
+
+def _shape_elsewhere(
+  location: Location, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """Returns the shape there of one array, without allocating it."""
+  shape = shape[1:] if location.is_stacked else shape
+  return location.from_ours(np.broadcast_to(np.float32(0), shape)).shape
 
 
 def write(

@@ -70,13 +70,71 @@ def variables_from_params(
     config: of the discriminator, or of the one network there is.
 
   Raises:
-    UserError: for the head of a downstream task, which is not there.
+    UserError: for the head of a downstream task, which is not there, or for
+      heads of another width than the original's.
   """
+  check_expressible(config)
   flat = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
   return names.write(
     flat,
     (_location(path, config, len(array)) for path, array in flat.items()),
   )
+
+
+def check_expressible(config: ConvBertConfig) -> None:
+  """Refuses heads that the original's graph cannot have.
+
+  Raises:
+    UserError: with both widths.
+  """
+  theirs = config.replace(head_size_rule="tf1")
+  if theirs.all_head_size != config.all_head_size:
+    raise UserError(
+      f"heads of width {config.head_size} (head_size_rule="
+      f"{config.head_size_rule!r}, num_attention_heads="
+      f"{config.num_attention_heads}, head_ratio={config.head_ratio},"
+      f" hidden_size={config.hidden_size}) cannot be converted: the original"
+      f" would build heads of width {theirs.head_size}"
+    )
+
+
+def config_from_variables(
+  variables: Mapping[str, np.ndarray],
+  network: str = "electra",
+  num_attention_heads: int | None = None,
+) -> ConvBertConfig:
+  """Returns the config that the variables' shapes tell.
+
+  Args:
+    variables: arrays by name.
+    network: scope of the encoder, "electra" or "generator".
+    num_attention_heads: needed where there are no convolutions, from whose
+      kernels the number is read otherwise.
+
+  Returns:
+    The config, dropout and the like at their defaults. Where the original
+    kept one head because its ratio exceeded the number of heads, the ratio
+    comes out as that number: the same network.
+
+  Raises:
+    UserError: if a variable is missing, or the number of heads unknown.
+  """
+  fields = _dimensions(variables, network)
+  if num_attention_heads is not None:
+    if fields["num_attention_heads"] != num_attention_heads and (
+      fields.get("conv_type") != "none"
+    ):
+      raise UserError(
+        f"num_attention_heads={num_attention_heads}, but the variables are of"
+        f" {fields['num_attention_heads']} heads"
+      )
+    fields["num_attention_heads"] = num_attention_heads
+  elif fields.get("conv_type") == "none":
+    raise UserError(
+      "without convolutions the number of heads cannot be read off the"
+      " variables: give num_attention_heads"
+    )
+  return ConvBertConfig(**fields)
 
 
 def moments_from_variables(
@@ -116,17 +174,27 @@ def _locations(
   if any(name.startswith("discriminator_predictions/") for name in variables):
     shapes |= _under("discriminator", ConvBertForPreTraining(config))
     if has_generator_head:
-      generator = _generator_config(variables, config)
-      shapes |= _under("generator", ConvBertForMaskedLM(generator))
+      shapes |= _generator_shapes(variables, config)
   elif has_generator_head:
     shapes |= _under("masked_lm", ConvBertForMaskedLM(config))
   else:
     shapes |= _under("convbert", ConvBertModel(config))
-  if "generator/embeddings/word_embeddings" not in variables:
-    shared = "generator/convbert/embeddings/"
-    shapes = {k: v for k, v in shapes.items() if not k.startswith(shared)}
   for path, shape in shapes.items():
     yield _location(path, config, shape[0]), shape
+
+
+def _generator_shapes(
+  variables: Arrays, config: ConvBertConfig
+) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of what is the generator's own."""
+  shared = "generator/convbert/"
+  if any(name.startswith("generator/") for name in variables):
+    config = config.replace(**_dimensions(variables, "generator"))
+    shared = "generator/convbert/embeddings/"
+    if "generator/embeddings/word_embeddings" in variables:
+      shared = "nothing"
+  shapes = _under("generator", ConvBertForMaskedLM(config))
+  return {k: v for k, v in shapes.items() if not k.startswith(shared)}
 
 
 def _under(network: str, model: Any) -> dict[str, tuple[int, ...]]:
@@ -134,31 +202,61 @@ def _under(network: str, model: Any) -> dict[str, tuple[int, ...]]:
   return {f"{network}/{path}": shape for path, shape in shapes.items()}
 
 
-def _generator_config(
-  variables: Arrays, config: ConvBertConfig
-) -> ConvBertConfig:
-  """Reads the generator's sizes off its variables; 1 where one is missing."""
+def _dimensions(
+  variables: Mapping[str, np.ndarray], network: str
+) -> dict[str, Any]:
+  """Reads off the config's fields that shape a network's variables.
 
-  def width(name: str, default: int = 1) -> int:
-    array = variables.get(f"generator/{name}")
-    return default if array is None else array.shape[-1]
+  Heads without convolutions leave no trace: their number is given as the
+  least there can be.
+  """
+  layer = f"{network}/encoder/layer_0"
 
-  layer = "encoder/layer_0"
-  hidden = width(f"{layer}/attention/output/dense/bias")
-  num_heads = config.head_ratio
-  if config.has_conv:
-    taps = width(f"{layer}/attention/self/conv_attn_kernel/bias")
-    num_kept = max(1, taps // config.conv_kernel_size)
-    head_size = width(f"{layer}/attention/self/query/bias") // num_kept
-    num_heads = hidden // max(1, head_size)
-  query = re.compile(r"generator/encoder/layer_\d+/attention/self/query/bias")
-  return config.replace(
-    hidden_size=hidden,
-    num_attention_heads=max(1, num_heads),
-    intermediate_size=width(f"{layer}/intermediate/{_dense(config)}/bias"),
-    num_hidden_layers=max(1, sum(map(bool, map(query.match, variables)))),
-    embedding_size=width("embeddings/word_embeddings", config.embedding_size),
-  )
+  def shape(name: str) -> tuple[int, ...]:
+    if name not in variables:
+      raise UserError(f"the TensorFlow checkpoint has no variable {name}")
+    return variables[name].shape
+
+  tables = network
+  if f"{network}/embeddings/word_embeddings" not in variables:
+    tables = "electra"
+  width = shape(f"{layer}/attention/output/dense/bias")[0]
+  grouped = f"{layer}/intermediate/g_dense"
+  is_grouped = f"{grouped}/kernel" in variables
+  inner = grouped if is_grouped else f"{layer}/intermediate/dense"
+  attention = f"{layer}/attention/self"
+  all_heads = shape(f"{attention}/query/bias")[0]
+  fields: dict[str, Any] = {
+    "vocab_size": shape(f"{tables}/embeddings/word_embeddings")[0],
+    "embedding_size": shape(f"{tables}/embeddings/word_embeddings")[1],
+    "max_position_embeddings": shape(
+      f"{tables}/embeddings/position_embeddings"
+    )[0],
+    "type_vocab_size": shape(f"{tables}/embeddings/token_type_embeddings")[0],
+    "hidden_size": width,
+    "intermediate_size": shape(f"{inner}/bias")[0],
+    "num_groups": shape(f"{inner}/kernel")[0] if is_grouped else 1,
+    "num_hidden_layers": _count_layers(variables, network),
+  }
+  key = f"{attention}/conv_attn_key/depthwise_kernel"
+  if key not in variables:
+    ratio = width // all_heads
+    heads = {"num_attention_heads": ratio, "conv_type": "none"}
+    return {**fields, **heads, "head_ratio": ratio}
+  taps = shape(key)[0]
+  kept = shape(f"{attention}/conv_attn_kernel/bias")[0] // taps
+  heads = width * kept // all_heads
+  return {
+    **fields,
+    "conv_kernel_size": taps,
+    "num_attention_heads": heads,
+    "head_ratio": heads // kept,
+  }
+
+
+def _count_layers(variables: Mapping[str, np.ndarray], network: str) -> int:
+  query = re.compile(rf"{network}/encoder/layer_\d+/attention/self/query/bias")
+  return sum(query.fullmatch(name) is not None for name in variables)
 
 
 def _location(path: str, config: ConvBertConfig, num_layers: int) -> Location:

@@ -135,9 +135,9 @@ def test_a_folder_without_a_run_is_not_evaluated(tmp_path):
 
 def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   workdir, _ = finished
-  done = run("convert", f"--from={workdir}", f"--to={tmp_path}")
+  done = run("convert", f"--from={workdir}", f"--to={tmp_path}", "--step=2")
   assert done.returncode == 0, done.stderr
-  assert "ConvBertModel of step 2" in done.stdout
+  assert "discriminator: ConvBertModel" in done.stdout
   assert "generator: left out, heads of width 4" in done.stdout
   assert done.stderr.count("warning: the model was trained with padding") == 1
   folder = str(tmp_path / "discriminator")
@@ -152,6 +152,6 @@ def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   )
 
 
-def test_converting_what_is_no_run_is_one_line(tmp_path):
+def test_converting_what_is_no_model_is_one_line(tmp_path):
   done = run("convert", f"--from={tmp_path}", f"--to={tmp_path}/out")
-  assert_one_line(done, "holds no run")
+  assert_one_line(done, "holds no model")
