@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     ConvBertForSequenceClassification,
     ConvBertForTokenClassification,
   )
+  from convbert_jax.predict import Predictor
   from convbert_jax.pretrained import load_pretrained
 
 _MODULES = {
@@ -29,6 +30,7 @@ _MODULES = {
   "ConvBertForTokenClassification": "model.task_heads",
   "ConvBertModel": "model.convbert",
   "ConvBertTokenizer": "data.convbert_tokenizer",
+  "Predictor": "predict",
   "load_pretrained": "pretrained",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
   "ConvBertForTokenClassification",
   "ConvBertModel",
   "ConvBertTokenizer",
+  "Predictor",
   "load_pretrained",
 ]
 

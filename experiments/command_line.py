@@ -119,6 +119,11 @@ def run(main: Callable[[], None]) -> NoReturn:
   raise AssertionError("absl's run exits by itself")
 
 
+def print_warning(message: Warning | str, *_: object) -> None:
+  """Tells a warning in one line; for `warnings.showwarning`."""
+  print(f"warning: {message}", file=sys.stderr)
+
+
 def _or_error(call: Callable[[], Any]) -> Any:
   try:
     return call()

@@ -11,7 +11,6 @@ or a model folder of ours). A pre-training gives two folders, `discriminator/`
 and `generator/`. What the other format cannot express is named and left out.
 """
 
-import sys
 import warnings
 
 from absl import flags
@@ -48,7 +47,7 @@ _HEADS = flags.DEFINE_integer(
 
 def main() -> None:
   """Reads, writes and says what stands where."""
-  warnings.showwarning = _print_warning
+  warnings.showwarning = command_line.print_warning
   source, target = _FROM.value, _TO.value
   kind = pretrained.format_of(source)
   if target.partition(":")[0] not in pretrained.FORMATS:
@@ -61,10 +60,6 @@ def main() -> None:
   )
   for line in pretrained.save_networks(target, networks):
     print(line)
-
-
-def _print_warning(message: Warning | str, *_: object) -> None:
-  print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,214 @@
+"""Asks a trained model about text.
+
+python -m experiments.predict --model=DIR --task=fill_mask \
+  --text='Paris is the [MASK] of France.'
+python -m experiments.predict --model=runs/small --task=detect \
+  --text='The chef ate the meal that she had cooked.'
+python -m experiments.predict --model=DIR --task=embed --input=lines.txt \
+  --output=vectors.npy
+python -m experiments.predict --model=DIR --task=answer \
+  --text='Who wrote it?' --second='It was written by Ada.'
+cat lines.txt | python -m experiments.predict --model=DIR --task=classify --json
+
+Tasks are fill_mask, detect (which words look replaced), embed (a vector for
+every text), classify and answer; without --task, the one that the model's head
+is for. DIR is a run, a folder of ours or of transformers, or a hub name.
+A line of a file may hold a second text after a tab.
+"""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from convbert_jax import errors, pretrained
+from convbert_jax.predict import POOLINGS, Predictor, Word
+from experiments import command_line
+
+HEADS = {
+  "fill_mask": "ConvBertForMaskedLM",
+  "detect": "ConvBertForPreTraining",
+  "embed": "ConvBertModel",
+  "classify": "ConvBertForSequenceClassification",
+  "answer": "ConvBertForQuestionAnswering",
+}
+# Words at least this likely to be replaced are marked, and marked strongly.
+MARKED, SURE = 0.2, 0.5
+
+_MODEL = flags.DEFINE_string(
+  "model", None, "[FORMAT:]DIR, the model's folder or hub name.", required=True
+)
+_TASK = flags.DEFINE_string("task", None, f"{', '.join(HEADS)}.")
+_TEXT = flags.DEFINE_multi_string(
+  "text", [], "TEXT; give it several times for several texts."
+)
+_SECOND = flags.DEFINE_multi_string(
+  "second", [], "TEXT that stands behind each: a hypothesis, or the context."
+)
+_INPUT = flags.DEFINE_string(
+  "input", None, "FILE with a text a line; standard input without any text."
+)
+_OUTPUT = flags.DEFINE_string(
+  "output", None, "FILE.npy for the vectors of embed."
+)
+_TOP = flags.DEFINE_integer(
+  "top", 5, "N, how many tokens fill_mask proposes.", lower_bound=1
+)
+_POOLING = flags.DEFINE_string(
+  "pooling", POOLINGS[0], f"of embed, {' or '.join(POOLINGS)}."
+)
+_BATCH = flags.DEFINE_integer(
+  "batch_size", 32, "N, texts computed at once.", lower_bound=1
+)
+_JSON = flags.DEFINE_bool("json", False, "Print a JSON object a line.")
+
+
+def main() -> None:
+  """Loads, predicts and prints."""
+  warnings.showwarning = command_line.print_warning
+  task = _TASK.value
+  if task is not None and task not in HEADS:
+    raise errors.unknown_name("task", task, HEADS)
+  texts, seconds = read_texts()
+  found = pretrained.load_model(_MODEL.value, task and HEADS[task])
+  if task is None:
+    by_head = {head: name for name, head in HEADS.items()}
+    task = by_head.get(type(found.model).__name__, "embed")
+  predictor = Predictor(
+    found,
+    batch_size=_BATCH.value,
+    progress=sys.stderr.isatty() and len(texts) > _BATCH.value,
+  )
+  for row, lines in _TASKS[task](predictor, texts, seconds):
+    print(json.dumps(row, ensure_ascii=False) if _JSON.value else lines)
+
+
+def read_texts() -> tuple[list[str], list[str]]:
+  """Returns texts and what stands behind each, none or as many.
+
+  Raises:
+    UserError: if there is no text, or not every text has a second one.
+  """
+  if _TEXT.value:
+    texts, seconds = _TEXT.value, _SECOND.value
+  else:
+    rows = [line.partition("\t") for line in _lines() if line.strip()]
+    texts = [first for first, _, _ in rows]
+    seconds = [second for _, tab, second in rows if tab]
+  if not texts:
+    raise errors.UserError("no text: give --text, --input or standard input")
+  if len(seconds) not in (0, len(texts)):
+    raise errors.UserError(
+      f"{len(texts)} texts, but {len(seconds)} with a second text behind them:"
+      " give as many or none"
+    )
+  return texts, seconds
+
+
+def _lines() -> list[str]:
+  source = _INPUT.value or "-"
+  try:
+    if source == "-":
+      return sys.stdin.read().splitlines()
+    with open(source, encoding="utf-8") as file:
+      return file.read().splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise errors.UserError(f"cannot read {source}: {error}") from error
+
+
+Rows = Iterator[tuple[dict[str, Any], str]]
+
+
+def fill_mask(
+  predictor: Predictor, texts: Sequence[str], _: Sequence[str]
+) -> Rows:
+  """Yields the candidates of every mask."""
+  for text, masks in zip(
+    texts, predictor.fill_mask(texts, _TOP.value), strict=True
+  ):
+    lines = [text]
+    for candidates in masks:
+      told = (f"{token} {share:.1%}" for token, share in candidates)
+      lines.append("  " + ", ".join(told))
+    row = {"text": text, "masks": [[c._asdict() for c in m] for m in masks]}
+    yield row, "\n".join(lines)
+
+
+def detect(
+  predictor: Predictor, texts: Sequence[str], _: Sequence[str]
+) -> Rows:
+  """Yields the texts with the words marked that look replaced."""
+  for text, words in zip(texts, predictor.detect(texts), strict=True):
+    row = {"text": text, "words": [word._asdict() for word in words]}
+    yield row, " ".join(map(mark(sys.stdout.isatty()), words))
+
+
+def mark(in_colour: bool) -> Callable[[Word], str]:
+  """Returns how a word is shown, in colour or with its probability."""
+
+  def marked(word: Word) -> str:
+    if word.probability < MARKED:
+      return word.text
+    if not in_colour or "NO_COLOR" in os.environ:
+      return f"{word.text}[{word.probability:.2f}]"
+    colour = "1;31" if word.probability >= SURE else "33"
+    return f"\x1b[{colour}m{word.text}\x1b[0m"
+
+  return marked
+
+
+def embed(predictor: Predictor, texts: Sequence[str], _: Sequence[str]) -> Rows:
+  """Writes the vectors, or yields them where no file is named."""
+  vectors = predictor.embed(texts, _POOLING.value)
+  if _OUTPUT.value:
+    path = _OUTPUT.value
+    with open(f"{path}.tmp", "wb") as file:
+      np.save(file, vectors)
+    os.replace(f"{path}.tmp", path)
+    shape = " x ".join(map(str, vectors.shape))
+    yield {"output": path}, f"{path}: {shape} {vectors.dtype}"
+    return
+  for text, vector in zip(texts, vectors.tolist(), strict=True):
+    yield {"text": text, "vector": vector}, " ".join(f"{x:.6g}" for x in vector)
+
+
+def classify(
+  predictor: Predictor, texts: Sequence[str], seconds: Sequence[str]
+) -> Rows:
+  """Yields the classes of every text, the likeliest first."""
+  for text, values in zip(
+    texts, predictor.classify(texts, seconds or None), strict=True
+  ):
+    ranked = sorted(values.items(), key=lambda item: -item[1])
+    told = ", ".join(f"{label} {value:.3f}" for label, value in ranked)
+    yield {"text": text, "labels": values}, f"{told}\t{text}"
+
+
+def answer(
+  predictor: Predictor, texts: Sequence[str], seconds: Sequence[str]
+) -> Rows:
+  """Yields the answer to every question."""
+  if not seconds:
+    raise errors.UserError(
+      "a question needs its context: --second, or after a tab in the file"
+    )
+  for text, found in zip(texts, predictor.answer(texts, seconds), strict=True):
+    yield {"question": text, **found._asdict()}, f"{found.text}\t{text}"
+
+
+_TASKS: dict[str, Callable[[Predictor, Sequence[str], Sequence[str]], Rows]] = {
+  "fill_mask": fill_mask,
+  "detect": detect,
+  "embed": embed,
+  "classify": classify,
+  "answer": answer,
+}
+
+
+if __name__ == "__main__":
+  command_line.run(main)
