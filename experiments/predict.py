@@ -186,7 +186,8 @@ def classify(
   ):
     ranked = sorted(values.items(), key=lambda item: -item[1])
     told = ", ".join(f"{label} {value:.3f}" for label, value in ranked)
-    yield {"text": text, "labels": values}, f"{told}\t{text}"
+    shown = " ".join(text.split())
+    yield {"text": text, "labels": values}, f"{told}\t{shown}"
 
 
 def answer(
