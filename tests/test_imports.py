@@ -22,6 +22,7 @@ ALLOWED["electra"] = ALLOWED["tasks"] | {"masking", "scores"}
 ALLOWED["convert"] = {"ops", "model", "data"}
 ALLOWED["pretrain"] = ALLOWED["electra"] | {"electra"}
 ALLOWED["pretrained"] = ALLOWED["pretrain"] | {"pretrain", "convert"}
+ALLOWED["serving"] = ALLOWED["pretrained"]
 ALLOWED["spans"] = {"data"}
 ALLOWED["predict"] = ALLOWED["pretrained"] | {"pretrained", "spans"}
 ALLOWED["finetune"] = ALLOWED["pretrained"] | {"pretrained", "tasks"}

@@ -1,0 +1,43 @@
+"""Writes a model for serving: run by JAX alone, without this code.
+
+python -m experiments.export --model=runs/small --output=served
+python -m experiments.export --model=DIR --head=ConvBertModel --output=served \
+  --platforms=cpu,tpu
+
+The folder holds `model.jaxexport` (a program for any batch and length),
+`params.safetensors`, the tokenizer's files, and a README.md with a short
+program that runs it.
+"""
+
+from absl import flags
+
+from convbert_jax import pretrained, serving
+from experiments import command_line
+
+_MODEL = flags.DEFINE_string(
+  "model", None, "[FORMAT:]DIR, the model's folder or hub name.", required=True
+)
+_OUTPUT = flags.DEFINE_string(
+  "output", None, "DIR, a new folder.", required=True
+)
+_HEAD = flags.DEFINE_string(
+  "head",
+  None,
+  "CLASS, as ConvBertForMaskedLM where there are several; ConvBertModel for"
+  " the encoder of any.",
+)
+_PLATFORMS = flags.DEFINE_list(
+  "platforms", ["cpu", "cuda", "tpu"], "Any of cpu, cuda, rocm, tpu."
+)
+
+
+def main() -> None:
+  """Loads, lowers and writes."""
+  found = pretrained.load_model(_MODEL.value, _HEAD.value)
+  serving.write_folder(_OUTPUT.value, found, _PLATFORMS.value)
+  platforms = ", ".join(_PLATFORMS.value)
+  print(f"{_OUTPUT.value}: {type(found.model).__name__} for {platforms}")
+
+
+if __name__ == "__main__":
+  command_line.run(main)
