@@ -4,7 +4,7 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test test-slow lint
+.PHONY: quickstart test test-slow peers lint
 quickstart: $(INSTALLED)
 	.venv/bin/python -m experiments.quickstart
 
@@ -13,6 +13,11 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	.venv/bin/python -m pytest -m slow
+
+# PyTorch, transformers and TensorFlow, for the slow tests that need them.
+peers: $(INSTALLED)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement tests/requirements-peers.txt
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -126,8 +126,10 @@ class Predictor:
     padded = np.array(
       [np.resize(found, slots) for found in positions], np.int32
     )
-    top = min(top, self.model.config.vocab_size)
-    results = self._run(rows, _top_tokens(top), positions=padded)
+    # A word table may have more rows than there are words.
+    words = self.tokenizer.vocab_size
+    read = _top_tokens(min(top, words), words)
+    results = self._run(rows, read, positions=padded)
     vocabulary = self.tokenizer.convert_ids_to_tokens
     return [
       [
@@ -310,11 +312,12 @@ def _apply(
 
 
 @functools.cache
-def _top_tokens(top: int) -> Callable[[Any, Arrays], Any]:
-  """Returns a function, the same for the same number, so that jit knows it."""
+def _top_tokens(top: int, words: int) -> Callable[[Any, Arrays], Any]:
+  """Returns a function, the same for the same numbers, so that jit knows it."""
 
   def read(output: Any, _: Arrays) -> tuple[jax.Array, jax.Array]:
-    probabilities, ids = jax.lax.top_k(jax.nn.softmax(output.logits), top)
+    shares = jax.nn.softmax(output.logits[:, :, :words])
+    probabilities, ids = jax.lax.top_k(shares, top)
     return ids, probabilities
 
   return read
