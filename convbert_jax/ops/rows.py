@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from convbert_jax.ops import fusion
+from convbert_jax.ops import fusion, gradients
 
 
 def row_sum(x: jax.Array) -> jax.Array:
@@ -87,14 +87,14 @@ def _layer_norm_forward(
   factor = jax.lax.rsqrt(variance + epsilon)
   mean, factor = checkpoint_name((mean, factor), "layer_norm_statistics")
   out = (precise - mean) * factor * scale[None, :] + bias[None, :]
-  return out.astype(x.dtype), (x, scale, mean, factor)
+  return out.astype(x.dtype), (x, scale, bias, mean, factor)
 
 
 def _layer_norm_backward(
   epsilon: float, saved: tuple[jax.Array, ...], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   del epsilon
-  x, scale, mean, factor = saved
+  x, scale, bias, mean, factor = saved
   grad = grad.astype(mean.dtype)
   normal = (x.astype(mean.dtype) - mean) * factor
   scaled = grad * scale[None, :]
@@ -104,8 +104,8 @@ def _layer_norm_backward(
   grad_x = factor * (scaled - mean_grad - normal * mean_product)
   return (
     grad_x.astype(x.dtype),
-    jnp.sum(grad * normal, axis=0).astype(scale.dtype),
-    jnp.sum(grad, axis=0).astype(scale.dtype),
+    gradients.gradient_of(scale, jnp.sum(grad * normal, axis=0)),
+    gradients.gradient_of(bias, jnp.sum(grad, axis=0)),
   )
 
 

@@ -9,7 +9,7 @@ their gradients keep only the inputs.
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import fusion, rows
+from convbert_jax.ops import fusion, gradients, rows
 
 # Positions whose products are added up before anything is written.
 _RUN = 8
@@ -79,8 +79,8 @@ def _depthwise_conv_backward(
   # The adjoint of a correlation is the correlation with the flipped kernel.
   grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])
   return (
-    grad_x_BxTxM.astype(x_BxTxM.dtype),
-    grad_kernel_KxM.astype(kernel_KxM.dtype),
+    gradients.gradient_of(x_BxTxM, grad_x_BxTxM),
+    gradients.gradient_of(kernel_KxM, grad_kernel_KxM),
   )
 
 
@@ -144,8 +144,8 @@ def _span_dynamic_conv_backward(
     for j in range(num_taps)
   )
   return (
-    grad_value_BxTxHxD.astype(value_BxTxHxD.dtype),
-    grad_kernel_BxTxHxK.astype(kernel_BxTxHxK.dtype),
+    gradients.gradient_of(value_BxTxHxD, grad_value_BxTxHxD),
+    gradients.gradient_of(kernel_BxTxHxK, grad_kernel_BxTxHxK),
   )
 
 
