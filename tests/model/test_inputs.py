@@ -6,23 +6,18 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from tiny_convbert import TINY
 
 import convbert_jax
-from convbert_jax import ConvBertConfig
 from convbert_jax.ops import losses
 
-CONFIG = ConvBertConfig(
-  vocab_size=30, embedding_size=8, hidden_size=16, num_hidden_layers=1,
-  num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
-  max_position_embeddings=12,
-)  # fmt: skip
 IDS = np.random.default_rng(0).integers(0, 30, (2, 7))
 LOGITS = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
 
 
 def trace(name, *inputs, **given):
   """Runs a model on shapes alone, as far as it takes them."""
-  model = getattr(convbert_jax, f"ConvBert{name}")(CONFIG)
+  model = getattr(convbert_jax, f"ConvBert{name}")(TINY)
   jax.eval_shape(
     functools.partial(model.init, jax.random.key(0)), *inputs, **given
   )
@@ -85,7 +80,7 @@ def test_choices_can_be_given_as_embeddings():
 
 
 def make_head(name, **options):
-  model = getattr(convbert_jax, f"ConvBert{name}")(CONFIG, **options)
+  model = getattr(convbert_jax, f"ConvBert{name}")(TINY, **options)
   params = nn.unbox(jax.jit(model.init)(jax.random.key(0), IDS))
   # Logits that differ from one another.
   params = jax.tree.map(

@@ -6,17 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from tiny_convbert import TINY
 
-from convbert_jax import ConvBertConfig
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.mixed_attention import MixedAttention, SeparableConv
 from convbert_jax.ops import span_conv
 
-CONFIG = ConvBertConfig(
-  vocab_size=20, embedding_size=8, hidden_size=8, num_hidden_layers=1,
-  num_attention_heads=4, intermediate_size=16, conv_kernel_size=3,
-  max_position_embeddings=8,
-)  # fmt: skip
 NUM_DEVICES, ROWS, LENGTH = 8, 16, 5
 AXIS = "data"
 BY_ROW, EVERYWHERE = PartitionSpec(AXIS), PartitionSpec()
@@ -34,7 +29,7 @@ def init(module, *inputs, **options):
 
 
 def attention():
-  module, x = MixedAttention(CONFIG), draw(8)
+  module, x = MixedAttention(TINY), draw(TINY.hidden_size)
   mask = np.arange(LENGTH)[None] <= np.arange(ROWS)[:, None] % LENGTH
 
   def run(params, floats, mask):
@@ -44,7 +39,7 @@ def attention():
 
 
 def convolution_key():
-  module, x = SeparableConv(CONFIG), draw(8)
+  module, x = SeparableConv(TINY), draw(TINY.hidden_size)
   return lambda params, x, _: module.apply(params, x), init(module, x), x, ()
 
 
@@ -57,7 +52,7 @@ def dynamic_convolution():
 
 
 def embeddings():
-  module = Embeddings(CONFIG)
+  module = Embeddings(TINY)
   ids, types = (
     RNG.integers(0, 20, (ROWS, LENGTH)),
     RNG.integers(0, 2, (ROWS, 5)),
