@@ -12,6 +12,27 @@ from convbert_jax.model.config import ConvBertConfig
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 GRADIENT_TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
+# Files of encoders: the original's graph, its re-derivation in float64, and
+# transformers' models.
+TF1_GRAPH = [
+  "tf_encoder_ratio2",
+  "tf_encoder_ratio4_groups2",
+  "tf_encoder_ratio8_onehead",
+]
+TF1_FLOAT64 = [
+  "tf1_heads1_r2_k9",
+  "tf1_noconv_r1",
+  "tf1_r1_k9_g1",
+  "tf1_r4_k3_g2_proj",
+]
+HF = [
+  "hf_headslt_r4_k3",
+  "hf_r1_k9_g1",
+  "hf_r2_k3_g2",
+  "hf_r2_k9_g1_proj",
+  "hf_r4_k3_g2_proj",
+]
+
 # (pattern of the reference's name, our path, axes of the reference's array in
 # our order, or None to take it as it is)
 _COMMON = [

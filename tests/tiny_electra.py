@@ -4,16 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tiny_convbert import TINY
 
 from convbert_jax import electra as objectives
-from convbert_jax.model.config import ConvBertConfig, generator_config
+from convbert_jax.model.config import generator_config
 
 SPECIAL = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
-TINY = ConvBertConfig(
-  vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=1,
-  num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
-  max_position_embeddings=64,
-)  # fmt: skip
 
 
 def make_electra(config=TINY, **fields):

@@ -5,42 +5,33 @@ special tokens written in the text are recognised. The one that records are
 built with, `tokenizer.WordPiece`, follows the original in both.
 """
 
-import json
+import inspect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import tokenizers
-from tokenizers import (
-  AddedToken,
-  decoders,
-  models,
-  normalizers,
-  pre_tokenizers,
-  processors,
-)
 
 from convbert_jax.data.manifest import write_json
 from convbert_jax.data.tokenizer import read_vocabulary, write_vocabulary
+from convbert_jax.data.tokenizer_files import (
+  CONFIG_FILE,
+  NO_LIMIT,
+  SPECIAL_TOKENS,
+  TOKENIZER_FILE,
+  VOCAB_FILE,
+  make_tokenizer,
+  read_settings,
+  read_tokenizer,
+)
 from convbert_jax.errors import UserError, unknown_name
 
-SPECIAL_TOKENS = {
-  "unk_token": "[UNK]",
-  "sep_token": "[SEP]",
-  "pad_token": "[PAD]",
-  "cls_token": "[CLS]",
-  "mask_token": "[MASK]",
-}
 TRUNCATIONS = ("longest_first", "only_first", "only_second")
 PADDINGS = ("longest", "max_length")
 
 # The special tokens around a pair.
 _MIN_LENGTH = 3
-
-_VOCAB_FILE = "vocab.txt"
-_TOKENIZER_FILE = "tokenizer.json"
-_CONFIG_FILE = "tokenizer_config.json"
 
 
 class ConvBertTokenizer:
@@ -57,6 +48,8 @@ class ConvBertTokenizer:
       white space into a space.
     wordpieces_prefix: what the pieces that continue a word begin with.
     model_max_length: length that truncation cuts to by default.
+    additional_special_tokens: more tokens that are recognised in the text and
+      left out of decoded text.
     **special_tokens: `unk_token`, `sep_token`, `pad_token`, `cls_token` and
       `mask_token`, where they are not BERT's.
 
@@ -90,6 +83,7 @@ class ConvBertTokenizer:
     clean_text: bool = True,
     wordpieces_prefix: str = "##",
     model_max_length: int = 512,
+    additional_special_tokens: Iterable[str] = (),
     **special_tokens: str,
   ) -> None:
     for name in special_tokens:
@@ -104,11 +98,13 @@ class ConvBertTokenizer:
       "strip_accents": strip_accents,
       "clean_text": clean_text,
       "wordpieces_prefix": wordpieces_prefix,
+      "additional_special_tokens": list(additional_special_tokens),
     }
     self.vocabulary = tuple(vocabulary)
     ids = {token: i for i, token in enumerate(self.vocabulary)}
+    more = self.settings["additional_special_tokens"]
     for kind, tokens in (
-      ("special tokens", self.special_tokens.values()),
+      ("special tokens", [*self.special_tokens.values(), *more]),
       ("never_split words", self.settings["never_split"]),
     ):
       missing = [token for token in tokens if token not in ids]
@@ -117,38 +113,7 @@ class ConvBertTokenizer:
           f"{kind} that are not in the vocabulary: {', '.join(missing)}; add"
           " a line for each"
         )
-    self._tokenizer = self._make_tokenizer(ids)
-
-  def _make_tokenizer(self, ids: dict[str, int]) -> tokenizers.Tokenizer:
-    settings, special = self.settings, self.special_tokens
-    prefix = settings["wordpieces_prefix"]
-    tokenizer = tokenizers.Tokenizer(
-      models.WordPiece(
-        ids, unk_token=special["unk_token"], continuing_subword_prefix=prefix
-      )
-    )
-    tokenizer.normalizer = normalizers.BertNormalizer(
-      clean_text=settings["clean_text"],
-      handle_chinese_chars=settings["tokenize_chinese_chars"],
-      strip_accents=settings["strip_accents"],
-      lowercase=settings["do_lower_case"],
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix=prefix)
-    cls, sep = special["cls_token"], special["sep_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-      single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-      pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
-      special_tokens=[(token, ids[token]) for token in (cls, sep)],
-    )
-    tokenizer.add_special_tokens(list(special.values()))
-    tokenizer.add_tokens(
-      [
-        AddedToken(word, single_word=True, normalized=False)
-        for word in settings["never_split"]
-      ]
-    )
-    return tokenizer
+    self._tokenizer = make_tokenizer(ids, self.settings, self.special_tokens)
 
   @classmethod
   def from_pretrained(cls, folder: str, **changes: Any) -> Self:
@@ -163,31 +128,32 @@ class ConvBertTokenizer:
     """
     if os.path.isfile(folder):
       return cls(read_vocabulary(folder), **changes)
-    settings = _read_settings(folder)
-    path = os.path.join(folder, _VOCAB_FILE)
+    names = inspect.getfullargspec(cls.__init__).kwonlyargs
+    settings = read_settings(
+      os.path.join(folder, CONFIG_FILE), [*names, *SPECIAL_TOKENS]
+    )
+    settings |= changes
+    path = os.path.join(folder, VOCAB_FILE)
     if os.path.exists(path):
-      vocabulary = read_vocabulary(path)
-    else:
-      vocabulary, found = _read_tokenizer_file(
-        os.path.join(folder, _TOKENIZER_FILE)
-      )
-      settings = found | settings
-    return cls(vocabulary, **{**settings, **changes})
+      return cls(read_vocabulary(path), **settings)
+    path = os.path.join(folder, TOKENIZER_FILE)
+    vocabulary, settings = read_tokenizer(path, settings)
+    return cls(vocabulary, **settings)
 
   def save_pretrained(self, folder: str) -> None:
     """Writes vocab.txt, tokenizer.json and tokenizer_config.json."""
     os.makedirs(folder, exist_ok=True)
-    write_vocabulary(os.path.join(folder, _VOCAB_FILE), self.vocabulary)
+    write_vocabulary(os.path.join(folder, VOCAB_FILE), self.vocabulary)
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
-    self._tokenizer.save(os.path.join(folder, _TOKENIZER_FILE))
+    self._tokenizer.save(os.path.join(folder, TOKENIZER_FILE))
     described = {
       "tokenizer_class": "ConvBertTokenizer",
       "model_max_length": self.model_max_length,
       **self.settings,
       **self.special_tokens,
     }
-    write_json(os.path.join(folder, _CONFIG_FILE), described)
+    write_json(os.path.join(folder, CONFIG_FILE), described)
 
   @property
   def vocab_size(self) -> int:
@@ -248,23 +214,16 @@ class ConvBertTokenizer:
       otherwise lists; without `B` for a single text.
 
     Raises:
-      UserError: if an option is unknown, or a text cannot be shortened so far.
+      UserError: if an option is unknown, a text cannot be shortened so far, or
+        no length is known to pad to.
     """
-    is_single = isinstance(text, str)
-    texts = [text] if is_single else list(text)
-    if text_pair is not None:
-      pairs = [text_pair] if isinstance(text_pair, str) else list(text_pair)
-      if len(pairs) != len(texts):
-        raise UserError(
-          f"{len(texts)} texts but {len(pairs)} second texts: give as many"
-        )
-      texts = list(zip(texts, pairs, strict=True))
     length = self.model_max_length if max_length is None else max_length
     self._set_truncation(truncation, length)
     self._set_padding(padding, length, pad_to_multiple_of)
+    rows = _rows(text, text_pair)
     try:
       encodings = self._tokenizer.encode_batch(
-        texts, add_special_tokens=add_special_tokens
+        rows, add_special_tokens=add_special_tokens
       )
     except Exception as error:  # The library raises nothing narrower.
       raise UserError(f"cannot encode: {error}") from error
@@ -277,13 +236,10 @@ class ConvBertTokenizer:
       fields["special_tokens_mask"] = "special_tokens_mask"
     if return_offsets_mapping:
       fields["offset_mapping"] = "offsets"
-    columns = {
-      name: [getattr(encoding, field) for encoding in encodings]
-      for name, field in fields.items()
-    }
-    if len({len(row) for row in columns["input_ids"]}) == 1:
-      columns = {k: np.array(v, np.int32) for k, v in columns.items()}
-    return {k: v[0] for k, v in columns.items()} if is_single else columns
+    columns = _columns(encodings, fields)
+    if isinstance(text, str):
+      return {name: column[0] for name, column in columns.items()}
+    return columns
 
   def decode(
     self, ids: Iterable[int], *, skip_special_tokens: bool = False
@@ -315,12 +271,10 @@ class ConvBertTokenizer:
     return [self.vocabulary[i] for i in ids]
 
   def _set_truncation(self, truncation: bool | str, length: int) -> None:
-    if not truncation:
+    strategy = _strategy("truncation", truncation, TRUNCATIONS)
+    if strategy is None:
       self._tokenizer.no_truncation()
       return
-    strategy = TRUNCATIONS[0] if truncation is True else truncation
-    if strategy not in TRUNCATIONS:
-      raise unknown_name("truncation", strategy, TRUNCATIONS)
     if length < _MIN_LENGTH:
       raise UserError(
         f"max_length={length} leaves no room beside the special tokens; give"
@@ -331,12 +285,15 @@ class ConvBertTokenizer:
   def _set_padding(
     self, padding: bool | str, length: int, multiple: int | None
   ) -> None:
-    if not padding:
+    strategy = _strategy("padding", padding, PADDINGS)
+    if strategy is None:
       self._tokenizer.no_padding()
       return
-    strategy = PADDINGS[0] if padding is True else padding
-    if strategy not in PADDINGS:
-      raise unknown_name("padding", strategy, PADDINGS)
+    if strategy == "max_length" and length >= NO_LIMIT:
+      raise UserError(
+        "padding='max_length' needs a length, and this tokenizer's files name"
+        " none: give max_length"
+      )
     self._tokenizer.enable_padding(
       pad_id=self.pad_token_id,
       pad_token=self.pad_token,
@@ -345,55 +302,41 @@ class ConvBertTokenizer:
     )
 
 
-def _read_settings(folder: str) -> dict[str, Any]:
-  """Returns what tokenizer_config.json says, none if there is no such file."""
-  path = os.path.join(folder, _CONFIG_FILE)
-  try:
-    with open(path, encoding="utf-8") as file:
-      given = json.load(file)
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError) as error:
-    raise UserError(f"cannot read {path}: {error}") from error
-  known = {
-    "do_lower_case",
-    "never_split",
-    "tokenize_chinese_chars",
-    "strip_accents",
-    "clean_text",
-    "wordpieces_prefix",
-    "model_max_length",
-    *SPECIAL_TOKENS,
-  }
-  settings = {k: v for k, v in given.items() if k in known}
-  for name in SPECIAL_TOKENS:
-    if isinstance(settings.get(name), dict):  # As older versions stored them.
-      settings[name] = settings[name]["content"]
-  if settings.get("never_split") is None:
-    settings.pop("never_split", None)
-  if "model_max_length" in settings:
-    # Transformers writes a number of thirty digits for "no limit".
-    settings["model_max_length"] = min(int(settings["model_max_length"]), 2**30)
-  return settings
+def _strategy(
+  option: str, given: bool | str, strategies: Sequence[str]
+) -> str | None:
+  """Returns what is asked for, the first if only that something is."""
+  if not given:
+    return None
+  strategy = strategies[0] if given is True else given
+  if strategy not in strategies:
+    raise unknown_name(option, strategy, strategies)
+  return strategy
 
 
-def _read_tokenizer_file(path: str) -> tuple[list[str], dict[str, Any]]:
-  """Returns the vocabulary and settings of a tokenizer.json."""
-  try:
-    with open(path, encoding="utf-8") as file:
-      described = json.load(file)
-    model, normalizer = described["model"], described["normalizer"]
-    ids = model["vocab"]
-    settings = {
-      "wordpieces_prefix": model["continuing_subword_prefix"],
-      "do_lower_case": normalizer["lowercase"],
-      "strip_accents": normalizer["strip_accents"],
-      "clean_text": normalizer["clean_text"],
-      "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-    }
-  except (OSError, ValueError, KeyError, TypeError) as error:
+def _rows(
+  text: str | Sequence[str], text_pair: str | Sequence[str] | None
+) -> list[Any]:
+  """Returns the texts, or the pairs, of a batch."""
+  texts = [text] if isinstance(text, str) else list(text)
+  if text_pair is None:
+    return texts
+  pairs = [text_pair] if isinstance(text_pair, str) else list(text_pair)
+  if len(pairs) != len(texts):
     raise UserError(
-      f"cannot read a WordPiece vocabulary from {path}: {error!r}; give a"
-      f" folder with {_VOCAB_FILE} or {_TOKENIZER_FILE}"
-    ) from error
-  return sorted(ids, key=ids.__getitem__), settings
+      f"{len(texts)} texts but {len(pairs)} second texts: give as many"
+    )
+  return list(zip(texts, pairs, strict=True))
+
+
+def _columns(
+  encodings: Sequence[tokenizers.Encoding], fields: Mapping[str, str]
+) -> dict[str, Any]:
+  """Returns arrays of what encodings hold, or lists where lengths differ."""
+  columns = {
+    name: [getattr(encoding, field) for encoding in encodings]
+    for name, field in fields.items()
+  }
+  if len({len(encoding) for encoding in encodings}) != 1:
+    return columns
+  return {name: np.array(rows, np.int32) for name, rows in columns.items()}

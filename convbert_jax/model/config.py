@@ -7,7 +7,8 @@ Letters in the shape suffixes of array names (`query_BxTxHxD`), everywhere in
   T sequence length  F inner width      P predicted (masked) slots
   E embedding width  H heads kept       C classes
   V vocabulary       D head size        L layers
-  A = H * D          K kernel width     N = B * T, tokens of a batch
+  A = H * D          K kernel width     S all heads: 2 * A, or A without conv
+  I, O input and output width of a map  N axes in one: B * T, B * P or B * C
 """
 
 import dataclasses

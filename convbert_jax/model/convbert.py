@@ -85,18 +85,16 @@ class ConvBertModel(nn.Module):
 
     Raises:
       UserError: if the sequences are longer than there are positions, if not
-        exactly one of `input_ids` and `inputs_embeds` is given, if the head
-        mask has another shape, or if convolution kernels are asked for where
-        there are none.
+        exactly one of `input_ids` and `inputs_embeds` is given, if it or the
+        head mask has another shape, or if convolution kernels are asked for
+        where there are none.
     """
-    if (input_ids is None) == (inputs_embeds is None):
-      raise errors.UserError("give either input_ids or inputs_embeds")
+    words = self._checked_words(input_ids, inputs_embeds)
     if output_conv_kernels and not self.config.has_conv:
       raise errors.UserError(
         f"conv_type={self.config.conv_type!r} has no convolution kernels; "
         "leave output_conv_kernels off"
       )
-    words = input_ids if inputs_embeds is None else inputs_embeds
     batch_and_length = words.shape[:2]
     if attention_mask is None:
       attention_mask = jnp.ones(batch_and_length, jnp.int32)
@@ -126,6 +124,26 @@ class ConvBertModel(nn.Module):
       attentions=tuple(attentions) if output_attentions else None,
       conv_kernels=tuple(kernels) if output_conv_kernels else None,
     )
+
+  def _checked_words(
+    self, input_ids: jax.Array | None, inputs_embeds: jax.Array | None
+  ) -> jax.Array:
+    """Returns the one that is given, [B, T] or [B, T, E]."""
+    if (input_ids is None) == (inputs_embeds is None):
+      raise errors.UserError("give either input_ids or inputs_embeds")
+    if inputs_embeds is None:
+      if input_ids.ndim != 2:
+        raise errors.UserError(
+          f"input_ids of shape {input_ids.shape}: give [batch, length]"
+        )
+      return input_ids
+    width = self.config.embedding_size
+    if inputs_embeds.ndim != 3 or inputs_embeds.shape[-1] != width:
+      raise errors.UserError(
+        f"inputs_embeds of shape {inputs_embeds.shape}: give [batch, length,"
+        f" {width}], the last being embedding_size, not hidden_size"
+      )
+    return inputs_embeds
 
   def _head_mask_of_layers(
     self, head_mask: jax.Array | None

@@ -53,15 +53,13 @@ class Embeddings(nn.Module):
     """
     length = words.shape[1]
     check_sequence_length(self.config, length)
-    if words.ndim == 2:
-      words = self.word_embeddings[words]
+    words_BxTxE = self.word_embeddings[words] if words.ndim == 2 else words
     if position_ids_BxT is None:
       positions = self.position_embeddings[None, :length]
     else:
       positions = self.position_embeddings[position_ids_BxT]
-    summed_BxTxE = (
-      words + self.token_type_embeddings[token_type_ids_BxT] + positions
-    )
+    types_BxTxE = self.token_type_embeddings[token_type_ids_BxT]
+    summed_BxTxE = words_BxTxE + types_BxTxE + positions
     return self.dropout(
       self.layer_norm(summed_BxTxE), deterministic=deterministic
     )

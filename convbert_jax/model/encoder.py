@@ -43,11 +43,11 @@ class EncoderLayer(nn.Module):
   ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
     """Returns the layer's output [B, T, M], and what was asked to be kept."""
     config = self.config
-    mixed_BxTxA, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
+    mixed_BxTxS, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
       config, name="attention"
     )(hidden_BxTxM, mask_BxT, head_mask_H, deterministic=self.deterministic)
     hidden_BxTxM = ResidualOutput(config, "heads", name="attention_output")(
-      mixed_BxTxA, hidden_BxTxM, deterministic=self.deterministic
+      mixed_BxTxS, hidden_BxTxM, deterministic=self.deterministic
     )
     inner_BxTxF = layers.Linear(
       config.intermediate_size,
@@ -77,9 +77,13 @@ class ResidualOutput(nn.Module):
 
   @nn.compact
   def __call__(
-    self, branch: jax.Array, residual_BxTxM: jax.Array, *, deterministic: bool
+    self,
+    branch_BxTxI: jax.Array,
+    residual_BxTxM: jax.Array,
+    *,
+    deterministic: bool,
   ) -> jax.Array:
-    """Maps `branch` [B, T, ...] and the residual to [B, T, M]."""
+    """Maps the branch [B, T, I] and the residual to [B, T, M]."""
     config = self.config
     out_BxTxM = layers.Linear(
       config.hidden_size,
@@ -88,7 +92,7 @@ class ResidualOutput(nn.Module):
       self.num_groups,
       config.dtype,
       name="dense",
-    )(branch)
+    )(branch_BxTxI)
     out_BxTxM = layers.Dropout(config.hidden_dropout_prob)(
       out_BxTxM, deterministic=deterministic
     )

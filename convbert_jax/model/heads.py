@@ -10,7 +10,7 @@ from convbert_jax.model import layers, outputs
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput
-from convbert_jax.ops import activations, losses
+from convbert_jax.ops import activations, losses, precision
 
 
 class GeneratorPredictions(nn.Module):
@@ -19,18 +19,18 @@ class GeneratorPredictions(nn.Module):
   config: ConvBertConfig
 
   @nn.compact
-  def __call__(self, hidden: jax.Array) -> jax.Array:
-    """Maps [..., M] to [..., E]."""
+  def __call__(self, hidden_BxPxM: jax.Array) -> jax.Array:
+    """Maps [B, P, M] to [B, P, E]."""
     config = self.config
-    hidden = layers.Linear(
+    hidden_BxPxE = layers.Linear(
       config.embedding_size,
       ("hidden", "embed"),
       layers.truncated_normal(config.initializer_range),
       dtype=config.dtype,
       name="dense",
-    )(hidden)
-    hidden = activations.BY_NAME[config.hidden_act](hidden)
-    return layers.layer_norm(config, axis="embed")(hidden)
+    )(hidden_BxPxM)
+    hidden_BxPxE = activations.BY_NAME[config.hidden_act](hidden_BxPxE)
+    return layers.layer_norm(config, axis="embed")(hidden_BxPxE)
 
 
 class ConvBertForMaskedLM(nn.Module):
@@ -74,22 +74,25 @@ class ConvBertForMaskedLM(nn.Module):
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
-    hidden = output.last_hidden_state
+    hidden_BxPxM = output.last_hidden_state
     if positions is not None:
-      hidden = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
-    hidden_BxPxE = self.generator_predictions(hidden)
+      hidden_BxPxM = jnp.take_along_axis(
+        hidden_BxPxM, positions[:, :, None], axis=1
+      )
+    hidden_BxPxE = self.generator_predictions(hidden_BxPxM)
     table_VxE = self.convbert.embeddings.word_embeddings
-    precise = jnp.promote_types(self.config.dtype, jnp.float32)
     logits_NxV = jax.lax.dot_general(
       hidden_BxPxE.reshape(-1, hidden_BxPxE.shape[-1]),
       table_VxE.astype(self.config.dtype),
       (((1,), (1,)), ((), ())),
-      preferred_element_type=precise,
+      preferred_element_type=precision.precise_dtype(hidden_BxPxE),
     )
-    logits_NxV = logits_NxV + self.output_bias.astype(precise)[None, :]
-    logits = logits_NxV.reshape(*hidden.shape[:-1], -1)
-    loss = None if labels is None else losses.cross_entropy(logits, labels)
-    return HeadOutput(logits, loss, **outputs.kept(output))
+    logits_NxV = logits_NxV + precision.precise(self.output_bias)[None, :]
+    logits_BxPxV = logits_NxV.reshape(*hidden_BxPxE.shape[:-1], -1)
+    loss = None
+    if labels is not None:
+      loss = losses.cross_entropy(logits_BxPxV, labels)
+    return HeadOutput(logits_BxPxV, loss, **outputs.kept(output))
 
 
 class DiscriminatorPredictions(nn.Module):
@@ -149,7 +152,7 @@ class ConvBertForPreTraining(nn.Module):
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
     logits_BxT = self.discriminator_predictions(output.last_hidden_state)
-    logits_BxT = layers.precise(logits_BxT)
+    logits_BxT = precision.precise(logits_BxT)
     loss = None
     if labels is not None:
       if attention_mask is not None:

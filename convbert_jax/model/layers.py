@@ -20,11 +20,6 @@ def truncated_normal(stddev: float) -> Initializer:
   return nn.initializers.truncated_normal(stddev)
 
 
-def precise(x: jax.Array) -> jax.Array:
-  """Returns `x` in float32 at least."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def table(
   module: nn.Module,
   name: str,
@@ -118,7 +113,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Normalises [..., N]."""
+    """Normalises [..., I]."""
     shape, axes = x.shape[-1:], (self.axis,)
     scale = table(self, "scale", shape, axes, nn.initializers.ones)
     bias = table(self, "bias", shape, axes, nn.initializers.zeros)

@@ -12,7 +12,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.ops import attention, grouped_linear, rows, span_conv
+from convbert_jax.ops import (
+  attention,
+  grouped_linear,
+  precision,
+  rows,
+  span_conv,
+)
 
 
 class SeparableConv(nn.Module):
@@ -75,9 +81,9 @@ class MixedAttention(nn.Module):
       deterministic: no dropout.
 
     Returns:
-      All heads, attention first, [B, T, 2A] ([B, T, A] without convolution);
-      the attention probabilities [B, H, T, T]; and the convolution kernels
-      [B, T, H, K], or None without convolution.
+      All heads, attention first, [B, T, S]; the attention probabilities
+      [B, H, T, T]; and the convolution kernels [B, T, H, K], or None without
+      convolution.
     """
     config = self.config
     names = ["query", "key", "value"] + ["conv_value"] * config.has_conv
@@ -93,15 +99,15 @@ class MixedAttention(nn.Module):
       dropout_rate=rate,
       dropout_key=self.make_rng("dropout") if rate else None,
     )
-    kernel_BxTxHxK = None
+    heads, kernel_BxTxHxK = [mixed_BxTxHxD], None
     if config.has_conv:
       conv_BxTxHxD, kernel_BxTxHxK = self._convolve(
         hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
       )
-      mixed_BxTxHxD = jnp.concatenate([mixed_BxTxHxD, conv_BxTxHxD], axis=2)
-    mixed_BxTxA = mixed_BxTxHxD.reshape(*mask_BxT.shape, -1)
-    mixed_BxTxA = checkpoint_name(mixed_BxTxA, "mixed_heads")
-    return mixed_BxTxA, probs_BxHxTxT, kernel_BxTxHxK
+      heads.append(conv_BxTxHxD)
+    mixed_BxTxS = jnp.concatenate(heads, axis=2).reshape(*mask_BxT.shape, -1)
+    mixed_BxTxS = checkpoint_name(mixed_BxTxS, "mixed_heads")
+    return mixed_BxTxS, probs_BxHxTxT, kernel_BxTxHxK
 
   def _project(
     self, hidden_BxTxM: jax.Array, names: list[str]
@@ -120,7 +126,7 @@ class MixedAttention(nn.Module):
       ),
       strict=True,
     )
-    all_BxTxA = grouped_linear.linear(
+    all_BxTxO = grouped_linear.linear(
       hidden_BxTxM,
       jnp.concatenate(kernels, axis=-1).astype(config.dtype),
       jnp.concatenate(biases).astype(config.dtype),
@@ -129,7 +135,7 @@ class MixedAttention(nn.Module):
     return {
       name: part.reshape(*part.shape[:-1], *heads)
       for name, part in zip(
-        names, jnp.split(all_BxTxA, len(names), axis=-1), strict=True
+        names, jnp.split(all_BxTxO, len(names), axis=-1), strict=True
       )
     }
 
@@ -157,8 +163,7 @@ class MixedAttention(nn.Module):
     logits_BxTxHxK = logits_BxTxHK.reshape(
       *query_BxTxHxD.shape[:-1], config.conv_kernel_size
     )
-    precise = jnp.promote_types(config.dtype, jnp.float32)
-    kernel_BxTxHxK = rows.softmax(logits_BxTxHxK.astype(precise)).astype(
+    kernel_BxTxHxK = rows.softmax(precision.precise(logits_BxTxHxK)).astype(
       config.dtype
     )
     conv_BxTxHxD = span_conv.span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK)

@@ -1,6 +1,6 @@
 """Heads of downstream tasks, each on a whole encoder."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ from convbert_jax.model import layers, outputs
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput, QuestionAnsweringOutput
-from convbert_jax.ops import activations, losses
+from convbert_jax.ops import activations, losses, precision
 
 CLASSIFIERS = ("linear", "two_layer")
 PROBLEM_TYPES = (
@@ -66,7 +66,7 @@ class ConvBertForSequenceClassification(nn.Module):
       figures are from; "two_layer" is that of transformers' checkpoints.
     problem_type: "regression", "single_label_classification" or
       "multi_label_classification"; None takes the first for one label, the
-      second for whole-numbered labels, else the third.
+      second for whole numbers [B], else the third.
     classifier_dropout: rate before the classifier; `hidden_dropout_prob` if
       None.
 
@@ -115,8 +115,9 @@ class ConvBertForSequenceClassification(nn.Module):
       input_ids: as in `ConvBertModel`, like all that is not named here.
       attention_mask: see there.
       token_type_ids: see there.
-      labels: [B] classes (-100 is ignored), [B] or [B, C] targets of a
-        regression, or [B, C] zeros and ones of a multi-label problem.
+      labels: [B] classes (see `losses.cross_entropy`; -100 is ignored), [B] or
+        [B, C] targets of a regression, or [B, C] zeros and ones, of any dtype,
+        of a multi-label problem.
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
@@ -127,7 +128,7 @@ class ConvBertForSequenceClassification(nn.Module):
       logits_BxC = self.classifier(pooled_BxM)
     else:
       logits_BxC = self.classifier(pooled_BxM, deterministic=deterministic)
-    logits_BxC = layers.precise(logits_BxC)
+    logits_BxC = precision.precise(logits_BxC)
     loss = None if labels is None else self._loss(logits_BxC, labels)
     return HeadOutput(logits_BxC, loss, **outputs.kept(output))
 
@@ -139,9 +140,11 @@ class ConvBertForSequenceClassification(nn.Module):
         problem = regression
       else:
         whole = jnp.issubdtype(labels.dtype, jnp.integer)
-        problem = single if whole else multi
+        problem = single if whole and labels.ndim == 1 else multi
     if problem == "regression":
-      return losses.squared_error(logits_BxC, labels.reshape(logits_BxC.shape))
+      if self.num_labels == 1 and labels.ndim == 1:
+        labels = labels[:, None]
+      return losses.squared_error(logits_BxC, labels)
     if problem == "single_label_classification":
       return losses.cross_entropy(logits_BxC, labels)
     return losses.binary_cross_entropy(logits_BxC, labels)
@@ -188,7 +191,7 @@ class ConvBertForTokenClassification(nn.Module):
       input_ids: as in `ConvBertModel`, like all that is not named here.
       attention_mask: see there.
       token_type_ids: see there.
-      labels: [B, T] classes; -100 is ignored.
+      labels: [B, T] classes, see `losses.cross_entropy`; -100 is ignored.
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
@@ -196,7 +199,7 @@ class ConvBertForTokenClassification(nn.Module):
       output.last_hidden_state,
       deterministic=options.get("deterministic", True),
     )
-    logits_BxTxC = layers.precise(self.classifier(hidden_BxTxM))
+    logits_BxTxC = precision.precise(self.classifier(hidden_BxTxM))
     loss = None
     if labels is not None:
       loss = losses.cross_entropy(logits_BxTxC, labels)
@@ -252,17 +255,21 @@ class ConvBertForMultipleChoice(nn.Module):
       labels: [B], the right choice; -100 is ignored.
       **options: see `ConvBertModel`. What is returned beside the logits has
         B * C rows.
+
+    Raises:
+      UserError: as `ConvBertModel`, or if an input has no axis of choices.
     """
-    inputs = (
-      input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-    )  # fmt: skip
-    num_choices = next(x.shape[1] for x in inputs if x is not None)
-    flat = [None if x is None else x.reshape(-1, *x.shape[2:]) for x in inputs]
-    output = self.convbert(
-      *flat[:3], position_ids=flat[3], inputs_embeds=flat[4], **options
+    flat = _without_choices(
+      input_ids=input_ids,
+      attention_mask=attention_mask,
+      token_type_ids=token_type_ids,
+      position_ids=position_ids,
+      inputs_embeds=inputs_embeds,
     )
+    output = self.convbert(**flat, **options)
     logits_Nx1 = self.classifier(self._summary(output.last_hidden_state))
-    logits_BxC = layers.precise(logits_Nx1).reshape(-1, num_choices)
+    words = input_ids if inputs_embeds is None else inputs_embeds
+    logits_BxC = precision.precise(logits_Nx1).reshape(words.shape[:2])
     loss = None if labels is None else losses.cross_entropy(logits_BxC, labels)
     return HeadOutput(logits_BxC, loss, **outputs.kept(output))
 
@@ -270,6 +277,18 @@ class ConvBertForMultipleChoice(nn.Module):
     if self.summary_type == "mean":
       return jnp.mean(hidden_NxTxM, axis=1)
     return hidden_NxTxM[:, -1 if self.summary_type == "last" else 0]
+
+
+def _without_choices(**inputs: jax.Array | None) -> dict[str, Any]:
+  """Returns the inputs with the axes of batch and choices as one."""
+  given = {name: x for name, x in inputs.items() if x is not None}
+  for name, x in given.items():
+    width = ", embedding_size" if name == "inputs_embeds" else ""
+    if x.ndim != (4 if width else 3):
+      raise errors.UserError(
+        f"{name} of shape {x.shape}: give [batch, choices, length{width}]"
+      )
+  return {name: x.reshape(-1, *x.shape[2:]) for name, x in given.items()}
 
 
 class ConvBertForQuestionAnswering(nn.Module):
@@ -304,12 +323,13 @@ class ConvBertForQuestionAnswering(nn.Module):
       input_ids: as in `ConvBertModel`, like all that is not named here.
       attention_mask: see there.
       token_type_ids: see there.
-      start_positions: [B]; positions beyond the sequence are ignored.
+      start_positions: [B]. As in transformers, one beyond the sequence is
+        ignored; a negative one, -100 too, counts as position 0.
       end_positions: the same; a loss needs both.
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
-    logits_BxTx2 = layers.precise(self.qa_outputs(output.last_hidden_state))
+    logits_BxTx2 = precision.precise(self.qa_outputs(output.last_hidden_state))
     start_BxT, end_BxT = logits_BxTx2[..., 0], logits_BxTx2[..., 1]
     loss = None
     if start_positions is not None and end_positions is not None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from convbert_jax.ops import precision
+
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
@@ -13,7 +15,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
   Computed in float32 at least; the gradient keeps the input alone.
   """
-  precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  precise = precision.precise(x)
   return (precise * _normal_cdf(precise)).astype(x.dtype)
 
 
@@ -28,9 +30,7 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
   # Without the barrier the function and its gradient, both made in the
   # backward pass where layers are recomputed, would share erf through memory.
-  precise = jax.lax.optimization_barrier(x).astype(
-    jnp.promote_types(x.dtype, jnp.float32)
-  )
+  precise = precision.precise(jax.lax.optimization_barrier(x))
   density = jnp.exp(-0.5 * precise**2) * (1.0 / math.sqrt(2.0 * math.pi))
   slope = _normal_cdf(precise) + precise * density
   return ((grad * slope).astype(x.dtype),)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import dropout, rows
+from convbert_jax.ops import dropout, precision, rows
 
 # Added to the logits of masked keys; enough for exp to underflow to zero as
 # long as one key is real, and finite where none is.
@@ -37,7 +37,7 @@ def dot_product_attention(
     mixed by, both in the query's dtype. Softmax runs in float32 at least.
   """
   dtype = query_BxTxHxD.dtype
-  precise = jnp.promote_types(dtype, jnp.float32)
+  precise = precision.precise_dtype(dtype)
   scale = query_BxTxHxD.shape[-1] ** -0.5
   logits_BxHxTxT = jnp.einsum(
     "bthd,bshd->bhts",

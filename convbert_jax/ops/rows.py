@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from convbert_jax.ops import fusion
+from convbert_jax.ops import fusion, gradients, precision
 
 
 def row_sum(x: jax.Array) -> jax.Array:
-  """Sums over the last axis: [..., N] to [...].
+  """Sums over the last axis: [..., I] to [...].
 
   CPUs sum short rows several times faster as a product with ones.
   """
@@ -30,7 +30,7 @@ def _row_sum_by_product(x: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def softmax(logits: jax.Array) -> jax.Array:
   """Returns exp(logits), normalised over the last axis, in the same dtype."""
-  top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+  top = jnp.max(logits, axis=-1, keepdims=True)
   weights = jnp.exp(logits - top)
   return weights / row_sum(weights)[..., None]
 
@@ -57,13 +57,13 @@ def layer_norm(
   an epsilon of 1e-12. Statistics are float32 at least.
 
   Args:
-    x: [..., N].
-    scale: [N].
-    bias: [N].
+    x: [..., I].
+    scale: [I].
+    bias: [I].
     epsilon: added to the variance.
 
   Returns:
-    [..., N], in the input's dtype.
+    [..., I], in the input's dtype.
   """
   rows = x.reshape(-1, x.shape[-1])
   return _layer_norm(rows, scale, bias, epsilon).reshape(x.shape)
@@ -80,21 +80,20 @@ def _layer_norm_forward(
   x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   x = fusion.compute_once(x)
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
-  precise = x.astype(dtype)
+  precise = precision.precise(x)
   mean = row_sum(precise)[:, None] / x.shape[-1]
   variance = row_sum((precise - mean) ** 2)[:, None] / x.shape[-1]
   factor = jax.lax.rsqrt(variance + epsilon)
   mean, factor = checkpoint_name((mean, factor), "layer_norm_statistics")
   out = (precise - mean) * factor * scale[None, :] + bias[None, :]
-  return out.astype(x.dtype), (x, scale, mean, factor)
+  return out.astype(x.dtype), (x, scale, bias, mean, factor)
 
 
 def _layer_norm_backward(
   epsilon: float, saved: tuple[jax.Array, ...], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   del epsilon
-  x, scale, mean, factor = saved
+  x, scale, bias, mean, factor = saved
   grad = grad.astype(mean.dtype)
   normal = (x.astype(mean.dtype) - mean) * factor
   scaled = grad * scale[None, :]
@@ -104,8 +103,8 @@ def _layer_norm_backward(
   grad_x = factor * (scaled - mean_grad - normal * mean_product)
   return (
     grad_x.astype(x.dtype),
-    jnp.sum(grad * normal, axis=0).astype(scale.dtype),
-    jnp.sum(grad, axis=0).astype(scale.dtype),
+    gradients.gradient_of(scale, jnp.sum(grad * normal, axis=0)),
+    gradients.gradient_of(bias, jnp.sum(grad, axis=0)),
   )
 
 

@@ -9,7 +9,8 @@ their gradients keep only the inputs.
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import fusion, rows
+from convbert_jax.ops import fusion, gradients, rows
+from convbert_jax.ops.precision import precise_dtype
 
 # Positions whose products are added up before anything is written.
 _RUN = 8
@@ -27,11 +28,6 @@ def _windows(x_BxTx: jax.Array, num_taps: int) -> list[jax.Array]:
   ]
 
 
-def _accumulator(*arrays: jax.Array) -> jnp.dtype:
-  """Sums of half-precision products are kept in float32."""
-  return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
-
-
 @jax.custom_vjp
 def depthwise_conv(x_BxTxM: jax.Array, kernel_KxM: jax.Array) -> jax.Array:
   """Convolves each channel over the sequence with its own kernel.
@@ -43,7 +39,7 @@ def depthwise_conv(x_BxTxM: jax.Array, kernel_KxM: jax.Array) -> jax.Array:
   Returns:
     [B, T, M], in the input's dtype.
   """
-  dtype = _accumulator(x_BxTxM, kernel_KxM)
+  dtype = precise_dtype(x_BxTxM, kernel_KxM)
   taps = kernel_KxM.astype(dtype)
   total = sum(
     tap[None, None, :] * window.astype(dtype)
@@ -63,7 +59,7 @@ def _depthwise_conv_backward(
   saved: tuple[jax.Array, jax.Array], grad_BxTxM: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x_BxTxM, kernel_KxM = saved
-  dtype = _accumulator(x_BxTxM, kernel_KxM)
+  dtype = precise_dtype(x_BxTxM, kernel_KxM)
   grad = grad_BxTxM.astype(dtype)
   # Runs of positions are added up first, in one pass for all taps; a plain sum
   # for each tap would write its window to memory.
@@ -79,8 +75,8 @@ def _depthwise_conv_backward(
   # The adjoint of a correlation is the correlation with the flipped kernel.
   grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])
   return (
-    grad_x_BxTxM.astype(x_BxTxM.dtype),
-    grad_kernel_KxM.astype(kernel_KxM.dtype),
+    gradients.gradient_of(x_BxTxM, grad_x_BxTxM),
+    gradients.gradient_of(kernel_KxM, grad_kernel_KxM),
   )
 
 
@@ -104,7 +100,7 @@ def span_dynamic_conv(
   Returns:
     [B, T, H, D], in the value's dtype.
   """
-  dtype = _accumulator(value_BxTxHxD, kernel_BxTxHxK)
+  dtype = precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
   windows = _windows(value_BxTxHxD, kernel_BxTxHxK.shape[-1])
   total = sum(
     kernel_BxTxHxK[..., j, None].astype(dtype) * window.astype(dtype)
@@ -124,7 +120,7 @@ def _span_dynamic_conv_backward(
   saved: tuple[jax.Array, jax.Array], grad_BxTxHxD: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   value_BxTxHxD, kernel_BxTxHxK = saved
-  dtype = _accumulator(value_BxTxHxD, kernel_BxTxHxK)
+  dtype = precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
   num_taps = kernel_BxTxHxK.shape[-1]
   grad = grad_BxTxHxD.astype(dtype)
   grad_kernel_BxTxHxK = jnp.stack(
@@ -144,8 +140,8 @@ def _span_dynamic_conv_backward(
     for j in range(num_taps)
   )
   return (
-    grad_value_BxTxHxD.astype(value_BxTxHxD.dtype),
-    grad_kernel_BxTxHxK.astype(kernel_BxTxHxK.dtype),
+    gradients.gradient_of(value_BxTxHxD, grad_value_BxTxHxD),
+    gradients.gradient_of(kernel_BxTxHxK, grad_kernel_BxTxHxK),
   )
 
 

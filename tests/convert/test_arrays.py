@@ -10,20 +10,10 @@ from convbert_jax import ConvBertModel
 from convbert_jax.convert import huggingface, tf1
 
 TF1_ENCODERS = [
-  ("tf_encoder_ratio2", "var:"),
-  ("tf_encoder_ratio4_groups2", "var:"),
-  ("tf_encoder_ratio8_onehead", "var:"),
-  ("tf1_heads1_r2_k9", "sd/"),
-  ("tf1_noconv_r1", "sd/"),
+  *((name, "var:") for name in reference.TF1_GRAPH),
+  *((name, "sd/") for name in reference.TF1_FLOAT64),
 ]
 TF1_RUNS = ["tf_pretrain_electra", "tf_pretrain_mlm"]
-HF = [
-  "hf_headslt_r4_k3",
-  "hf_r1_k9_g1",
-  "hf_r2_k3_g2",
-  "hf_r2_k9_g1_proj",
-  "hf_r4_k3_g2_proj",
-]
 
 
 def assert_same(actual, expected):
@@ -88,7 +78,7 @@ def hf_state_dict(golden, head):
   }
 
 
-@pytest.mark.parametrize("name", HF)
+@pytest.mark.parametrize("name", reference.HF)
 @pytest.mark.parametrize("head", [None, "mlm", "seqcls", "tokcls", "mc", "qa"])
 def test_models_of_transformers_there_and_back(name, head):
   golden = reference.load(name)

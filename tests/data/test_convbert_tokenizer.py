@@ -120,23 +120,111 @@ def test_decoding_joins_pieces():
   assert tokenizer.convert_tokens_to_ids(["world", "nowhere"]) == [9, 1]
 
 
-@pytest.mark.parametrize("kept", ["vocab.txt", "tokenizer.json"])
+SETTINGS = {
+  "do_lower_case": False, "never_split": ["B-52"], "strip_accents": True,
+  "wordpieces_prefix": "@@", "clean_text": False, "model_max_length": 64,
+  "tokenize_chinese_chars": False, "mask_token": "<m>", "cls_token": "<s>",
+  "additional_special_tokens": ["<e>"],
+}  # fmt: skip
+FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("kept", [FILES[::2], FILES[1:], FILES[1:2]])
 def test_saved_and_read_again(tmp_path, kept):
-  settings = {
-    "do_lower_case": False, "never_split": ["B-52"], "strip_accents": True,
-    "wordpieces_prefix": "@@", "clean_text": False, "model_max_length": 64,
-    "tokenize_chinese_chars": False, "mask_token": "<m>",
-  }  # fmt: skip
-  tokenizer = make([*WORDS, "B-52", "<m>"], **settings)
+  tokenizer = make([*WORDS, "B-52", "<m>", "<s>", "<e>"], **SETTINGS)
   tokenizer.save_pretrained(str(tmp_path))
-  (tmp_path / {"vocab.txt": "tokenizer.json"}.get(kept, "vocab.txt")).unlink()
-  again = ConvBertTokenizer.from_pretrained(str(tmp_path))
+  for name in set(FILES) - set(kept):
+    (tmp_path / name).unlink()
+  changes = {}
+  if FILES[2] not in kept:
+    with pytest.raises(ValueError, match=r"which of <m>, <e> is mask_token"):
+      ConvBertTokenizer.from_pretrained(str(tmp_path))
+    changes = {"mask_token": "<m>"}
+  again = ConvBertTokenizer.from_pretrained(str(tmp_path), **changes)
   assert again.vocabulary == tokenizer.vocabulary
   assert again.settings == tokenizer.settings
   assert again.special_tokens == tokenizer.special_tokens
-  assert again.model_max_length == 64
-  lower = ConvBertTokenizer.from_pretrained(str(tmp_path), do_lower_case=True)
+  assert again.model_max_length == (64 if FILES[2] in kept else 512)
+  text = "B-52 <e> Hello <m> unaff"
+  assert again.encode(text) == tokenizer.encode(text)
+  changes |= {"do_lower_case": True}
+  lower = ConvBertTokenizer.from_pretrained(str(tmp_path), **changes)
   assert lower.settings["do_lower_case"]
+
+
+def described(folder, edit):
+  """Saves a tokenizer, and has its tokenizer.json edited and read alone."""
+  make().save_pretrained(str(folder))
+  path = folder / "tokenizer.json"
+  edit(content := json.loads(path.read_text()))
+  path.write_text(json.dumps(content))
+  (folder / "vocab.txt").unlink()
+  return ConvBertTokenizer.from_pretrained(str(folder))
+
+
+def added(token, number, **options):
+  flags = ("single_word", "lstrip", "rstrip", "normalized")
+  options = {**dict.fromkeys(flags, False), "special": True, **options}
+  return {"id": number, "content": token, **options}
+
+
+def test_tokens_that_were_added_keep_their_ids(tmp_path):
+  def edit(content):
+    words = content["model"]["vocab"]
+    del words["[MASK]"]  # It stands among the added tokens still.
+    more = added("<e>", 13), added("B-52", 14, special=False, single_word=True)
+    content["added_tokens"] += more
+
+  tokenizer = described(tmp_path, edit)
+  assert tokenizer.vocabulary == (*WORDS, "<e>", "B-52")
+  assert (tokenizer.mask_token, tokenizer.mask_token_id) == ("[MASK]", 4)
+  ids = tokenizer.encode("[MASK] <e> B-52")
+  assert ids == [2, 4, 13, 14, 3]
+  assert tokenizer.decode(ids, skip_special_tokens=True) == "B-52"
+
+
+def test_ids_without_a_token_are_refused(tmp_path):
+  def edit(content):
+    del content["model"]["vocab"]["hello"]
+
+  with pytest.raises(ValueError, match="none for id 8: those"):
+    described(tmp_path, edit)
+
+
+def test_added_tokens_that_would_be_found_otherwise_are_refused(tmp_path):
+  def edit(content):
+    content["added_tokens"].append(added("B-52", 13, special=False))
+
+  with pytest.raises(ValueError, match=r"'B-52' is also found inside words"):
+    described(tmp_path, edit)
+
+
+@pytest.mark.parametrize("limit", [None, 10**30])
+def test_no_limit_of_length(tmp_path, limit):
+  make().save_pretrained(str(tmp_path))
+  path = tmp_path / "tokenizer_config.json"
+  nothing = {"model_max_length": limit, "mask_token": None}
+  path.write_text(json.dumps(json.loads(path.read_text()) | nothing))
+  tokenizer = ConvBertTokenizer.from_pretrained(str(tmp_path))
+  assert tokenizer.mask_token == "[MASK]"
+  long = ["hello " * 600, "hello"]
+  cut = tokenizer(long, truncation=True)["input_ids"][0]
+  assert len(cut) == (602 if limit else 512)
+  if limit:
+    with pytest.raises(ValueError, match=r"needs a length.*give max_length"):
+      tokenizer(long, padding="max_length")
+  out = tokenizer(long[1:], padding="max_length", max_length=700)
+  assert out["input_ids"].shape == (1, 700)
+
+
+@pytest.mark.parametrize(
+  "content", ["[]", "{", '{"model_max_length": "long"}', '{"pad_token": {}}']
+)
+def test_bad_settings_are_one_clear_line(tmp_path, content):
+  make().save_pretrained(str(tmp_path))
+  (tmp_path / "tokenizer_config.json").write_text(content)
+  with pytest.raises(ValueError, match=r"cannot read .*tokenizer_config\.json"):
+    ConvBertTokenizer.from_pretrained(str(tmp_path))
 
 
 def test_refusals(tmp_path):

@@ -9,24 +9,6 @@ import reference_models as reference
 from convbert_jax import ConvBertForMaskedLM, ConvBertModel
 
 OUTPUTS = ("output_hidden_states", "output_attentions")
-TF_GRAPH = [
-  "tf_encoder_ratio2",
-  "tf_encoder_ratio4_groups2",
-  "tf_encoder_ratio8_onehead",
-]
-TF_FLOAT64 = [
-  "tf1_heads1_r2_k9",
-  "tf1_noconv_r1",
-  "tf1_r1_k9_g1",
-  "tf1_r4_k3_g2_proj",
-]
-HF = [
-  "hf_headslt_r4_k3",
-  "hf_r1_k9_g1",
-  "hf_r2_k3_g2",
-  "hf_r2_k9_g1_proj",
-  "hf_r4_k3_g2_proj",
-]
 
 
 def run(config, params, ids, mask, types):
@@ -51,7 +33,7 @@ def assert_trees_close(actual, expected, **tolerance):
   )
 
 
-@pytest.mark.parametrize("name", TF_GRAPH)
+@pytest.mark.parametrize("name", reference.TF1_GRAPH)
 def test_original_graph(name):
   golden = reference.load(name)
   config = reference.tf1_config(golden)
@@ -79,7 +61,7 @@ def test_original_graph(name):
   )
 
 
-@pytest.mark.parametrize("name", TF_FLOAT64)
+@pytest.mark.parametrize("name", reference.TF1_FLOAT64)
 def test_original_in_float64(name):
   golden = reference.load(name)
   with jax.enable_x64(True):
@@ -117,7 +99,7 @@ def check_states_and_maps(out, golden, prefix, atol):
     )
 
 
-@pytest.mark.parametrize("name", HF)
+@pytest.mark.parametrize("name", reference.HF)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_transformers_rule(name, dtype):
   golden = reference.load(name)
@@ -134,7 +116,7 @@ def test_transformers_rule(name, dtype):
     )
 
 
-@pytest.mark.parametrize("name", HF)
+@pytest.mark.parametrize("name", reference.HF)
 @pytest.mark.parametrize(
   "dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"]
 )
@@ -169,7 +151,7 @@ def test_transformers_masked_language_model(name, dtype):
     assert_trees_close(grads, expected, **reference.GRADIENT_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", TF_FLOAT64)
+@pytest.mark.parametrize("name", reference.TF1_FLOAT64)
 @pytest.mark.parametrize("masked", [False, True])
 def test_padding_and_the_convolution(name, masked):
   """Faithful: pads leak. Masked: the result is that of no padding at all."""
@@ -201,7 +183,7 @@ def test_padding_and_the_convolution(name, masked):
         assert gap > 1e-3
 
 
-@pytest.mark.parametrize("name", HF)
+@pytest.mark.parametrize("name", reference.HF)
 def test_unpadded_rows_of_transformers(name):
   golden = reference.load(name)
   config, (ids, mask, types) = reference.hf_inputs(golden)

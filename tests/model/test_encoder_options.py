@@ -7,14 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_convbert import TINY
 
-from convbert_jax import ConvBertConfig, ConvBertModel
+from convbert_jax import ConvBertModel
 
-CONFIG = ConvBertConfig(
-  vocab_size=40, embedding_size=8, hidden_size=16, num_hidden_layers=3,
-  num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
-  max_position_embeddings=16,
-)  # fmt: skip
+CONFIG = TINY.replace(num_hidden_layers=3)
 IDS = np.random.default_rng(0).integers(0, 40, (2, 12))
 MASK = np.arange(12)[None] < np.array([[12], [7]])
 

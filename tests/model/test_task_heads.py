@@ -8,22 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_models as reference
+from tiny_convbert import TINY
 
 import convbert_jax
-from convbert_jax import ConvBertConfig, ConvBertModel
+from convbert_jax import ConvBertModel
 
-HF = [
-  "hf_headslt_r4_k3",
-  "hf_r1_k9_g1",
-  "hf_r2_k3_g2",
-  "hf_r2_k9_g1_proj",
-  "hf_r4_k3_g2_proj",
-]
-TINY = ConvBertConfig(
-  vocab_size=30, embedding_size=8, hidden_size=16, num_hidden_layers=2,
-  num_attention_heads=4, intermediate_size=32, conv_kernel_size=3,
-  max_position_embeddings=12,
-)  # fmt: skip
+CONFIG = TINY.replace(num_hidden_layers=2)
 IDS = np.random.default_rng(0).integers(0, 30, (2, 7))
 MASK = np.arange(7)[None] < np.array([[7], [4]])
 
@@ -58,7 +48,7 @@ def make_head(name, config, golden):
   return model, {"labels": labels[name]}
 
 
-@pytest.mark.parametrize("name", HF)
+@pytest.mark.parametrize("name", reference.HF)
 @pytest.mark.parametrize(
   "dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"]
 )
@@ -92,7 +82,10 @@ def test_heads_of_transformers(name, dtype):
 
 @pytest.mark.parametrize(
   "name",
-  [HF[0], *(pytest.param(name, marks=pytest.mark.slow) for name in HF[1:])],
+  [
+    reference.HF[0],
+    *(pytest.param(name, marks=pytest.mark.slow) for name in reference.HF[1:]),
+  ],
 )
 def test_gradients_of_the_two_layer_classifier(name):
   golden = reference.load(name)
@@ -123,12 +116,12 @@ def test_gradients_of_the_two_layer_classifier(name):
 
 @pytest.fixture(scope="module")
 def encoder():
-  params = nn.unbox(jax.jit(ConvBertModel(TINY).init)(jax.random.key(0), IDS))
+  params = nn.unbox(jax.jit(ConvBertModel(CONFIG).init)(jax.random.key(0), IDS))
 
   def run(ids=IDS, mask=MASK, **options):
     flags = {k: v for k, v in options.items() if isinstance(v, bool)}
     arrays = {k: v for k, v in options.items() if k not in flags}
-    model = ConvBertModel(TINY)
+    model = ConvBertModel(CONFIG)
     apply = jax.jit(functools.partial(model.apply, **flags))
     return apply(params, ids, mask, **arrays)
 
@@ -152,7 +145,7 @@ def test_embeddings_and_positions_can_be_given(encoder):
 
 def test_a_head_mask_takes_attention_heads_away(encoder):
   run, _ = encoder
-  keep = jnp.ones((TINY.num_hidden_layers, TINY.num_heads_kept))
+  keep = jnp.ones((CONFIG.num_hidden_layers, CONFIG.num_heads_kept))
   plain, kept = run(), run(head_mask=keep)
   np.testing.assert_array_equal(plain.last_hidden_state, kept.last_hidden_state)
   out = run(head_mask=jnp.array([1.0, 0.0]), output_attentions=True)
@@ -168,9 +161,14 @@ def test_a_head_mask_takes_attention_heads_away(encoder):
 def test_convolution_kernels_are_weights_of_a_window(encoder):
   run, _ = encoder
   kernels = run(output_conv_kernels=True).conv_kernels
-  assert len(kernels) == TINY.num_hidden_layers
+  assert len(kernels) == CONFIG.num_hidden_layers
   for kernel in kernels:
-    assert kernel.shape == (2, 7, TINY.num_heads_kept, TINY.conv_kernel_size)
+    assert kernel.shape == (
+      2,
+      7,
+      CONFIG.num_heads_kept,
+      CONFIG.conv_kernel_size,
+    )
     np.testing.assert_allclose(kernel.sum(-1), 1, rtol=1e-6)
   assert np.ptp(kernels[0]) > 1e-5
 
@@ -179,7 +177,7 @@ def test_refusals(encoder):
   run, _ = encoder
   with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
     run(None)
-  bare = ConvBertModel(TINY.replace(conv_type="none"))
+  bare = ConvBertModel(CONFIG.replace(conv_type="none"))
   with pytest.raises(ValueError, match="no convolution kernels"):
     bare.init(jax.random.key(0), IDS, output_conv_kernels=True)
   for cls, field, word in (
@@ -187,7 +185,7 @@ def test_refusals(encoder):
     ("SequenceClassification", "problem_type", "regression"),
     ("MultipleChoice", "summary_type", "last"),
   ):
-    model = getattr(convbert_jax, f"ConvBertFor{cls}")(TINY, **{field: "x"})
+    model = getattr(convbert_jax, f"ConvBertFor{cls}")(CONFIG, **{field: "x"})
     with pytest.raises(ValueError, match=f"{field} 'x'.*{word}"):
       model.init(jax.random.key(0), IDS)
 
@@ -206,7 +204,7 @@ def test_refusals(encoder):
   ids=["regression", "one label", "several labels"],
 )
 def test_the_originals_classifier_and_its_losses(num_labels, labels, expected):
-  model = convbert_jax.ConvBertForSequenceClassification(TINY, num_labels)
+  model = convbert_jax.ConvBertForSequenceClassification(CONFIG, num_labels)
   params = nn.unbox(jax.jit(model.init)(jax.random.key(0), IDS))
   head = params["params"]["classifier"]
   assert head["kernel"].shape == (16, num_labels)
@@ -220,7 +218,7 @@ def test_the_originals_classifier_and_its_losses(num_labels, labels, expected):
 
 
 def test_the_discriminators_loss_counts_real_labelled_tokens():
-  model = convbert_jax.ConvBertForPreTraining(TINY)
+  model = convbert_jax.ConvBertForPreTraining(CONFIG)
   params = nn.unbox(jax.jit(model.init)(jax.random.key(0), IDS))
   labels = np.array([[0, 1, 0, 0, 1, -100, 0]] * 2)
   out = jax.jit(model.apply)(params, IDS, MASK, labels=labels)

@@ -68,6 +68,14 @@ def test_layer_norm_keeps_its_statistics_in_float32():
   np.testing.assert_allclose(np.asarray(out, np.float64), exact, atol=0.02)
 
 
+def test_layer_norm_gives_each_argument_a_gradient_of_its_dtype():
+  x, scale, bias = jnp.ones((2, 4)), jnp.ones(4), jnp.zeros(4, jnp.bfloat16)
+  _, pull = jax.vjp(lambda *args: rows.layer_norm(*args, 1e-12), x, scale, bias)
+  grads = pull(jnp.full((2, 4), 1 / 3))
+  assert [grad.dtype for grad in grads] == [x.dtype, scale.dtype, bias.dtype]
+  assert grads[2][0] == jnp.bfloat16(2 / 3)
+
+
 def test_gelu():
   assert_same_function(
     activations.gelu,
