@@ -203,7 +203,14 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("fields", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+  "fields",
+  [
+    OPTIONS[0],
+    *(pytest.param(fields, marks=pytest.mark.slow) for fields in OPTIONS[1:]),
+  ],
+  ids=str,
+)
 def test_every_option_trains(fields):
   electra = make_electra(**fields)
   schedule = optimizers.learning_rate_schedule(3e-3, 100, 1)

@@ -84,8 +84,13 @@ def test_words_get_the_probability_of_their_likeliest_piece():
   )
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("name", ["ConvBertModel", "ConvBertForPreTraining"])
+@pytest.mark.parametrize(
+  "name, pooling",
+  [
+    ("ConvBertForPreTraining", "mean"),
+    ("ConvBertModel", "cls"),
+  ],
+)
 def test_vectors_do_not_depend_on_the_batch(name, pooling):
   found = make(name)
   vectors = Predictor(found, batch_size=2).embed(TEXTS, pooling)
@@ -100,9 +105,7 @@ def test_vectors_do_not_depend_on_the_batch(name, pooling):
   "problem, num_labels, activation",
   [
     (None, 3, jax.nn.softmax),
-    ("single_label_classification", 3, jax.nn.softmax),
     ("multi_label_classification", 3, jax.nn.sigmoid),
-    ("regression", 1, np.asarray),
     (None, 1, np.asarray),
   ],
 )

@@ -52,7 +52,17 @@ def random_batch(shape):
   }
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    "ConvBertForMaskedLM",
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in CLASSES
+      if name != "ConvBertForMaskedLM"
+    ),
+  ],
+)
 def test_the_artefact_gives_the_models_numbers(name):
   found = make(name, mask_padding_in_conv=True)
   exported = serving.export_model(found)

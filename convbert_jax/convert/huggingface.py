@@ -62,6 +62,8 @@ def params_of_model(
   state_dict: Mapping[str, np.ndarray], model: nn.Module
 ) -> dict[str, Any]:
   """Does the same for a model whose class is known."""
+  if isinstance(model, ConvBertForMaskedLM):
+    _check_activation(model.config)
   arrays = {
     name: np.asarray(array)
     for name, array in state_dict.items()
@@ -104,6 +106,8 @@ def state_dict_from_params(
       "transformers has no discriminator head for ConvBERT: convert its"
       " encoder alone, params['convbert']"
     )
+  if any(path.startswith("generator_predictions/") for path in flat):
+    _check_activation(config)
   return names.write(
     flat, (_location(path, config.num_hidden_layers) for path in flat)
   )
@@ -128,6 +132,14 @@ def check_expressible(config: ConvBertConfig) -> None:
       f"{config.num_attention_heads}, head_ratio={config.head_ratio},"
       f" hidden_size={config.hidden_size}) cannot be converted: transformers"
       f" would build heads of width {theirs.head_size}"
+    )
+
+
+def _check_activation(config: ConvBertConfig) -> None:
+  if config.hidden_act != "gelu":
+    raise UserError(
+      f"a language model with hidden_act={config.hidden_act!r} cannot be"
+      " converted: the head of transformers' is always gelu"
     )
 
 

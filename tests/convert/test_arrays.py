@@ -126,6 +126,21 @@ def test_an_untied_output_map_is_refused():
     huggingface.params_from_state_dict(state_dict, config)
 
 
+def test_a_language_models_head_is_gelu_in_transformers():
+  golden = reference.load("hf_r2_k3_g2")
+  config, _ = reference.hf_inputs(golden)
+  config = config.replace(hidden_act="relu")
+  state_dict = hf_state_dict(golden, "mlm")
+  with pytest.raises(ValueError, match="always gelu"):
+    huggingface.params_from_state_dict(state_dict, config)
+  params = {"generator_predictions": {"dense": {"kernel": np.zeros((2, 2))}}}
+  with pytest.raises(ValueError, match="always gelu"):
+    huggingface.state_dict_from_params(params, config)
+  # The encoder alone has no such head.
+  encoder = reference.select(golden, "sd/")
+  huggingface.params_from_state_dict(encoder, config)
+
+
 @pytest.mark.parametrize(
   "name, words",
   [
