@@ -9,12 +9,19 @@ between the steps of the same run, so the fraction does not depend on what else
 slows the machine down: medians of both, and the best of three sizes. Model
 FLOPs are matrix products only, forward times three, the generator and its
 output layer included.
+
+  python -m experiments.benchmark --peer=huggingface \
+    --config=configs/pretrain.py:size=small,seq=128 --config.batch_size=16
+
+times the same training step, and the same encoder's inference, here and in
+transformers, eager and compiled, one after the other in every round. Each runs
+in a process of its own. Ratios are ours over theirs: medians of the rounds'
+ratios, in brackets the lower and the upper quartile.
 """
 
+import dataclasses
 import json
-import resource
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -30,9 +37,9 @@ from convbert_jax.data.manifest import load_manifest
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.training import loop, sharding
 from convbert_jax.training import optimizer as optimizers
-from convbert_jax.training.state import make_init
+from convbert_jax.training.state import TrainState, make_init
 from convbert_jax.training.workdir import write_run_files
-from experiments import command_line
+from experiments import command_line, peer_worker, peers
 
 MATRIX_SIZES = (1024, 2048, 4096)
 SPECIAL_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
@@ -44,21 +51,41 @@ _STEPS = flags.DEFINE_integer(
 _RECORDS = flags.DEFINE_string(
   "records", None, "DIR of records, to time the input pipeline alone too."
 )
+_PEER = flags.DEFINE_string(
+  "peer",
+  None,
+  "NAME, another implementation to compare with instead: huggingface (needs"
+  f" {peers.INSTALL}).",
+)
+_PEER_MODES = flags.DEFINE_list(
+  "peer_modes", list(peer_worker.MODES), "what to compare with a peer."
+)
 _JSON = flags.DEFINE_string("json", None, "FILE for the same figures.")
 
-Figures = dict[str, tuple[float, str]]
+Figure = peers.Figure
+Figures = dict[str, Figure]
 
 
 def main() -> None:
   """Measures, prints and optionally writes the figures."""
   config = _CONFIG.value
-  figures = measure_step(config, _STEPS.value)
-  if _RECORDS.value:
-    figures |= measure_input(config, _RECORDS.value)
-  for name, (value, unit) in figures.items():
-    print(f"{name}: {value:.4g} {unit}".rstrip())
+  if _PEER.value is not None:
+    figures = peers.compare(
+      _PEER.value,
+      config.to_dict(),
+      random_batch(config),
+      SPECIAL_IDS,
+      modes=_PEER_MODES.value,
+      num_rounds=_STEPS.value,
+    )
+  else:
+    figures = measure_step(config, _STEPS.value)
+    if _RECORDS.value:
+      figures |= measure_input(config, _RECORDS.value)
+  for name, figure in figures.items():
+    print(f"{name}: {figure}")
   if _JSON.value:
-    rows = {name: {"value": v, "unit": u} for name, (v, u) in figures.items()}
+    rows = {name: figure.as_dict() for name, figure in figures.items()}
     folder, _, file = _JSON.value.rpartition("/")
     write_run_files(folder or ".", {file: json.dumps(rows, indent=2) + "\n"})
 
@@ -100,8 +127,30 @@ def _encoder_flops(config: ConvBertConfig, length: int) -> float:
   return 2.0 * (config.num_hidden_layers * layer + project)
 
 
-def measure_step(config: Any, num_steps: int) -> Figures:
-  """Times training steps on random tokens, matrix products in between."""
+@dataclasses.dataclass
+class TrainingStep:
+  """A compiled training step and what it works on.
+
+  Attributes:
+    electra: networks and objective.
+    state: where the last step left off.
+    compile_seconds: what tracing and compiling took.
+  """
+
+  electra: objectives.Electra
+  state: TrainState
+  compile_seconds: float
+  _compiled: Any
+  _arguments: tuple[Any, ...]
+
+  def __call__(self) -> Any:
+    """Takes a step; returns its metrics, on the device."""
+    self.state, metrics = self._compiled(self.state, *self._arguments)
+    return metrics
+
+
+def prepare_step(config: Any) -> TrainingStep:
+  """Compiles the training step of a config, for one batch of random tokens."""
   electra = pretrain.make_electra(config)
   schedule = optimizers.learning_rate_schedule(1e-4, 1_000_000, 10_000)
   optimizer = optimizers.make_optimizer(schedule)
@@ -110,7 +159,7 @@ def measure_step(config: Any, num_steps: int) -> Figures:
   state, _ = sharding.init_state(
     make_init(electra.init_params, optimizer), key, mesh
   )
-  batch = sharding.to_global(_random_batch(config), mesh)
+  batch = sharding.to_global(random_batch(config), mesh)
   step = loop.compile_step(
     objectives.make_train_step(
       electra, optimizer, schedule, SPECIAL_IDS, config.accumulation_steps
@@ -120,33 +169,39 @@ def measure_step(config: Any, num_steps: int) -> Figures:
   )
   start = time.perf_counter()
   compiled = step.lower(state, batch, key).compile()
-  compile_seconds = time.perf_counter() - start
-  state, metrics = compiled(state, batch, key)
-  jax.block_until_ready(metrics)
+  seconds = time.perf_counter() - start
+  return TrainingStep(electra, state, seconds, compiled, (batch, key))
+
+
+def measure_step(config: Any, num_steps: int) -> Figures:
+  """Times training steps on random tokens, matrix products in between."""
+  step = prepare_step(config)
+  jax.block_until_ready(step())
   times, rates = [], {size: [] for size in MATRIX_SIZES}
   for _ in range(num_steps):
     for size, found in rates.items():
       found.append(_matrix_rate(size, config.model.dtype))
     start = time.perf_counter()
-    state, metrics = compiled(state, batch, key)
-    jax.block_until_ready(metrics)
+    jax.block_until_ready(step())
     times.append(time.perf_counter() - start)
   seconds = statistics.median(times)
   tokens = config.batch_size * config.max_seq_length
-  flops = matmul_flops_per_token(electra, config.max_seq_length) * tokens
+  flops = matmul_flops_per_token(step.electra, config.max_seq_length)
+  flops *= tokens
   rate = max(statistics.median(found) for found in rates.values())
   rate *= jax.device_count()
+  peak = device_peak_bytes() or peer_worker.process_peak_bytes()
   return {
-    "compile time": (compile_seconds, "s"),
-    "step time": (seconds, "s"),
-    "step time, fastest": (min(times), "s"),
-    "step time, slowest": (max(times), "s"),
-    "tokens per second": (tokens / seconds, "tokens/s"),
-    "model flops per token": (flops / tokens / 1e6, "MFLOP"),
-    "model flop rate": (flops / seconds / 1e9, "GFLOP/s"),
-    "matmul rate": (rate / 1e9, "GFLOP/s"),
-    "fraction of matmul rate": (flops / seconds / rate, ""),
-    "peak memory": (_peak_bytes() / 2**20, "MiB"),
+    "compile time": Figure(step.compile_seconds, "s"),
+    "step time": Figure(seconds, "s"),
+    "step time, fastest": Figure(min(times), "s"),
+    "step time, slowest": Figure(max(times), "s"),
+    "tokens per second": Figure(tokens / seconds, "tokens/s"),
+    "model flops per token": Figure(flops / tokens / 1e6, "MFLOP"),
+    "model flop rate": Figure(flops / seconds / 1e9, "GFLOP/s"),
+    "matmul rate": Figure(rate / 1e9, "GFLOP/s"),
+    "fraction of matmul rate": Figure(flops / seconds / rate),
+    "peak memory": Figure(peak / 2**20, "MiB"),
   }
 
 
@@ -168,10 +223,11 @@ def measure_input(config: Any, records: str, seconds: float = 5.0) -> Figures:
   while time.perf_counter() - start < seconds:
     tokens += next(batches)["input_ids"].size
   rate = tokens / (time.perf_counter() - start)
-  return {"input pipeline": (rate, "tokens/s")}
+  return {"input pipeline": Figure(rate, "tokens/s")}
 
 
-def _random_batch(config: Any) -> dict[str, np.ndarray]:
+def random_batch(config: Any) -> dict[str, np.ndarray]:
+  """Returns a batch of words of the config's shape, without padding."""
   shape = (config.batch_size, config.max_seq_length)
   first_word = min(1000, config.model.vocab_size // 2)
   ids = np.random.default_rng(0).integers(
@@ -198,13 +254,10 @@ def _matrix_rate(size: int, dtype: str) -> float:
   return 2 * size**3 / (time.perf_counter() - start)
 
 
-def _peak_bytes() -> float:
-  """Returns the device's peak memory, or the process's on a CPU."""
+def device_peak_bytes() -> float | None:
+  """Returns the device's peak memory, or None if it does not count it."""
   stats = jax.local_devices()[0].memory_stats() or {}
-  if "peak_bytes_in_use" in stats:
-    return stats["peak_bytes_in_use"]
-  unit = 1 if sys.platform == "darwin" else 1024
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  return stats.get("peak_bytes_in_use")
 
 
 if __name__ == "__main__":
