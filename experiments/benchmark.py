@@ -3,6 +3,7 @@
   python -m experiments.benchmark \
     --config=configs/pretrain.py:size=small,seq=128 --config.batch_size=16
   python -m experiments.benchmark --records=runs/records --json=speed.json
+  python -m experiments.benchmark --text='text/*' --vocab=vocab.txt
 
 Prints one figure a line, as `name: value unit`. The matrix rate is measured
 between the steps of the same run, so the fraction does not depend on what else
@@ -23,6 +24,7 @@ import dataclasses
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,7 +33,7 @@ import numpy as np
 from absl import flags
 
 from convbert_jax import electra as objectives
-from convbert_jax import masking, pretrain
+from convbert_jax import errors, masking, pretrain
 from convbert_jax.data import loader
 from convbert_jax.data.manifest import load_manifest
 from convbert_jax.model.config import ConvBertConfig
@@ -39,7 +41,7 @@ from convbert_jax.training import loop, sharding
 from convbert_jax.training import optimizer as optimizers
 from convbert_jax.training.state import TrainState, make_init
 from convbert_jax.training.workdir import write_run_files
-from experiments import command_line, peer_worker, peers
+from experiments import build_speed, command_line, peer_worker, peers
 
 MATRIX_SIZES = (1024, 2048, 4096)
 SPECIAL_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
@@ -51,6 +53,10 @@ _STEPS = flags.DEFINE_integer(
 _RECORDS = flags.DEFINE_string(
   "records", None, "DIR of records, to time the input pipeline alone too."
 )
+_TEXT = flags.DEFINE_list(
+  "text", [], "GLOB[,GLOB...], to time building records from it too."
+)
+_VOCAB = flags.DEFINE_string("vocab", None, "FILE, the vocab.txt for --text.")
 _PEER = flags.DEFINE_string(
   "peer",
   None,
@@ -82,6 +88,8 @@ def main() -> None:
     figures = measure_step(config, _STEPS.value)
     if _RECORDS.value:
       figures |= measure_input(config, _RECORDS.value)
+    if _TEXT.value:
+      figures |= measure_building(_TEXT.value, _VOCAB.value)
   for name, figure in figures.items():
     print(f"{name}: {figure}")
   if _JSON.value:
@@ -224,6 +232,23 @@ def measure_input(config: Any, records: str, seconds: float = 5.0) -> Figures:
     tokens += next(batches)["input_ids"].size
   rate = tokens / (time.perf_counter() - start)
   return {"input pipeline": Figure(rate, "tokens/s")}
+
+
+def measure_building(inputs: Sequence[str], vocabulary: str | None) -> Figures:
+  """Times building records beside the tokenizer alone, on all cores."""
+  if vocabulary is None:
+    raise errors.UserError("--text needs --vocab=FILE, the vocab.txt")
+  found = build_speed.measure_building(
+    inputs, vocabulary, num_workers=peer_worker.num_cores()
+  )
+  rates, alone = found["build_tokens_per_s"], found["tokenizer_tokens_per_s"]
+  ratios = [rate / other for rate, other in zip(rates, alone, strict=True)]
+  return {
+    "building": peers.spread(rates, "tokens/s"),
+    "tokenizer alone": peers.spread(alone, "tokens/s"),
+    "building as a fraction of the tokenizer alone": peers.spread(ratios),
+    "building memory": Figure(max(found["build_memory_mb"]), "MB"),
+  }
 
 
 def random_batch(config: Any) -> dict[str, np.ndarray]:
