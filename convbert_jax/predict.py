@@ -149,8 +149,9 @@ class Predictor:
       texts: as they stand.
 
     Returns:
-      The words of every text, split at white space. The probability of a word
-      is that of its likeliest piece.
+      The words of every text, split at white space, but for those beyond the
+      longest sequence. The probability of a word is that of its likeliest
+      piece.
 
     Raises:
       UserError: if the model is no discriminator.
@@ -365,5 +366,6 @@ def _words(
     start = text.index(word, place)
     place = start + len(word)
     found = [p for s, e, p in pieces if s < place and e > start]
-    words.append(Word(word, start, place, max(found, default=0.0)))
+    if found:
+      words.append(Word(word, start, place, max(found)))
   return words

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import huggingface_hub
+import huggingface_hub.constants
 import huggingface_hub.errors
 import jax
 
@@ -21,12 +22,12 @@ from convbert_jax import pretrain
 from convbert_jax.convert import (
   huggingface_folder,
   orbax_folder,
-  tf1,
   tf1_checkpoint,
 )
 from convbert_jax.convert.folder import (
   CLASSES,
   Pretrained,
+  check_empty,
   check_vocabulary,
   read_tokenizer,
 )
@@ -116,18 +117,18 @@ def load_networks(
   Raises:
     UserError: if nothing is there, or it is damaged or of another model.
   """
-  named, path = _split(source)
+  named, path = split_format(source)
   kind = named or _recognise(path)
   if step is not None and not _is_run(path):
     raise UserError(f"{path} is no run: only a run's checkpoints have a step")
   if kind == "tf1":
     networks = _load_tf1(path, num_attention_heads)
+  elif kind == "orbax" and _is_run(path):
+    networks = _load_run(path, step)
   elif os.path.isdir(path) and _parts(path):
     networks = {
       name: _load_one(kind, os.path.join(path, name)) for name in _parts(path)
     }
-  elif kind == "orbax" and _is_run(path):
-    networks = _load_run(path, step)
   else:
     networks = {"": _load_one(kind, path)}
   if vocabulary is not None:
@@ -151,13 +152,15 @@ def save_networks(target: str, networks: Mapping[str, Pretrained]) -> list[str]:
   Raises:
     UserError: if a folder is not empty, or nothing could be written.
   """
-  kind, path = _split(target)
+  kind, path = split_format(target)
   if kind is None:
     raise UserError(f"{target}: name a format, as in {FORMATS[-1]}:{target}")
   if kind == "tf1":
     variables = tf1_checkpoint.variables_of(networks)
-    tf1_checkpoint.write_variables(path, variables)
+    tokenizer = next(iter(networks.values())).tokenizer
+    tf1_checkpoint.write_folder(path, variables, tokenizer)
     return [f"{path}: {len(variables)} variables"]
+  check_empty(path)
   lines, refusals = [], []
   for name, pretrained in networks.items():
     folder = os.path.join(path, name) if len(networks) > 1 else path
@@ -176,12 +179,16 @@ def format_of(source: str) -> str:
   Raises:
     UserError: if nothing is there.
   """
-  kind, path = _split(source)
+  kind, path = split_format(source)
   return kind or _recognise(path)
 
 
-def _split(named: str) -> tuple[str | None, str]:
-  """Splits "FORMAT:PATH"; the format is None where there is none."""
+def split_format(named: str) -> tuple[str | None, str]:
+  """Splits "FORMAT:PATH"; the format is None where there is none.
+
+  Raises:
+    UserError: for a format that there is not.
+  """
   kind, colon, path = named.partition(":")
   if colon and kind in FORMATS:
     return kind, path
@@ -257,6 +264,12 @@ def _download(name: str) -> str:
   def is_fetched(file: str) -> bool:
     try:
       fetch(file)
+    except huggingface_hub.errors.LocalEntryNotFoundError:
+      # Either there is no such file in the cache of a machine that is offline
+      # on purpose, or the connection broke.
+      if not huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise
+      return False
     except huggingface_hub.errors.EntryNotFoundError:
       return False
     return True
@@ -281,7 +294,7 @@ def _load_tf1(path: str, num_heads: int | None) -> dict[str, Pretrained]:
   variables = tf1_checkpoint.read_variables(path)
   networks = tf1_checkpoint.networks_of(variables, num_heads)
   folder = path if os.path.isdir(path) else os.path.dirname(path)
-  config = tf1.config_from_variables(variables, num_attention_heads=num_heads)
+  config = next(iter(networks.values())).model.config
   tokenizer = read_tokenizer(folder, config)
   return _with_tokenizer(networks, tokenizer)
 
@@ -291,7 +304,7 @@ def _load_run(folder: str, step: int | None) -> dict[str, Pretrained]:
   config = pretrain.load_run_config(folder)
   electra = pretrain.make_electra(config)
   params, _ = pretrain.load_run_params(
-    config, electra, sharding.make_mesh(**config.mesh), folder, step
+    config, electra, sharding.make_mesh(), folder, step
   )
   params = jax.device_get(params)
   networks = {}
@@ -305,13 +318,22 @@ def _load_run(folder: str, step: int | None) -> dict[str, Pretrained]:
     model = ConvBertForMaskedLM(electra.generator_config)
     tree = electra.generator_params(params)
     networks["generator"] = Pretrained(model, tree)
-  return _with_tokenizer(networks, read_tokenizer(folder, electra.config))
+  tokenizer = read_tokenizer(folder, electra.config)
+  if tokenizer is not None:
+    # Positions beyond the run's sequences were never trained.
+    tokenizer.model_max_length = config.max_seq_length
+  return _with_tokenizer(networks, tokenizer)
 
 
 def _with_vocabulary(
   networks: Mapping[str, Pretrained], path: str
 ) -> dict[str, Pretrained]:
-  tokenizer = ConvBertTokenizer.from_pretrained(path)
+  folder, name = os.path.split(path)
+  # Under the usual names, the settings beside it are read too.
+  is_usual = name in ("vocab.txt", "tokenizer.json")
+  tokenizer = ConvBertTokenizer.from_pretrained(
+    (folder or ".") if is_usual else path
+  )
   for pretrained in networks.values():
     check_vocabulary(tokenizer, pretrained.model.config, path)
   return _with_tokenizer(networks, tokenizer)

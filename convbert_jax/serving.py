@@ -1,8 +1,8 @@
 """Models as artefacts that a server runs without this code.
 
 A folder holds the compiled-to-be program (`jax.export`, StableHLO, any batch
-and any length), its parameters, and the tokenizer's files. JAX, safetensors
-and tokenizers are all that reading it needs.
+and any length), its parameters, and the tokenizer's files. JAX, flatbuffers,
+safetensors and tokenizers are all that running it needs.
 """
 
 import os
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import safetensors.numpy
 
 from convbert_jax.convert.folder import Pretrained, written_whole
-from convbert_jax.errors import unknown_name
+from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.model.task_heads import ConvBertForMultipleChoice
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -26,7 +26,6 @@ PROGRAM_FILE = "model.jaxexport"
 PARAMS_FILE = "params.safetensors"
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-# Also the program that the tests run; `{{}}` is a brace of its own.
 _EXAMPLE = """\
 import jax.export
 import numpy as np
@@ -46,9 +45,15 @@ batch = {{
   "attention_mask": np.array([e.attention_mask for e in encoded], np.int32),
   "token_type_ids": np.array([e.type_ids for e in encoded], np.int32),
 }}
-outputs = model.call(params, batch)
+{choices}outputs = model.call(params, batch)
 for name, array in outputs.items():
   print(name, array.shape)
+"""
+
+
+_CHOICES = """\
+# One question whose choices these texts are.
+batch = {name: array[None] for name, array in batch.items()}
 """
 
 
@@ -58,7 +63,8 @@ def export_model(
   """Lowers a model's inference for several platforms at once.
 
   Pads are kept out of the convolutions, so that a text gets what it would get
-  alone, whatever it is batched with.
+  alone, whatever it is batched with; but for the summary of a multiple choice,
+  which is taken over pads too unless it is "first".
 
   Args:
     pretrained: model and parameters; only their shapes matter here.
@@ -113,8 +119,13 @@ def write_folder(
     platforms: see `export_model`.
 
   Raises:
-    UserError: as `export_model`, or if the folder is not empty.
+    UserError: as `export_model`, if the folder is not empty, or if there is no
+      tokenizer.
   """
+  if pretrained.tokenizer is None:
+    raise UserError(
+      "the model has no vocabulary beside it: put its vocab.txt there"
+    )
   exported = export_model(pretrained, platforms)
   with written_whole(folder) as aside:
     with open(os.path.join(aside, PROGRAM_FILE), "wb") as file:
@@ -122,8 +133,7 @@ def write_folder(
     safetensors.numpy.save_file(
       _flat(pretrained), os.path.join(aside, PARAMS_FILE)
     )
-    if pretrained.tokenizer is not None:
-      pretrained.tokenizer.save_pretrained(aside)
+    pretrained.tokenizer.save_pretrained(aside)
     with open(os.path.join(aside, "README.md"), "w", encoding="utf-8") as file:
       file.write(_readme(pretrained, platforms))
 
@@ -138,7 +148,11 @@ def _readme(pretrained: Pretrained, platforms: Sequence[str]) -> str:
   example = _EXAMPLE.format(
     program=PROGRAM_FILE,
     params=PARAMS_FILE,
-    max_length=model.config.max_position_embeddings,
+    max_length=min(
+      model.config.max_position_embeddings,
+      pretrained.tokenizer.model_max_length,
+    ),
+    choices=_CHOICES if isinstance(model, ConvBertForMultipleChoice) else "",
   )
   labels = ""
   if pretrained.labels:

@@ -3,7 +3,8 @@
   python -m experiments.benchmark \
     --config=configs/pretrain.py:size=small,seq=128 --config.batch_size=16
   python -m experiments.benchmark --records=runs/records --json=speed.json
-  python -m experiments.benchmark --text='text/*' --vocab=vocab.txt
+  python -m experiments.benchmark --build_from='text/*' \
+    --build_vocab=vocab.txt
 
 Prints one figure a line, as `name: value unit`. The matrix rate is measured
 between the steps of the same run, so the fraction does not depend on what else
@@ -53,10 +54,12 @@ _STEPS = flags.DEFINE_integer(
 _RECORDS = flags.DEFINE_string(
   "records", None, "DIR of records, to time the input pipeline alone too."
 )
-_TEXT = flags.DEFINE_list(
-  "text", [], "GLOB[,GLOB...], to time building records from it too."
+_BUILD_FROM = flags.DEFINE_list(
+  "build_from", [], "GLOB[,GLOB...], to time building records from it too."
 )
-_VOCAB = flags.DEFINE_string("vocab", None, "FILE, the vocab.txt for --text.")
+_BUILD_VOCAB = flags.DEFINE_string(
+  "build_vocab", None, "FILE, the vocab.txt for --build_from."
+)
 _PEER = flags.DEFINE_string(
   "peer",
   None,
@@ -88,8 +91,8 @@ def main() -> None:
     figures = measure_step(config, _STEPS.value)
     if _RECORDS.value:
       figures |= measure_input(config, _RECORDS.value)
-    if _TEXT.value:
-      figures |= measure_building(_TEXT.value, _VOCAB.value)
+    if _BUILD_FROM.value:
+      figures |= measure_building(_BUILD_FROM.value, _BUILD_VOCAB.value)
   for name, figure in figures.items():
     print(f"{name}: {figure}")
   if _JSON.value:
@@ -237,7 +240,9 @@ def measure_input(config: Any, records: str, seconds: float = 5.0) -> Figures:
 def measure_building(inputs: Sequence[str], vocabulary: str | None) -> Figures:
   """Times building records beside the tokenizer alone, on all cores."""
   if vocabulary is None:
-    raise errors.UserError("--text needs --vocab=FILE, the vocab.txt")
+    raise errors.UserError(
+      "--build_from needs --build_vocab=FILE, the vocab.txt"
+    )
   found = build_speed.measure_building(
     inputs, vocabulary, num_workers=peer_worker.num_cores()
   )

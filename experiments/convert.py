@@ -49,9 +49,10 @@ def main() -> None:
   """Reads, writes and says what stands where."""
   warnings.showwarning = command_line.print_warning
   source, target = _FROM.value, _TO.value
-  kind = pretrained.format_of(source)
-  if target.partition(":")[0] not in pretrained.FORMATS:
-    target = f"{'orbax' if kind == 'hf' else 'hf'}:{target}"
+  named, _ = pretrained.split_format(target)
+  if named is None:
+    named = "orbax" if pretrained.format_of(source) == "hf" else "hf"
+    target = f"{named}:{target}"
   networks = pretrained.load_networks(
     source,
     step=_STEP.value,

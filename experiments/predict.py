@@ -27,8 +27,8 @@ import numpy as np
 from absl import flags
 
 from convbert_jax import errors, pretrained
-from convbert_jax.predict import POOLINGS, Predictor, Word
-from experiments import command_line
+from convbert_jax.predict import POOLINGS, Predictor
+from experiments import command_line, markup
 
 HEADS = {
   "fill_mask": "ConvBertForMaskedLM",
@@ -37,8 +37,8 @@ HEADS = {
   "classify": "ConvBertForSequenceClassification",
   "answer": "ConvBertForQuestionAnswering",
 }
-# Words at least this likely to be replaced are marked, and marked strongly.
-MARKED, SURE = 0.2, 0.5
+# Tasks that take a second text.
+PAIRED = ("classify", "answer")
 
 _MODEL = flags.DEFINE_string(
   "model", None, "[FORMAT:]DIR, the model's folder or hub name.", required=True
@@ -74,11 +74,12 @@ def main() -> None:
   task = _TASK.value
   if task is not None and task not in HEADS:
     raise errors.unknown_name("task", task, HEADS)
-  texts, seconds = read_texts()
   found = pretrained.load_model(_MODEL.value, task and HEADS[task])
   if task is None:
     by_head = {head: name for name, head in HEADS.items()}
     task = by_head.get(type(found.model).__name__, "embed")
+  _check_output(task)
+  texts, seconds = read_texts(task)
   predictor = Predictor(
     found,
     batch_size=_BATCH.value,
@@ -88,20 +89,38 @@ def main() -> None:
     print(json.dumps(row, ensure_ascii=False) if _JSON.value else lines)
 
 
-def read_texts() -> tuple[list[str], list[str]]:
+def _check_output(task: str) -> None:
+  """Refuses, before anything is computed, a file that cannot be written."""
+  if not _OUTPUT.value:
+    return
+  if task != "embed":
+    raise errors.UserError(f"--output is of no use to --task={task}")
+  folder = os.path.dirname(_OUTPUT.value) or "."
+  if not os.access(folder, os.W_OK):
+    raise errors.UserError(f"cannot write {_OUTPUT.value}: no folder {folder}")
+
+
+def read_texts(task: str) -> tuple[list[str], list[str]]:
   """Returns texts and what stands behind each, none or as many.
 
   Raises:
-    UserError: if there is no text, or not every text has a second one.
+    UserError: if there is no text, a line is blank, not every text has a
+      second one, or the task has no use for it.
   """
+  if _TEXT.value and _INPUT.value:
+    raise errors.UserError("give either --text or --input")
   if _TEXT.value:
     texts, seconds = _TEXT.value, _SECOND.value
-  else:
-    rows = [line.partition("\t") for line in _lines() if line.strip()]
+  elif task in PAIRED:
+    rows = [line.partition("\t") for line in _lines()]
     texts = [first for first, _, _ in rows]
     seconds = [second for _, tab, second in rows if tab]
+  else:
+    texts, seconds = _lines(), []
   if not texts:
     raise errors.UserError("no text: give --text, --input or standard input")
+  if (seconds or _SECOND.value) and task not in PAIRED:
+    raise errors.UserError(f"--second is of no use to --task={task}")
   if len(seconds) not in (0, len(texts)):
     raise errors.UserError(
       f"{len(texts)} texts, but {len(seconds)} with a second text behind them:"
@@ -114,11 +133,20 @@ def _lines() -> list[str]:
   source = _INPUT.value or "-"
   try:
     if source == "-":
-      return sys.stdin.read().splitlines()
-    with open(source, encoding="utf-8") as file:
-      return file.read().splitlines()
+      text = sys.stdin.read()
+    else:
+      with open(source, encoding="utf-8") as file:
+        text = file.read()
   except (OSError, UnicodeDecodeError) as error:
     raise errors.UserError(f"cannot read {source}: {error}") from error
+  lines = text.removesuffix("\n").split("\n") if text else []
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      raise errors.UserError(
+        f"line {number} of {source} is blank: results would no longer stand in"
+        " the order of the lines, so take it out"
+      )
+  return lines
 
 
 Rows = Iterator[tuple[dict[str, Any], str]]
@@ -145,21 +173,7 @@ def detect(
   """Yields the texts with the words marked that look replaced."""
   for text, words in zip(texts, predictor.detect(texts), strict=True):
     row = {"text": text, "words": [word._asdict() for word in words]}
-    yield row, " ".join(map(mark(sys.stdout.isatty()), words))
-
-
-def mark(in_colour: bool) -> Callable[[Word], str]:
-  """Returns how a word is shown, in colour or with its probability."""
-
-  def marked(word: Word) -> str:
-    if word.probability < MARKED:
-      return word.text
-    if not in_colour or "NO_COLOR" in os.environ:
-      return f"{word.text}[{word.probability:.2f}]"
-    colour = "1;31" if word.probability >= SURE else "33"
-    return f"\x1b[{colour}m{word.text}\x1b[0m"
-
-  return marked
+    yield row, " ".join(map(markup.mark(sys.stdout.isatty()), words))
 
 
 def embed(predictor: Predictor, texts: Sequence[str], _: Sequence[str]) -> Rows:

@@ -35,6 +35,11 @@ def single(networks):
   return {"": networks["discriminator"].encoder}
 
 
+def entry_not_found(file):
+  error = huggingface_hub.errors.EntryNotFoundError
+  return error.__new__(error, file)
+
+
 def assert_same(found, given):
   assert type(found.model) is type(given.model)
   assert found.tokenizer.vocabulary == given.tokenizer.vocabulary
@@ -114,6 +119,26 @@ def test_a_vocabulary_can_be_given(tmp_path, single):
     pretrained.load_networks(str(tmp_path / "model"), vocabulary=str(path))
 
 
+def test_no_folder_is_written_into(tmp_path, networks):
+  (tmp_path / "checkpoints").mkdir()
+  for kind in ("hf", "orbax"):
+    with pytest.raises(UserError, match="is not empty"):
+      pretrained.save_networks(f"{kind}:{tmp_path}", networks)
+  assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+  with pytest.raises(UserError, match="no folder is named"):
+    pretrained.save_networks("orbax:", networks)
+
+
+def test_the_settings_beside_a_vocabulary_are_read(tmp_path, single):
+  cased = ConvBertTokenizer([*WORDS, "World"], do_lower_case=False)
+  cased.save_pretrained(str(tmp_path / "words"))
+  pretrained.save_networks(f"orbax:{tmp_path / 'model'}", single)
+  (found,) = pretrained.load_networks(
+    str(tmp_path / "model"), vocabulary=str(tmp_path / "words" / "vocab.txt")
+  ).values()
+  assert found.tokenizer.tokenize("World") == ["World"]
+
+
 @pytest.mark.parametrize(
   "source, words",
   [
@@ -150,13 +175,26 @@ def test_a_name_of_the_hub_is_fetched(tmp_path, single, monkeypatch):
     asked.append(file)
     assert name == "someone/convbert"
     if not (tmp_path / file).exists():
-      raise huggingface_hub.errors.LocalEntryNotFoundError(file)
+      raise entry_not_found(file)
     return str(tmp_path / file)
 
   monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
   assert_same(pretrained.load_model("someone/convbert"), single[""])
   assert "model.safetensors" in asked
   assert "pytorch_model.bin" not in asked
+
+
+def test_a_connection_that_breaks_is_told(tmp_path, single, monkeypatch):
+  pretrained.save_networks(f"hf:{tmp_path}", single)
+
+  def fetch(name, file):
+    if file == "tokenizer_config.json":
+      raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+    return str(tmp_path / file)
+
+  monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+  with pytest.raises(UserError, match=r"did not give it .*no connection"):
+    pretrained.load_model("someone/convbert")
 
 
 def test_a_hub_that_does_not_answer_is_one_line(monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,19 +99,42 @@ def written_whole(folder: str) -> Iterator[str]:
     folder: where it shall be; absent, or empty.
 
   Raises:
-    UserError: if something is there already.
+    UserError: if something is there already, or nothing can be written there.
   """
+  check_empty(folder)
+  place = os.path.abspath(folder)
+  try:
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    aside = tempfile.mkdtemp(
+      prefix=f".{os.path.basename(place)}.", dir=os.path.dirname(place)
+    )
+  except OSError as error:
+    raise UserError(f"cannot write {folder}: {error}") from error
+  try:
+    yield aside
+    os.chmod(aside, 0o777 & ~_umask())
+    os.replace(aside, place)
+  finally:
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_empty(folder: str) -> None:
+  """Refuses a folder that holds anything.
+
+  Raises:
+    UserError: naming it.
+  """
+  if not folder:
+    raise UserError("no folder is named to write to")
   if os.path.exists(folder) and (
     not os.path.isdir(folder) or os.listdir(folder)
   ):
     raise UserError(
       f"{folder} is not empty: name a new folder, nothing is written over"
     )
-  aside = f"{os.path.abspath(folder)}.tmp"
-  shutil.rmtree(aside, ignore_errors=True)
-  os.makedirs(aside)
-  try:
-    yield aside
-    os.replace(aside, folder)
-  finally:
-    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask

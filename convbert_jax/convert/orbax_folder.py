@@ -25,6 +25,7 @@ from convbert_jax.convert.folder import (
 from convbert_jax.data.manifest import write_json
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.training.quiet import quiet_orbax
 
 MODEL_FILE = "model.json"
 _PARAMS_FOLDER = "params"
@@ -63,6 +64,7 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
   Raises:
     UserError: if the folder is not empty.
   """
+  quiet_orbax()
   model = pretrained.model
   options = {
     field.name: getattr(model, field.name)
@@ -84,6 +86,7 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
 
 
 def _read_params(folder: str, model: nn.Module) -> dict[str, Any]:
+  quiet_orbax()
   wanted = names.shapes_of(model)
   folder = os.path.abspath(folder)
   try:

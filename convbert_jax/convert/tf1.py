@@ -82,11 +82,18 @@ def variables_from_params(
 
 
 def check_expressible(config: ConvBertConfig) -> None:
-  """Refuses heads that the original's graph cannot have.
+  """Refuses what the original's graph cannot have, or its files cannot tell.
 
   Raises:
-    UserError: with both widths.
+    UserError: naming the field, and why.
   """
+  usual = ConvBertConfig()
+  for field in ("hidden_act", "layer_norm_eps"):
+    if getattr(config, field) != getattr(usual, field):
+      raise UserError(
+        f"{field}={getattr(config, field)!r} cannot be converted: the"
+        f" original's checkpoints do not tell it from {getattr(usual, field)!r}"
+      )
   theirs = config.replace(head_size_rule="tf1")
   if theirs.all_head_size != config.all_head_size:
     raise UserError(

@@ -7,6 +7,7 @@ happens on NumPy arrays, in `tf1`.
 import glob
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from convbert_jax.convert import tf1
 from convbert_jax.convert.folder import Pretrained, written_whole
 from convbert_jax.convert.names import Arrays
+from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
@@ -59,12 +61,17 @@ def read_variables(path: str) -> Arrays:
     raise UserError(f"{prefix} is damaged: {reason}") from error
 
 
-def write_variables(folder: str, variables: Mapping[str, np.ndarray]) -> None:
+def write_folder(
+  folder: str,
+  variables: Mapping[str, np.ndarray],
+  tokenizer: ConvBertTokenizer | None = None,
+) -> None:
   """Writes a checkpoint that TensorFlow's savers restore.
 
   Args:
     folder: absent or empty; it appears whole or not at all.
     variables: arrays by name.
+    tokenizer: its files go beside them.
 
   Raises:
     UserError: if the folder is not empty, or TensorFlow is missing.
@@ -79,6 +86,8 @@ def write_variables(folder: str, variables: Mapping[str, np.ndarray]) -> None:
     )
     with open(os.path.join(aside, _STATE_FILE), "w", encoding="utf-8") as file:
       file.write(f'model_checkpoint_path: "{_NAME}"\n')
+    if tokenizer is not None:
+      tokenizer.save_pretrained(aside)
 
 
 def networks_of(
@@ -122,8 +131,21 @@ def variables_of(networks: Mapping[str, Pretrained]) -> Arrays:
     UserError: if the original's graph has no place for them.
   """
   named = dict(networks)
-  if "discriminator" in named:
+  if any(found.model.config.mask_padding_in_conv for found in named.values()):
+    warnings.warn(
+      "the model was trained with padding masked out of its convolutions; the"
+      " original lets padding leak into them, and its checkpoints do not tell",
+      stacklevel=2,
+    )
+  if (
+    named.keys() <= {"discriminator", "generator"} and "discriminator" in named
+  ):
     return _variables_of_electra(**named)
+  if len(named) != 1:
+    raise UserError(
+      "the original's graph has no place for these networks together:"
+      f" {', '.join(named)}; convert them one by one"
+    )
   (pretrained,) = named.values()
   if isinstance(pretrained.model, ConvBertForMaskedLM):
     tree = {"masked_lm": pretrained.params}

@@ -16,5 +16,5 @@ def gradient_of(primal: jax.Array, grad: jax.Array) -> jax.Array:
   """
   # Adding casts and copies `primal` as need be, and JAX knows the transpose of
   # both; the sum itself is never computed.
-  _, pull = jax.vjp(lambda x: x + grad, primal)
-  return pull(grad)[0]
+  summed, pull = jax.vjp(lambda x: x + grad, primal)
+  return pull(grad.astype(summed.dtype))[0]

@@ -122,6 +122,27 @@ def test_the_heads_of_downstream_tasks_are_refused():
     tf1_checkpoint.variables_of({"": Pretrained(model, params)})
 
 
+def test_networks_that_do_not_belong_together_are_refused():
+  found = tf1_checkpoint.networks_of(variables_of("tf_pretrain_electra"))
+  networks = {"encoder": found["discriminator"].encoder, **found}
+  with pytest.raises(UserError, match="no place for these networks together"):
+    tf1_checkpoint.variables_of(networks)
+
+
+def test_what_the_originals_files_cannot_tell():
+  config = reference.tf1_config(reference.load("tf_encoder_ratio2"))
+  for field, value in (("hidden_act", "relu"), ("layer_norm_eps", 1e-5)):
+    changed = config.replace(**{field: value})
+    with pytest.raises(UserError, match=f"{field}=.* do not tell it from"):
+      tf1.check_expressible(changed)
+  networks = tf1_checkpoint.networks_of(variables_of("tf_pretrain_mlm"))
+  (found,) = networks.values()
+  masked = found.model.config.replace(mask_padding_in_conv=True)
+  network = Pretrained(found.model.clone(config=masked), found.params)
+  with pytest.warns(UserWarning, match="padding masked out"):
+    tf1_checkpoint.variables_of({"masked_lm": network})
+
+
 def test_heads_of_transformers_width_are_refused():
   golden = reference.load("hf_r4_k3_g2_proj")
   config, _ = reference.hf_inputs(golden)
@@ -189,12 +210,12 @@ def test_the_converted_checkpoint_gives_the_originals_losses(tensorflow):
 def test_files_there_and_back(tensorflow, tmp_path):
   given = variables_of("tf_pretrain_electra")
   folder = tmp_path / "new"
-  tf1_checkpoint.write_variables(str(folder), given)
+  tf1_checkpoint.write_folder(str(folder), given)
   assert_same(tf1_checkpoint.read_variables(str(folder)), given)
   # TensorFlow's own way to find the newest.
   assert tensorflow.train.latest_checkpoint(str(folder)).endswith("model.ckpt")
   with pytest.raises(UserError, match="is not empty"):
-    tf1_checkpoint.write_variables(str(folder), given)
+    tf1_checkpoint.write_folder(str(folder), given)
 
 
 @pytest.mark.slow

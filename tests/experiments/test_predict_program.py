@@ -12,7 +12,7 @@ from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.convert import orbax_folder
 from convbert_jax.convert.folder import CLASSES, Pretrained
 from convbert_jax.predict import Word
-from experiments import predict
+from experiments import markup
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two", "three"]
 CONFIG = ConvBertConfig(
@@ -55,7 +55,7 @@ def test_masks_are_filled(folder):
 
 
 def test_vectors_of_a_files_lines_are_written(folder, tmp_path):
-  (tmp_path / "lines.txt").write_text("one two\n\nthree\n")
+  (tmp_path / "lines.txt").write_text("one two\nthree\tone\n")
   done = run(
     "predict",
     f"--model={folder / 'ConvBertForMaskedLM'}",
@@ -94,7 +94,7 @@ def test_a_model_is_exported(folder, tmp_path):
 def test_words_are_marked_by_colour_or_number(monkeypatch):
   monkeypatch.delenv("NO_COLOR", raising=False)
   words = [Word("a", 0, 1, 0.1), Word("b", 2, 3, 0.3), Word("c", 4, 5, 0.9)]
-  plain, coloured = predict.mark(False), predict.mark(True)
+  plain, coloured = markup.mark(False), markup.mark(True)
   assert " ".join(map(plain, words)) == "a b[0.30] c[0.90]"
   assert [coloured(word) for word in words] == [
     "a",
