@@ -49,7 +49,10 @@ SPECIAL_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
 
 _CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")
 _STEPS = flags.DEFINE_integer(
-  "steps", 10, "N, how many steps to time.", lower_bound=2
+  "steps",
+  10,
+  "N, how many steps to time, or rounds with a peer.",
+  lower_bound=2,
 )
 _RECORDS = flags.DEFINE_string(
   "records", None, "DIR of records, to time the input pipeline alone too."
@@ -66,8 +69,10 @@ _PEER = flags.DEFINE_string(
   "NAME, another implementation to compare with instead: huggingface (needs"
   f" {peers.INSTALL}).",
 )
-_PEER_MODES = flags.DEFINE_list(
-  "peer_modes", list(peer_worker.MODES), "what to compare with a peer."
+_PEER_MODES = flags.DEFINE_string(
+  "peer_modes",
+  ",".join(peer_worker.MODES),
+  "MODES, what to compare with the peer, separated by commas.",
 )
 _JSON = flags.DEFINE_string("json", None, "FILE for the same figures.")
 
@@ -84,7 +89,7 @@ def main() -> None:
       config.to_dict(),
       random_batch(config),
       SPECIAL_IDS,
-      modes=_PEER_MODES.value,
+      modes=_PEER_MODES.value.split(","),
       num_rounds=_STEPS.value,
     )
   else:
