@@ -26,17 +26,18 @@ _HEAD = flags.DEFINE_string(
   "CLASS, as ConvBertForMaskedLM where there are several; ConvBertModel for"
   " the encoder of any.",
 )
-_PLATFORMS = flags.DEFINE_list(
-  "platforms", ["cpu", "cuda", "tpu"], "Any of cpu, cuda, rocm, tpu."
+_PLATFORMS = flags.DEFINE_string(
+  "platforms", "cpu,cuda,tpu", "Any of cpu, cuda, rocm, tpu, with commas."
 )
 
 
 def main() -> None:
   """Loads, lowers and writes."""
   found = pretrained.load_model(_MODEL.value, _HEAD.value)
-  serving.write_folder(_OUTPUT.value, found, _PLATFORMS.value)
-  platforms = ", ".join(_PLATFORMS.value)
-  print(f"{_OUTPUT.value}: {type(found.model).__name__} for {platforms}")
+  platforms = _PLATFORMS.value.split(",")
+  serving.write_folder(_OUTPUT.value, found, platforms)
+  told = ", ".join(platforms)
+  print(f"{_OUTPUT.value}: {type(found.model).__name__} for {told}")
 
 
 if __name__ == "__main__":
