@@ -23,7 +23,7 @@ from convbert_jax.model.heads import (
   ConvBertForPreTraining,
 )
 from convbert_jax.ops import sampling
-from convbert_jax.training import optimizer as optimizers
+from convbert_jax.training import step
 from convbert_jax.training.state import TrainState
 
 KINDS = ("electra", "mlm")
@@ -338,20 +338,9 @@ def make_train_step(
         dropout_key,
         accumulation_steps,
       )
-    updates, opt_state = optimizer.update(
-      grads, state.opt_state, state.params, step=state.step
-    )
-    one = jnp.float32(1)
-    metrics |= {
-      "loss": (metrics["loss"][0], one),
-      "gradient_norm": (optimizers.global_norm(grads), one),
-      "learning_rate": (schedule(state.step), one),
-    }
-    state = TrainState(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      opt_state=opt_state,
-    )
+    state, of_update = step.apply_gradients(state, grads, optimizer, schedule)
+    loss, _ = metrics["loss"]
+    metrics |= of_update | {"loss": (loss, jnp.float32(1))}
     return state, metrics
 
   return train_step

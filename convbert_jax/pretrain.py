@@ -117,12 +117,16 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
       reporter.say(f"starting from {restored.source}")
       loop.train(
         restored.state,
-        objectives.make_train_step(
-          electra,
-          optimizer,
-          schedule,
-          manifest.special_ids,
-          config.accumulation_steps,
+        loop.compile_step(
+          objectives.make_train_step(
+            electra,
+            optimizer,
+            schedule,
+            manifest.special_ids,
+            config.accumulation_steps,
+          ),
+          restored.state,
+          mesh,
         ),
         batches,
         mesh=mesh,

@@ -153,7 +153,7 @@ def run(
     ) as reporter:
       return loop.train(
         restored.state,
-        step,
+        loop.compile_step(step, restored.state, mesh),
         batches,
         mesh=mesh,
         rng=key,

@@ -92,11 +92,14 @@ def is_due(step: int, every: int, num_steps: int) -> bool:
 def compile_step(
   train_step: TrainStep, state: TrainState, mesh: jax.sharding.Mesh
 ) -> TrainStep:
-  """Wraps a step so that it compiles once and reuses the state's memory.
+  """Wraps a step so that it reuses the state's memory.
+
+  It compiles at its first call, and again only for a batch of other shapes.
 
   Args:
     train_step: pure; gets a key that is folded with the state's step.
-    state: where its arrays lie decides where the step leaves them.
+    state: arrays, or `sharding.abstract` ones; where they lie decides where
+      the step leaves them.
     mesh: the devices.
 
   Returns:
@@ -250,7 +253,7 @@ class _Settler:
 
 def train(
   state: TrainState,
-  train_step: TrainStep,
+  compiled_step: TrainStep,
   batches: ResumableIterator,
   *,
   mesh: jax.sharding.Mesh,
@@ -273,9 +276,8 @@ def train(
 
   Args:
     state: as restored or new; donated.
-    train_step: pure and not jitted; gets a key folded with the state's step,
-      returns metrics as (total, weight) pairs, `loss` and `gradient_norm`
-      among them.
+    compiled_step: as `compile_step` returns it; its metrics are (total,
+      weight) pairs, `loss` and `gradient_norm` among them.
     batches: dictionaries of this process's rows, with `record_ids`.
     mesh: the devices.
     rng: the run's key; the same for every step.
@@ -310,7 +312,6 @@ def train(
     lambda step: is_due(step, report_every, num_steps),
   )
   feed = _Feed(batches, mesh, stopwatch)
-  compiled = compile_step(train_step, state, mesh)
   first, unread = step + 1, None
   reporter.say("compiling the training step ...")
   with stop_request(checkpointer) as stop_asked:
@@ -318,7 +319,7 @@ def train(
     while step < num_steps:
       step += 1
       reporter.before_step(step)
-      state, metrics = compiled(state, batch, rng)
+      state, metrics = compiled_step(state, batch, rng)
       if step == first:
         stopwatch.restart()  # The speed is that of steps, not of compiling.
       dispatched = (step, metrics, feed.record_ids)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from convbert_jax.errors import UserError
+from convbert_jax.training.layer_decay import RateScale
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -91,6 +92,7 @@ def make_optimizer(
   weight_decay_rate: float = 0.01,
   clip_norm: float = 1.0,
   bias_correction: bool = False,
+  rate_scale: RateScale | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """Builds the optimizer of the original pre-training.
 
@@ -109,6 +111,8 @@ def make_optimizer(
     clip_norm: largest global norm of the gradients; 0 does not clip.
     bias_correction: divide the moments by `1 - beta ** t` as
       `optax.adamw` does.
+    rate_scale: what a parameter's learning rate is multiplied by, see
+      `layer_decay.layer_rate_scale`; None for the same rate everywhere.
 
   Returns:
     A transformation whose `update(grads, opt_state, params, step=step)` takes
@@ -159,6 +163,8 @@ def make_optimizer(
       change = mean * mean_scale / (jnp.sqrt(square * square_scale) + epsilon)
       if is_decayed(path):
         change += weight_decay_rate * param
+      if rate_scale is not None:
+        change *= rate_scale(path, param)
       return (-rate * change).astype(param.dtype), mean, square
 
     triples = jax.tree_util.tree_map_with_path(

@@ -22,7 +22,7 @@ FIGURES = {
   "learning_rate": ("learning_rate",),
 }
 _TRAIN, _HELD_OUT, _BASELINE_GREY = "#4C72B0", "#C44E52", "#6B6B6B"
-_STYLE = {
+STYLE = {
   "axes.edgecolor": "#9A9A9A",
   "axes.grid": True,
   "axes.spines.right": False,
@@ -105,7 +105,7 @@ def _figure_png(rows: Sequence[files.Row], names: Sequence[str]) -> bytes:
   columns = min(len(names), 3)
   lines = math.ceil(len(names) / columns)
   # Not through pyplot, which keeps every figure and picks a backend.
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()

@@ -1,5 +1,6 @@
 """Where every array lives: one mesh, one table from logical to mesh axes."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -154,8 +155,16 @@ def init_state(
     The tree of arrays without boxes, and the tree of their shardings.
   """
   shardings = shardings_of(abstract(init, key, mesh))
-  born = jax.jit(lambda key: meta.unbox(init(key)), out_shardings=shardings)
-  return born(key), shardings
+  return _compiled_init(init, mesh)(key), shardings
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_init(
+  init: Callable[[jax.Array], Any], mesh: Mesh
+) -> Callable[[jax.Array], Any]:
+  """Returns the same function for the same arguments, so that jit knows it."""
+  shardings = shardings_of(abstract(init, jax.random.key(0), mesh))
+  return jax.jit(lambda key: meta.unbox(init(key)), out_shardings=shardings)
 
 
 def to_global(

@@ -176,7 +176,7 @@ def test_a_save_is_not_spoilt_by_the_steps_after_it(tmp_path):
     ) as reporter:
       loop.train(
         state,
-        step,
+        loop.compile_step(step, state, mesh),
         toy.Batches(),
         mesh=mesh,
         rng=key,
