@@ -1,0 +1,1 @@
+"""Downstream tasks: one file per kind, one shape for all."""
