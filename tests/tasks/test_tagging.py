@@ -1,0 +1,226 @@
+"""Words to windows and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from tiny_convbert import TINY
+
+from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+from convbert_jax.errors import UserError
+from convbert_jax.ops.losses import IGNORED
+from convbert_jax.tasks import tag_spans
+from convbert_jax.tasks.tag_spans import Sentence
+from convbert_jax.tasks.tagging import TAGGING_TASKS, Tagging, windows
+from convbert_jax.tasks.task import MissingSplit
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TOKENIZER = ConvBertTokenizer([*SPECIAL, *"abc", "##a", "##b", "##c"])
+TASK = Tagging(name="toy", folder="toy", kinds=("X", "Y"))
+TAGS = tag_spans.labels_of(TASK.kinds)
+
+
+def outputs_for(features, ids=None):
+  """Returns outputs in a bucket, gold where no ids are given."""
+  rows = [f.arrays["labels"] for f in features] if ids is None else ids
+  return [{"label_ids": np.pad(np.where(r < 0, 3, r), (0, 5))} for r in rows]
+
+
+def test_score_of_a_case_counted_by_hand():
+  sentences = [
+    Sentence(tuple("abcab"), ("B-X", "I-X", "O", "B-Y", "B-X")),
+    Sentence(tuple("ab"), ("O", "O")),
+  ]
+  found = [["B-X", "O", "O", "B-Y", "B-Y"], ["B-X", "O"]]
+  assert TASK.score(sentences, found) == pytest.approx(
+    {"precision": 25, "recall": 100 / 3, "f1": 200 / 7, "accuracy": 400 / 7}
+  )
+  assert TASK.score([Sentence(("a",), None)], [["O"]]) == {}
+  assert TASK.score([Sentence(("a",), ("O",))], [["O"]])["f1"] == 0
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 8, 21])
+def test_windows_label_every_word_once_where_it_sees_most(room):
+  random = np.random.default_rng(room)
+  for num_words in (1, 2, 5, 30, 77):
+    for largest in {1, min(3, room), room}:
+      sizes = random.integers(1, largest + 1, num_words)
+      ends = np.cumsum(sizes)
+      starts = ends - sizes
+      found = windows(sizes, room)
+      owned = [w for f in found for w in range(f.first, f.stop)]
+      assert owned == list(range(num_words))
+      if len(found) > 1:
+        assert sizes.sum() > room
+        assert sizes[found[-1].begin :].sum() > room - sizes.max()
+      for window in found:
+        assert sizes[window.begin : window.end].sum() <= room
+        for word in range(window.first, window.stop):
+          assert window.begin <= word < window.end
+          context = [
+            min(starts[word] - starts[w.begin], ends[w.end - 1] - ends[word])
+            for w in found
+            if w.begin <= word < w.end
+          ]
+          best = min(
+            starts[word] - starts[window.begin],
+            ends[window.end - 1] - ends[word],
+          )
+          assert best == max(context)
+          to_edge = min(starts[word], ends[-1] - ends[word])
+          assert best >= min(to_edge, room // 4 - sizes.max())
+
+
+def test_rows_are_labelled_at_first_tokens():
+  sentence = Sentence(("ab", "\u00ad", "C", "bca"), ("B-X", "I-X", "O", "B-Y"))
+  (feature,) = TASK.featurise([sentence], TOKENIZER, 16, training=True)
+  tokens = TOKENIZER.convert_ids_to_tokens(feature.arrays["input_ids"])
+  assert " ".join(tokens) == "[CLS] a ##b [UNK] c b ##c ##a [SEP]"
+  begin, end, outside, single = map(TAGS.index, ("B-X", "E-X", "O", "S-Y"))
+  assert feature.arrays["labels"].tolist() == [
+    IGNORED, begin, IGNORED, end, outside, single, IGNORED, IGNORED, IGNORED
+  ]  # fmt: skip
+  assert feature.arrays["labels"].dtype == np.int32
+  assert not feature.arrays["token_type_ids"].any()
+  assert TASK.padding["labels"] == IGNORED
+  bare = sentence._replace(tags=None)
+  (feature,) = TASK.featurise([bare], TOKENIZER, 16, training=False)
+  assert "labels" not in feature.arrays
+  with pytest.raises(UserError, match="leaves no room for text"):
+    TASK.featurise([sentence], TOKENIZER, 2, training=True)
+
+
+@pytest.mark.parametrize("scheme", tag_spans.SCHEMES)
+@pytest.mark.parametrize("max_seq_length", [3, 7, 12, 512])
+def test_gold_labels_come_back(scheme, max_seq_length):
+  random = np.random.default_rng(2)
+  sentences = []
+  for num_words in range(1, 40):
+    words = tuple("abc"[:n] * 3 for n in random.integers(1, 4, num_words))
+    spans = tag_spans.conlleval_spans(random.choice(TAGS, num_words).tolist())
+    tags = tuple(tag_spans.tags_of(spans, num_words, scheme))
+    sentences.append(Sentence(words, tags, scheme))
+  features = TASK.featurise(
+    sentences, TOKENIZER, max_seq_length, training=False
+  )
+  assert max(f.length for f in features) <= max_seq_length
+  labelled = sum((f.arrays["labels"] != IGNORED).sum() for f in features)
+  assert labelled == sum(len(s.words) for s in sentences)
+  assert (len(features) > len(sentences)) == (max_seq_length < 512)
+  predictions = TASK.decode(sentences, features, outputs_for(features))
+  assert [tuple(tags) for tags in predictions] == [s.tags for s in sentences]
+  assert set(TASK.score(sentences, predictions).values()) == {100.0}
+
+
+@pytest.mark.parametrize("scheme", tag_spans.SCHEMES)
+def test_predictions_are_in_the_scheme_of_the_file(tmp_path, scheme):
+  random = np.random.default_rng(3)
+  golds = [random.choice(TAGS, 9).tolist() for _ in range(50)]
+  spans = map(tag_spans.conlleval_spans, golds)
+  golds = [tuple(tag_spans.tags_of(some, 9, scheme)) for some in spans]
+  sentences = [Sentence(tuple("abcabcabc"), tags, scheme) for tags in golds]
+  features = TASK.featurise(sentences, TOKENIZER, 8, training=False)
+  ids = [random.integers(0, len(TAGS), f.length) for f in features]
+  ids = [
+    np.where(random.random(f.length) < 0.7, f.arrays["labels"], some)
+    for f, some in zip(features, ids)
+  ]
+  found = TASK.decode(sentences, features, outputs_for(features, ids))
+  TASK.write(str(tmp_path), "test", sentences, found)
+  text = (tmp_path / "test.txt").read_text()
+  blocks = [block.splitlines() for block in text.split("\n\n")]
+  assert blocks == [
+    *(
+      [" ".join(row) for row in zip(*s[:2], tags)]
+      for s, tags in zip(sentences, found)
+    ),
+    [],
+  ]
+  assert 10 < TASK.score(sentences, found)["f1"] < 90
+  letters = {tags[0] for some in found for tags in some}
+  assert letters == {"BIO": set("BIO"), "IOB1": set("BIO")}.get(
+    scheme, set("BIOES")
+  )
+
+
+def test_unlabelled_words_are_written_with_predictions_alone(tmp_path):
+  sentences = [Sentence(("a", "b"), None), Sentence(("c",), None)]
+  TASK.write(str(tmp_path), "test", sentences, [["B-X", "O"], ["B-Y"]])
+  text = (tmp_path / "test.txt").read_text()
+  assert text == "a B-X\nb O\n\nc B-Y\n\n"
+
+
+@pytest.mark.parametrize(
+  ("num_sentences", "num_dev"), [(2, 1), (24, 2), (25, 3)]
+)
+def test_dev_is_cut_off_train(tmp_path, num_sentences, num_dev):
+  text = "".join(f"w{i} NN B-NP\n\n" for i in range(num_sentences))
+  (tmp_path / "train.txt").write_text(text)
+  (tmp_path / "test.txt").write_text("t\n")
+  task = TAGGING_TASKS["chunk"]
+  train, dev = (task.read(str(tmp_path), split) for split in ("train", "dev"))
+  words = [s.words[0] for s in train + dev]
+  assert words == [f"w{i}" for i in range(num_sentences)]
+  assert len(dev) == num_dev
+  assert task.read(str(tmp_path), "test") == [Sentence(("t",), None)]
+
+
+def test_files_of_their_own(tmp_path):
+  folder = tmp_path / "conll2003"
+  folder.mkdir()
+  names = {"train": "eng.train", "dev": "eng.testa", "test": "eng.testb"}
+  task = TAGGING_TASKS["ner"]
+  (folder / "eng.train").write_text("one I-PER\n")
+  with pytest.raises(UserError, match="a single sentence cannot be both"):
+    task.read(str(tmp_path), "dev")
+  for name in names.values():
+    (folder / name).write_text(f"{name} I-LOC\n")
+  for split, name in names.items():
+    (sentence,) = task.read(str(tmp_path), split)
+    assert sentence == Sentence((name,), ("I-LOC",), "IOB1")
+  (folder / "eng.train").unlink()
+  with pytest.raises(MissingSplit, match=r"no train\.txt or eng\.train in"):
+    task.read(str(tmp_path), "train")
+
+
+def test_loss_counts_words_of_real_rows():
+  model = TASK.model(TINY, "original")
+  assert model.classifier_dropout == 0.0
+  assert TASK.model(TINY, "transformers").classifier_dropout is None
+  ids = jnp.array([[2, 5, 6, 3], [2, 7, 3, 0], [2, 3, 0, 0]])
+  labels = np.full((3, 4), IGNORED)
+  labels[0, 1:3], labels[1, 1], labels[2, 1] = (4, 8), 0, 1
+  batch = {
+    "input_ids": ids, "attention_mask": (ids > 0).astype(jnp.int32),
+    "token_type_ids": jnp.zeros_like(ids), "labels": jnp.array(labels),
+    "row_weights": jnp.array([1.0, 1.0, 0.0]),
+  }  # fmt: skip
+  params = jax.jit(model.init)(jax.random.key(0), ids)["params"]
+
+  @jax.jit
+  def run(params, batch):
+    output = TASK.apply(model, params, batch)
+    return output.logits, TASK.loss(output, batch), TASK.outputs(output, batch)
+
+  logits, (total, weight), outputs = run(params, batch)
+  logits = np.asarray(logits, np.float64)
+  log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  places = ((0, 1), (0, 2), (1, 1))
+  expected = -sum(log_probs[place][labels[place]] for place in places)
+  np.testing.assert_allclose(total, expected, rtol=1e-5)
+  assert weight == 3
+  assert outputs["label_ids"].dtype == jnp.int32
+  np.testing.assert_array_equal(outputs["label_ids"], logits.argmax(-1))
+  empty = batch | {"row_weights": jnp.zeros(3)}
+  assert [float(x) for x in run(params, empty)[1]] == [0, 0]
+
+
+def test_drawing():
+  sentence = Sentence(tuple("abc"), ("B-X", "B-Y", "B-Y"))
+  axes = Figure().subplots()
+  TASK.draw(axes, [sentence], [["B-X", "B-Y", "B-X"]])
+  names = [label.get_text() for label in axes.get_yticklabels()]
+  assert names == ["X (1)", "Y (2)"]
+  widths = [bar.get_width() for bar in axes.patches]
+  assert widths == pytest.approx([200 / 3, 200 / 3])
