@@ -1,0 +1,141 @@
+"""An acceptability task made of prose, in the format of CoLA.
+
+Half of the sentences are as they were written; in the other half two words
+have changed places so that a person sees that something is broken: "The list
+of names" becomes "The of list names". Telling them apart takes some grammar,
+which is what pre-training should have taught.
+"""
+
+import os
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from convbert_jax.data.corpus import Skipped, iter_documents
+from convbert_jax.errors import UserError
+from convbert_jax.training.workdir import write_run_files
+
+MIN_WORDS, MAX_WORDS = 6, 24
+# Farther apart, both places look wrong anyway.
+MAX_DISTANCE = 6
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+# Words alone: names in code and formulas are no grammar.
+_SENTENCE = re.compile(
+  r"[A-Z][A-Za-z]*(?:[-'][A-Za-z]+)*"
+  r"(?:[,;:]? [A-Za-z]+(?:[-'][A-Za-z]+)*)*\."
+)
+# The full stop of these ends no sentence.
+_ABBREVIATION = re.compile(r" (?:etc|vs|cf|fig|eq|sec|ref|no|[a-z])\.$", re.I)
+# Words that stand before a noun; in the place of another kind of word they are
+# wrong, and so is what stands in theirs.
+_LEADING = re.compile(
+  "a|an|the|its|their|your|our|every|each|of|in|to|for|from|with|by|at|into"
+  "|as|than"
+)
+# Any longer word but these, which can stand nearly anywhere: a swap with one
+# may be no mistake.
+_CONTENT = re.compile(
+  "(?!(?:also|then|only|always|often|never|still|already|again|thus|hence"
+  "|however|even|just|both|more|most|much|very|well|once|here|there|first|last"
+  "|next|later|otherwise|instead|sometimes|either|that|this|these|those|they"
+  "|which|what|when|where|while|over|down|back|through|along|about|around"
+  "|before|after|since|were|been|have|could|might|must|shall|should|will"
+  "|would|does|such|other|same|into|than|with|from|their|your|every|each"
+  r"|\w+ly)$)[a-z]{4,}"
+)
+
+
+def write_task(
+  text_jsonl_path: str, folder: str, num_train: int, num_dev: int, seed: int
+) -> None:
+  """Writes `CoLA/train.tsv` and `CoLA/dev.tsv`, each when it is whole.
+
+  Dev sentences are of other documents than those of training, and none is in
+  both; of each file half the sentences are broken. The same text and seed give
+  the same files.
+
+  Args:
+    text_jsonl_path: documents, a JSON object {"text": ...} in each row, their
+      paragraphs one a line.
+    folder: the data folder, made if need be.
+    num_train: sentences to train on.
+    num_dev: sentences to evaluate on.
+    seed: of the choice of documents, sentences and words.
+
+  Raises:
+    UserError: if the text cannot be read or has too few sentences.
+  """
+  documents = _documents(text_jsonl_path)
+  chance = random.Random(seed)
+  chance.shuffle(documents)
+  num_sentences = sum(map(len, documents))
+  share = num_sentences * num_dev / max(num_train + num_dev, 1)
+  pools: dict[str, list[str]] = {"dev": [], "train": []}
+  for document in documents:
+    pools["dev" if len(pools["dev"]) < share else "train"] += document
+  files = {}
+  for split, wanted in (("train", num_train), ("dev", num_dev)):
+    found = pools[split]
+    if len(found) < wanted:
+      raise UserError(
+        f"{text_jsonl_path} has {len(found):,} sentences for {split}.tsv and"
+        f" {wanted:,} were asked for; give more text or ask for fewer"
+      )
+    files[f"{split}.tsv"] = _rows(chance.sample(found, wanted), chance)
+  write_run_files(os.path.join(folder, "CoLA"), files)
+
+
+def _documents(path: str) -> list[list[str]]:
+  """Returns each document's sentences that can be broken, each only once."""
+  skipped = Skipped()
+  seen: set[str] = set()
+  documents: list[list[str]] = []
+  for part in iter_documents(path, skipped=skipped):
+    if part.part == 0:
+      documents.append([])
+    for sentence in _sentences(part.lines):
+      # Whatever cannot be broken would be known by that to be unbroken.
+      if sentence.lower() not in seen and _swaps(sentence.split(" ")):
+        seen.add(sentence.lower())
+        documents[-1].append(sentence)
+  if skipped.counts:
+    raise UserError(f"{path}: " + " | ".join(skipped.describe()))
+  return documents
+
+
+def _sentences(lines: Iterable[str]) -> Iterator[str]:
+  for line in lines:
+    for sentence in _SENTENCE_END.split(line):
+      num_words = sentence.count(" ") + 1
+      if (
+        MIN_WORDS <= num_words <= MAX_WORDS
+        and _SENTENCE.fullmatch(sentence)
+        and not _ABBREVIATION.search(sentence)
+      ):
+        yield sentence
+
+
+def _swaps(words: Sequence[str]) -> list[tuple[int, int]]:
+  """Returns the places of two words that cannot stand for each other.
+
+  Words with a capital, a comma or the full stop keep their places, since those
+  must not tell.
+  """
+  leading = [i for i, word in enumerate(words) if _LEADING.fullmatch(word)]
+  others = [i for i, word in enumerate(words) if _CONTENT.fullmatch(word)]
+  return [(i, j) for i in leading for j in others if abs(i - j) <= MAX_DISTANCE]
+
+
+def _rows(sentences: Sequence[str], chance: random.Random) -> str:
+  """Returns lines of source, label, the linguist's mark and sentence."""
+  lines = []
+  for number, sentence in enumerate(sentences):
+    if number % 2 == 0:
+      lines.append(f"prose\t1\t\t{sentence}\n")
+      continue
+    words = sentence.split(" ")
+    first, second = chance.choice(_swaps(words))
+    words[first], words[second] = words[second], words[first]
+    lines.append(f"prose\t0\t*\t{' '.join(words)}\n")
+  return "".join(lines)
