@@ -214,14 +214,24 @@ def get_config(arguments: str = "") -> ConfigDict:
   )
 
 
-def _parse_arguments(arguments: str) -> tuple[str, int]:
-  """Returns size and sequence length out of "size=small,seq=128"."""
-  values = {"size": "small", "seq": "128"}
+def split_arguments(arguments: str, defaults: dict[str, str]) -> dict[str, str]:
+  """Returns the values of "NAME=VALUE,..." over those of `defaults`.
+
+  Raises:
+    ValueError: for a name that has no default, or an unknown size.
+  """
+  values = dict(defaults)
   for argument in arguments.split(",") if arguments else []:
     name, _, value = argument.partition("=")
     _check_name("argument", name, values)
     values[name] = value
   _check_name("size", values["size"], SIZES)
+  return values
+
+
+def _parse_arguments(arguments: str) -> tuple[str, int]:
+  """Returns size and sequence length out of "size=small,seq=128"."""
+  values = split_arguments(arguments, {"size": "small", "seq": "128"})
   if not (values["seq"].isdecimal() and int(values["seq"]) > 0):
     raise ValueError(
       f"seq={values['seq']} is no number of tokens; write seq=128, say"

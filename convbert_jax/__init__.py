@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     ConvBertForMaskedLM,
     ConvBertForPreTraining,
   )
+  from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
   from convbert_jax.model.task_heads import (
     ConvBertForMultipleChoice,
     ConvBertForQuestionAnswering,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
   "ConvBertConfig": "model.config",
+  "ConvBertForJointQuestionAnswering": "model.joint_head",
   "ConvBertForMaskedLM": "model.heads",
   "ConvBertForMultipleChoice": "model.task_heads",
   "ConvBertForPreTraining": "model.heads",
@@ -36,6 +38,7 @@ _MODULES = {
 
 __all__ = [
   "ConvBertConfig",
+  "ConvBertForJointQuestionAnswering",
   "ConvBertForMaskedLM",
   "ConvBertForMultipleChoice",
   "ConvBertForPreTraining",

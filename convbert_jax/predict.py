@@ -23,6 +23,7 @@ from convbert_jax.data.buckets import Row
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
+from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 from convbert_jax.model.task_heads import (
   ConvBertForQuestionAnswering,
   ConvBertForSequenceClassification,
@@ -211,43 +212,60 @@ class Predictor:
     ]
 
   def answer(
-    self, questions: Sequence[str], contexts: Sequence[str]
+    self,
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    null_threshold: float | None = None,
   ) -> list[spans.Answer]:
-    """Finds the answer to every question in its context.
+    """Finds the answer to every question in its context, or none.
 
-    A context that is too long is read in windows that overlap; the span with
-    the highest score of all wins.
+    A context that is too long is read in windows that overlap; of the spans
+    that start where their first token has the most context, the one with the
+    highest score wins.
+
+    Args:
+      questions: as they stand.
+      contexts: of each, where its answer is looked for.
+      null_threshold: a question has no answer, and the text "", where its
+        null score is above it. None takes the original's for a joint head; a
+        plain one then always answers.
 
     Raises:
       UserError: if the model answers no questions.
     """
-    self._check_head(ConvBertForQuestionAnswering)
+    self._check_head(
+      ConvBertForQuestionAnswering, ConvBertForJointQuestionAnswering
+    )
     if len(questions) != len(contexts):
       raise UserError(f"{len(questions)} questions, {len(contexts)} contexts")
+    if null_threshold is None:
+      joint = isinstance(self.model, ConvBertForJointQuestionAnswering)
+      null_threshold = spans.NULL_THRESHOLD if joint else np.inf
     windows = [
-      (context, number, window)
-      for number, (question, context) in enumerate(
-        zip(questions, contexts, strict=True)
-      )
-      for window in spans.windows(
-        self.tokenizer, question, context, self.max_length
+      spans.windows(self.tokenizer, question, context, self.max_length)
+      for question, context in zip(
+        spans.encode(self.tokenizer, questions),
+        spans.encode(self.tokenizer, contexts),
+        strict=True,
       )
     ]
-    logits = self._run([window.row for *_, window in windows], _span_logits)
-    best = [spans.NO_ANSWER] * len(questions)
-    for (context, number, window), (starts, ends) in zip(
-      windows, logits, strict=True
-    ):
-      found = spans.best_answer(context, window, starts, ends)
-      best[number] = max(best[number], found, key=lambda answer: answer.score)
-    return best
+    outputs = iter(
+      self._run([window.row for found in windows for window in found], _spans)
+    )
+    answers = []
+    for context, found in zip(contexts, windows, strict=True):
+      parts = [window.part for window in found]
+      scored = [spans.candidates(part, next(outputs)) for part in parts]
+      answers.append(spans.best_answer(context, parts, scored, null_threshold))
+    return answers
 
-  def _check_head(self, needed: type[nn.Module]) -> None:
+  def _check_head(self, *needed: type[nn.Module]) -> None:
     if not isinstance(self.model, needed):
+      names = " or a ".join(head.__name__ for head in needed)
       raise UserError(
-        f"this needs a {needed.__name__}, and the model is a"
+        f"this needs a {names}, and the model is a"
         f" {type(self.model).__name__}; load one with"
-        f" head={needed.__name__!r} if the source holds it"
+        f" head={needed[0].__name__!r} if the source holds it"
       )
 
   def _encode(
@@ -328,8 +346,8 @@ def _replaced(output: Any, _: Arrays) -> jax.Array:
   return jax.nn.sigmoid(output.logits)
 
 
-def _span_logits(output: Any, _: Arrays) -> tuple[jax.Array, jax.Array]:
-  return output.start_logits, output.end_logits
+def _spans(output: Any, _: Arrays) -> Arrays:
+  return output.spans()
 
 
 def _first(output: Any, _: Arrays) -> jax.Array:

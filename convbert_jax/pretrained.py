@@ -325,15 +325,27 @@ def _load_run(folder: str, step: int | None) -> dict[str, Pretrained]:
   return _with_tokenizer(networks, tokenizer)
 
 
+def load_tokenizer(path: str) -> ConvBertTokenizer:
+  """Returns the tokenizer of a vocabulary file.
+
+  Args:
+    path: of a file with a token a line; beside a `vocab.txt` or
+      `tokenizer.json`, the settings in its folder are read too.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  folder, name = os.path.split(path)
+  is_usual = name in ("vocab.txt", "tokenizer.json")
+  return ConvBertTokenizer.from_pretrained(
+    (folder or ".") if is_usual else path
+  )
+
+
 def _with_vocabulary(
   networks: Mapping[str, Pretrained], path: str
 ) -> dict[str, Pretrained]:
-  folder, name = os.path.split(path)
-  # Under the usual names, the settings beside it are read too.
-  is_usual = name in ("vocab.txt", "tokenizer.json")
-  tokenizer = ConvBertTokenizer.from_pretrained(
-    (folder or ".") if is_usual else path
-  )
+  tokenizer = load_tokenizer(path)
   for pretrained in networks.values():
     check_vocabulary(tokenizer, pretrained.model.config, path)
   return _with_tokenizer(networks, tokenizer)

@@ -19,6 +19,13 @@ times the same training step, and the same encoder's inference, here and in
 transformers, eager and compiled, one after the other in every round. Each runs
 in a process of its own. Ratios are ours over theirs: medians of the rounds'
 ratios, in brackets the lower and the upper quartile.
+
+  python -m experiments.benchmark \
+    --config=configs/finetune.py:task=cola,size=small \
+    --config.data.path=GLUE_FOLDER --config.tokenizer.vocab=vocab.txt
+
+times fine-tuning on batches of a few lengths against padding all of them to
+the longest.
 """
 
 import dataclasses
@@ -42,7 +49,13 @@ from convbert_jax.training import loop, sharding
 from convbert_jax.training import optimizer as optimizers
 from convbert_jax.training.state import TrainState, make_init
 from convbert_jax.training.workdir import write_run_files
-from experiments import build_speed, command_line, peer_worker, peers
+from experiments import (
+  bucket_speed,
+  build_speed,
+  command_line,
+  peer_worker,
+  peers,
+)
 
 MATRIX_SIZES = (1024, 2048, 4096)
 SPECIAL_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
@@ -92,6 +105,10 @@ def main() -> None:
       modes=_PEER_MODES.value.split(","),
       num_rounds=_STEPS.value,
     )
+  elif "task" in config:
+    ratios = bucket_speed.measure_buckets(config, _STEPS.value)
+    name = f"{config.task}: rows a second, few lengths over one"
+    figures = {name: peers.spread(ratios)}
   else:
     figures = measure_step(config, _STEPS.value)
     if _RECORDS.value:

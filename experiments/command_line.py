@@ -59,6 +59,25 @@ class ConfigFlag:
     """
     return load_config(flags.FLAGS.config, flags.FLAGS[_OVERRIDE].value)
 
+  def with_argument(self, name: str, value: str) -> ml_collections.ConfigDict:
+    """Returns the same with one of the file's arguments replaced.
+
+    Args:
+      name: of the argument, which the command line gives.
+      value: in place of the one that is given.
+
+    Raises:
+      UserError: as `value`.
+    """
+    path, _, arguments = flags.FLAGS.config.partition(":")
+    replaced = [
+      f"{name}={value}" if argument.startswith(f"{name}=") else argument
+      for argument in arguments.split(",")
+    ]
+    return load_config(
+      f"{path}:{','.join(replaced)}", flags.FLAGS[_OVERRIDE].value
+    )
+
 
 def load_config(
   config_spec: str, overrides: Iterable[str] = ()

@@ -30,12 +30,16 @@ from convbert_jax import errors, pretrained
 from convbert_jax.predict import POOLINGS, Predictor
 from experiments import command_line, markup
 
+# What each task can be done by.
 HEADS = {
-  "fill_mask": "ConvBertForMaskedLM",
-  "detect": "ConvBertForPreTraining",
-  "embed": "ConvBertModel",
-  "classify": "ConvBertForSequenceClassification",
-  "answer": "ConvBertForQuestionAnswering",
+  "fill_mask": ("ConvBertForMaskedLM",),
+  "detect": ("ConvBertForPreTraining",),
+  "embed": ("ConvBertModel",),
+  "classify": ("ConvBertForSequenceClassification",),
+  "answer": (
+    "ConvBertForQuestionAnswering",
+    "ConvBertForJointQuestionAnswering",
+  ),
 }
 # Tasks that take a second text.
 PAIRED = ("classify", "answer")
@@ -74,9 +78,12 @@ def main() -> None:
   task = _TASK.value
   if task is not None and task not in HEADS:
     raise errors.unknown_name("task", task, HEADS)
-  found = pretrained.load_model(_MODEL.value, task and HEADS[task])
+  # Where there are several, the predictor says whether it is one of them.
+  heads = HEADS[task] if task is not None else ()
+  head = heads[0] if len(heads) == 1 else None
+  found = pretrained.load_model(_MODEL.value, head)
   if task is None:
-    by_head = {head: name for name, head in HEADS.items()}
+    by_head = {head: name for name in HEADS for head in HEADS[name]}
     task = by_head.get(type(found.model).__name__, "embed")
   _check_output(task)
   texts, seconds = read_texts(task)

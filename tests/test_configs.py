@@ -2,23 +2,48 @@
 
 import dataclasses
 import pathlib
+import re
+import runpy
 
 import pytest
 
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig, generator_config
+from convbert_jax.tasks import registry
 from experiments.command_line import flatten, load_config
 
-PRETRAIN = str(pathlib.Path(__file__).parents[1] / "configs" / "pretrain.py")
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+PRETRAIN = str(CONFIGS / "pretrain.py")
+FINETUNE = str(CONFIGS / "finetune.py")
 SIZES = ("tiny", "small", "medium-small", "base")
 NAMED = [f"size={size},seq=128" for size in SIZES] + ["size=base,seq=512"]
 
 
-@pytest.mark.parametrize("arguments", NAMED)
-def test_golden_text(arguments, check_golden_text):
-  values = flatten(load_config(f"{PRETRAIN}:{arguments}"))
+FINETUNINGS = [
+  "task=cola,size=tiny",
+  "task=rte,size=small",
+  "task=chunk,size=medium-small",
+  "task=squad2,size=base",
+]
+
+
+@pytest.mark.parametrize(
+  ("path", "arguments"),
+  [(PRETRAIN, arguments) for arguments in NAMED]
+  + [(FINETUNE, arguments) for arguments in FINETUNINGS],
+)
+def test_golden_text(path, arguments, check_golden_text):
+  values = flatten(load_config(f"{path}:{arguments}"))
   text = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-  check_golden_text(f"configs/pretrain_{arguments}.txt", text)
+  kind = pathlib.Path(path).stem
+  check_golden_text(f"configs/{kind}_{arguments}.txt", text)
+
+
+def test_every_recipe_is_of_a_task():
+  module = runpy.run_path(FINETUNE)
+  assert module["TASKS"].keys() <= registry.TASKS.keys()
+  sizes = runpy.run_path(PRETRAIN)["SIZES"]
+  assert module["LEARNING_RATES"].keys() == sizes.keys()
 
 
 def test_arguments_have_defaults_and_any_order():
@@ -45,6 +70,18 @@ def test_wrong_arguments_name_the_valid_ones(arguments, message):
   assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ("task=rte,size=smal", "unknown size 'smal'; did you mean 'small'?"),
+    ("task=rte,seq=128", "unknown argument 'seq'"),
+  ],
+)
+def test_wrong_arguments_of_a_fine_tuning_too(arguments, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    load_config(f"{FINETUNE}:{arguments}")
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_model_and_generator_accept_every_size(size):
   config = load_config(f"{PRETRAIN}:size={size}")
@@ -67,15 +104,19 @@ def other_value(value):
   return f"{value}, = 'x'", f"{value}, = 'x'"
 
 
-FIELDS = flatten(load_config(PRETRAIN))
+FIELDS = {path: flatten(load_config(path)) for path in (PRETRAIN, FINETUNE)}
 
 
-@pytest.mark.parametrize("field", FIELDS)
-def test_every_field_can_be_overridden(field):
-  value, text = other_value(FIELDS[field])
-  changed = flatten(load_config(PRETRAIN, [f"{field}={text}"]))
-  assert changed == {**FIELDS, field: value}
-  assert type(changed[field]) is type(FIELDS[field])
+@pytest.mark.parametrize(
+  ("path", "field"),
+  [(path, field) for path, fields in FIELDS.items() for field in fields],
+)
+def test_every_field_can_be_overridden(path, field):
+  fields = FIELDS[path]
+  value, text = other_value(fields[field])
+  changed = flatten(load_config(path, [f"{field}={text}"]))
+  assert changed == {**fields, field: value}
+  assert type(changed[field]) is type(fields[field])
 
 
 def test_loaded_config_is_locked():

@@ -17,15 +17,16 @@ ALLOWED = {
 }
 ALLOWED["masking"] = {"ops"}
 ALLOWED["scores"] = {"masking"}
-ALLOWED["tasks"] = {"ops", "model", "data", "training"}
-ALLOWED["electra"] = ALLOWED["tasks"] | {"masking", "scores"}
 ALLOWED["convert"] = {"ops", "model", "data", "training"}
+ALLOWED["tasks"] = ALLOWED["convert"] | {"spans"}
+ALLOWED["electra"] = ALLOWED["convert"] | {"masking", "scores"}
 ALLOWED["pretrain"] = ALLOWED["electra"] | {"electra"}
 ALLOWED["pretrained"] = ALLOWED["pretrain"] | {"pretrain", "convert"}
 ALLOWED["serving"] = ALLOWED["pretrained"]
 ALLOWED["spans"] = {"data"}
 ALLOWED["predict"] = ALLOWED["pretrained"] | {"pretrained", "spans"}
-ALLOWED["finetune"] = ALLOWED["pretrained"] | {"pretrained", "tasks"}
+ALLOWED["starting_point"] = ALLOWED["pretrained"] | {"pretrained"}
+ALLOWED["finetune"] = ALLOWED["starting_point"] | {"starting_point", "tasks"}
 ALLOWED["__init__"] = set(ALLOWED)
 OURS = {"convbert_jax", "configs", "experiments", "tests"}
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.model import heads, task_heads
+from convbert_jax.model import heads, joint_head, task_heads
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 
@@ -26,6 +26,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     task_heads.ConvBertForTokenClassification,
     task_heads.ConvBertForMultipleChoice,
     task_heads.ConvBertForQuestionAnswering,
+    joint_head.ConvBertForJointQuestionAnswering,
   )
 }
 _VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")

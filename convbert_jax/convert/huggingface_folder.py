@@ -54,9 +54,10 @@ _FIELDS: dict[str, Any] = {
   "initializer_range": 0.02,
   "layer_norm_eps": 1e-12,
 }
-# Transformers has no head for the discriminator.
+# Transformers has none of these heads.
+_OURS_ALONE = ("ConvBertForPreTraining", "ConvBertForJointQuestionAnswering")
 _CLASSES = {
-  name: cls for name, cls in CLASSES.items() if name != "ConvBertForPreTraining"
+  name: cls for name, cls in CLASSES.items() if name not in _OURS_ALONE
 }
 _LEAKS = (
   "was trained with padding masked out of its convolutions; transformers lets"
@@ -109,7 +110,8 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
   if getattr(model, "classifier_type", "two_layer") != "two_layer":
     raise UserError(
       "transformers' sequence classifier has two layers: a model with"
-      " classifier_type='linear' cannot be converted"
+      " classifier_type='linear' cannot be converted; fine-tune one with"
+      " head='transformers'"
     )
   state_dict = huggingface.state_dict_from_params(pretrained.params, config)
   if config.mask_padding_in_conv:

@@ -77,7 +77,16 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
     "options": options,
     "labels": pretrained.labels,
   }
-  with written_whole(folder) as aside, ocp.StandardCheckpointer() as writer:
+  # This process alone writes: the others of a run on many hosts need not.
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=jax.process_index(),
+    active_processes={jax.process_index()},
+    barrier_sync_key_prefix="model_folder",
+  )
+  with (
+    written_whole(folder) as aside,
+    ocp.StandardCheckpointer(multiprocessing_options=alone) as writer,
+  ):
     writer.save(os.path.join(aside, _PARAMS_FOLDER), pretrained.params)
     if pretrained.tokenizer is not None:
       pretrained.tokenizer.save_pretrained(aside)

@@ -64,6 +64,52 @@ class QuestionAnsweringOutput:
   attentions: tuple[jax.Array, ...] | None = None
   conv_kernels: tuple[jax.Array, ...] | None = None
 
+  def spans(self) -> dict[str, jax.Array]:
+    """Returns what `convbert_jax.spans` reads answers from, [B, T] each."""
+    return {"start_logits": self.start_logits, "end_logits": self.end_logits}
+
+
+@flax.struct.dataclass
+class JointQuestionAnsweringOutput:
+  """Where an answer begins, where it then ends, and whether there is one.
+
+  N, at most `T`, are the starts looked at, and as many ends of each; the
+  likeliest come first.
+
+  Attributes:
+    start_logits: float32 at least, [B, T].
+    no_answer_logits: of there being no answer, [B].
+    end_logits: of the ends that go with the start given, [B, T], or None
+      without one.
+    starts: the likeliest, int32 [B, N]; None, like the two below, in training.
+    ends: the likeliest of each start, int32 [B, N, N].
+    scores: log-probabilities of start and end together, [B, N, N].
+    loss: mean over the rows in nats, or None without labels.
+    hidden_states: as in `ModelOutput`.
+    attentions: as in `ModelOutput`.
+    conv_kernels: as in `ModelOutput`.
+  """
+
+  start_logits: jax.Array
+  no_answer_logits: jax.Array
+  end_logits: jax.Array | None = None
+  starts: jax.Array | None = None
+  ends: jax.Array | None = None
+  scores: jax.Array | None = None
+  loss: jax.Array | None = None
+  hidden_states: tuple[jax.Array, ...] | None = None
+  attentions: tuple[jax.Array, ...] | None = None
+  conv_kernels: tuple[jax.Array, ...] | None = None
+
+  def spans(self) -> dict[str, jax.Array]:
+    """Returns what `convbert_jax.spans` reads answers from."""
+    return {
+      "starts": self.starts,
+      "ends": self.ends,
+      "scores": self.scores,
+      "no_answer": self.no_answer_logits,
+    }
+
 
 def kept(output: ModelOutput) -> dict[str, tuple[jax.Array, ...] | None]:
   """Returns the fields that every head hands on from its encoder."""

@@ -6,22 +6,28 @@ import socket
 import subprocess
 import sys
 
+import finetune_data as data
+import numpy as np
 import pytest
 from programs import CONFIG, DEVICES, ROOT, assert_one_line, run
 
+from convbert_jax.tasks import board
 
-@pytest.mark.slow
-def test_two_processes_share_a_run(tmp_path, overrides):
+
+def run_on_two(program, *arguments):
+  """Runs a program in two processes that know of each other.
+
+  Returns:
+    What each wrote to standard output.
+  """
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
   command = [
-    *(sys.executable, "-m", "experiments.pretrain", "--distributed"),
+    *(sys.executable, "-m", f"experiments.{program}", "--distributed"),
     f"--coordinator_address=localhost:{port}",
     "--num_processes=2",
-    f"--config={CONFIG}",
-    f"--workdir={tmp_path}",
-    *(f"--config.{override}" for override in overrides),
+    *arguments,
   ]
   with contextlib.ExitStack() as stack:
     processes = [
@@ -40,8 +46,19 @@ def test_two_processes_share_a_run(tmp_path, overrides):
     outputs = [process.communicate(timeout=300) for process in processes]
   for process, (_, stderr) in zip(processes, outputs, strict=True):
     assert process.returncode == 0, stderr
-  assert "generator_loss" in outputs[0][0]
-  assert "generator_loss" not in outputs[1][0]
+  return [stdout for stdout, _ in outputs]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run(tmp_path, overrides):
+  outputs = run_on_two(
+    "pretrain",
+    f"--config={CONFIG}",
+    f"--workdir={tmp_path}",
+    *(f"--config.{override}" for override in overrides),
+  )
+  assert "generator_loss" in outputs[0]
+  assert "generator_loss" not in outputs[1]
   assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
   positions = tmp_path / "checkpoints" / "2" / "loader"
   names = {path.name for path in positions.glob("process_*")}
@@ -49,6 +66,31 @@ def test_two_processes_share_a_run(tmp_path, overrides):
   done = run("evaluate", f"--workdir={tmp_path}")
   assert done.returncode == 0, done.stderr
   assert "step 2" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_as_one(tmp_path):
+  root = data.write_cola(tmp_path / "data")
+  config = data.load(root, data.write_vocabulary(tmp_path), "num_trials=2")
+  program = (
+    "finetune",
+    "--config=configs/finetune.py:task=cola,size=tiny",
+    *data.flags_of(config),
+  )
+  outputs = run_on_two(*program, f"--workdir={tmp_path / 'two'}")
+  assert "| cola | dev/matthews |" in outputs[0]
+  assert "matthews" not in outputs[1]
+  one = run(*program, f"--workdir={tmp_path / 'one'}")
+  assert one.returncode == 0, one.stderr
+  trials = [
+    board.read_results(str(tmp_path / name))["cola"]["trials"]
+    for name in ("one", "two")
+  ]
+  for single, shared in zip(*trials, strict=True):
+    for name, value in single["scores"].items():
+      found = shared["scores"][name]
+      np.testing.assert_allclose(found, value, rtol=1e-3, err_msg=name)
+  assert (tmp_path / "two/cola/model/model.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,306 @@
+"""Questions whose answers are spans of a text: SQuAD and MRQA."""
+
+import collections
+import dataclasses
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from matplotlib.axes import Axes
+
+from convbert_jax import spans
+from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+from convbert_jax.errors import unknown_name
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.joint_head import (
+  ConvBertForJointQuestionAnswering,
+  row_losses,
+  span_losses,
+)
+from convbert_jax.model.outputs import (
+  JointQuestionAnsweringOutput,
+  QuestionAnsweringOutput,
+)
+from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
+from convbert_jax.tasks import qa_decoding, qa_metrics
+from convbert_jax.tasks.qa_decoding import Prediction
+from convbert_jax.tasks.qa_files import Example, read_examples
+from convbert_jax.tasks.task import (
+  HEADS,
+  PADDING,
+  Batch,
+  Feature,
+  Task,
+  arrays_of,
+  dropout_options,
+  find_file,
+)
+from convbert_jax.training.workdir import to_json, write_whole
+
+# Windows start every so many tokens.
+_STEP = 128
+
+Output = JointQuestionAnsweringOutput | QuestionAnsweringOutput
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionAnswering(Task):
+  """Finds the answer to a question in a text, or says that there is none.
+
+  Examples are `qa_files.Example`, predictions `qa_decoding.Prediction`. All
+  questions of a file are scored. In training those are left out whose answer
+  their text does not hold.
+
+  Attributes:
+    files: what the file of a split may be called, `{split}` being the split.
+    version_2: whether questions may have no answer, as in SQuAD 2.0.
+    null_threshold: a question has no answer where its null score is above it.
+    num_best: texts that are kept for a question.
+  """
+
+  files: tuple[str, ...]
+  main_score: str = "dev/f1"
+  test_splits: tuple[str, ...] = ()
+  version_2: bool = False
+  null_threshold: float = spans.NULL_THRESHOLD
+  num_best: int = 20
+
+  def read(self, root: str, split: str) -> list[Example]:
+    """Returns the questions of a split, see `Task.read`."""
+    names = [name.format(split=split) for name in self.files]
+    path = find_file(root, self.folder, names)
+    return read_examples(path, may_be_impossible=self.version_2)
+
+  def featurise(
+    self,
+    examples: Sequence[Example],
+    tokenizer: ConvBertTokenizer,
+    max_seq_length: int,
+    *,
+    training: bool,
+  ) -> list[Feature]:
+    """Returns windows over every context, see `Task.featurise`.
+
+    The label of a window that does not hold the whole answer is position 0,
+    as it is where there is none; `is_impossible` is the question's.
+    """
+    # Many questions are about one context.
+    texts = list(dict.fromkeys(example.context for example in examples))
+    contexts = dict(zip(texts, spans.encode(tokenizer, texts), strict=True))
+    asked = [example.question for example in examples]
+    questions = spans.encode(tokenizer, asked)
+    features, left_out = [], 0
+    for number, question in enumerate(questions):
+      example = examples[number]
+      context = contexts[example.context]
+      answer = _answer_tokens(example, context)
+      if training and answer is None and not example.is_impossible:
+        left_out += 1
+        continue
+      for row, part in spans.windows(
+        tokenizer, question, context, max_seq_length, _STEP
+      ):
+        arrays = arrays_of(row.input_ids, row.token_type_ids)
+        arrays |= _labels(answer, part, example.is_impossible)
+        features.append(Feature(arrays, number, part))
+    if left_out:
+      warnings.warn(
+        f"{self.name}: {left_out:,} of {len(examples):,} questions are left out"
+        " of training: their context does not hold the answer",
+        stacklevel=2,
+      )
+    return features
+
+  def model(self, config: ConvBertConfig, head: str) -> nn.Module:
+    """Returns the joint head of the original, or transformers' plain one."""
+    if head not in HEADS:
+      raise unknown_name("head", head, HEADS)
+    if head == "original":
+      return ConvBertForJointQuestionAnswering(config)
+    return ConvBertForQuestionAnswering(config)
+
+  def apply(
+    self,
+    model: nn.Module,
+    params: Any,
+    batch: Batch,
+    dropout_key: jax.Array | None = None,
+  ) -> Output:
+    """Runs the model on a batch, see `Task.apply`.
+
+    The end that a joint head gives a loss for is that after the labelled
+    start, in evaluation too.
+    """
+    run = functools.partial(
+      model.apply,
+      {"params": params},
+      *(batch[name] for name in PADDING),
+      **dropout_options(dropout_key),
+    )
+    if isinstance(model, ConvBertForJointQuestionAnswering):
+      return run(start_positions=batch["start_positions"])
+    return run()
+
+  def loss(self, output: Output, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Returns the summed loss of a batch's rows and their number."""
+    positions = (batch["start_positions"], batch["end_positions"])
+    if isinstance(output, JointQuestionAnsweringOutput):
+      losses_B = row_losses(output, *positions, batch["is_impossible"])
+    else:
+      losses_B = span_losses(output, *positions)
+    weights_B = batch["row_weights"]
+    return jnp.sum(losses_B * weights_B), jnp.sum(weights_B)
+
+  def outputs(self, output: Output, batch: Batch) -> dict[str, jax.Array]:
+    """Returns the likeliest spans, or the logits of a plain head."""
+    del batch
+    return output.spans()
+
+  def decode(
+    self,
+    examples: Sequence[Example],
+    features: Sequence[Feature],
+    outputs: Sequence[Mapping[str, np.ndarray]],
+  ) -> list[Prediction]:
+    """Returns the best answer of all windows, see `Task.decode`."""
+    rows = collections.defaultdict(list)
+    for number, feature in enumerate(features):
+      rows[feature.example].append(number)
+    return [
+      qa_decoding.decode(
+        example.context,
+        [features[row].origin for row in rows[number]],
+        [outputs[row] for row in rows[number]],
+        self.num_best,
+      )
+      for number, example in enumerate(examples)
+    ]
+
+  def score(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> dict[str, float]:
+    """Returns the figures of SQuAD's programs, see `qa_metrics`."""
+    marks = self._mark(examples, predictions)
+    if self.version_2:
+      return qa_metrics.scores_of_2(marks, self.null_threshold)
+    return qa_metrics.scores_of_1(marks)
+
+  def write(
+    self,
+    folder: str,
+    split: str,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+  ) -> None:
+    """Writes what SQuAD's programs read, by question id.
+
+    `<split>.json` holds the answers, "" where there is none;
+    `<split>_null_scores.json` how likely there is none, and
+    `<split>_nbest.json` the best texts in the context, with scores and shares.
+    """
+    by_id = {
+      example.id: prediction
+      for example, prediction in zip(examples, predictions, strict=True)
+    }
+    files = {
+      "": {name: self._text(one) for name, one in by_id.items()},
+      "_nbest": {name: one.shares() for name, one in by_id.items()},
+      "_null_scores": {name: one.null_score for name, one in by_id.items()},
+    }
+    for suffix, content in files.items():
+      text = to_json(content, indent=1, ensure_ascii=False) + "\n"
+      write_whole(epath.Path(folder) / f"{split}{suffix}.json", text)
+
+  def draw(
+    self,
+    axes: Axes,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+  ) -> None:
+    """Draws the scores by threshold, or by the length of the answer."""
+    marks = self._mark(examples, predictions)
+    if self.version_2:
+      qa_metrics.draw_thresholds(axes, marks, self.null_threshold)
+    else:
+      words = [len(example.answers[0].split()) for example in examples]
+      qa_metrics.draw_lengths(axes, marks, words)
+
+  def _mark(
+    self, examples: Sequence[Example], predictions: Sequence[Prediction]
+  ) -> qa_metrics.Marks:
+    return qa_metrics.mark(
+      [prediction.text for prediction in predictions],
+      [example.answers for example in examples],
+      [prediction.null_score for prediction in predictions],
+      version_2=self.version_2,
+    )
+
+  def _text(self, prediction: Prediction) -> str:
+    if self.version_2 and prediction.null_score > self.null_threshold:
+      return ""
+    return prediction.text
+
+
+def _answer_tokens(
+  example: Example, context: spans.Encoded
+) -> tuple[int, int] | None:
+  """Returns the first and last token of the answer, if it has any."""
+  if example.span is None:
+    return None
+  first, last = spans.token_span(context.offsets, *example.span)
+  return (first, last) if first <= last else None
+
+
+def _labels(
+  answer: tuple[int, int] | None, part: spans.Part, is_impossible: bool
+) -> dict[str, np.ndarray]:
+  start = end = 0
+  if answer is not None:
+    first, last = answer[0] - part.first, answer[1] - part.first
+    if first >= 0 and last < len(part.offsets):
+      start, end = first + part.begin, last + part.begin
+  return {
+    "start_positions": np.array(start, np.int32),
+    "end_positions": np.array(end, np.int32),
+    "is_impossible": np.array(is_impossible, np.int32),
+  }
+
+
+def _squad(version: str, **fields: Any) -> dict[str, Any]:
+  return {"folder": "squad", "files": (f"{{split}}-v{version}.json",), **fields}
+
+
+def _mrqa(*names: str) -> dict[str, Any]:
+  """Says where a set is: as MRQA publishes it, or as the original has it.
+
+  Args:
+    *names: of the set's files or folders.
+  """
+  endings = (".jsonl.gz", ".jsonl")
+  flat = [f"{{split}}/{name}{end}" for name in names for end in endings]
+  nested = [f"{name}/{{split}}{end}" for name in names for end in endings]
+  return {"folder": "mrqa", "files": (*flat, *nested)}
+
+
+# SQuAD 1.1 and 2.0, and the sets of MRQA, whose SQuAD is another cut of 1.1.
+QA_TASKS: dict[str, QuestionAnswering] = {
+  name: QuestionAnswering(name=name, **fields)
+  for name, fields in {
+    "squad1": _squad("1.1"),
+    "squad2": _squad("2.0", version_2=True),
+    "newsqa": _mrqa("NewsQA", "newsqa"),
+    "triviaqa": _mrqa("TriviaQA-web", "TriviaQA", "triviaqa"),
+    "searchqa": _mrqa("SearchQA", "searchqa"),
+    "hotpotqa": _mrqa("HotpotQA", "hotpotqa"),
+    "naturalqs": _mrqa(
+      "NaturalQuestionsShort", "NaturalQuestions", "naturalqs"
+    ),
+    "mrqa_squad": _mrqa("SQuAD"),
+  }.items()
+}

@@ -1,0 +1,59 @@
+"""Fine-tunes a ConvBERT on GLUE, question answering, tagging or choices.
+
+  python -m experiments.finetune \
+    --config=configs/finetune.py:task=rte,size=small --workdir=runs/glue \
+    --config.data.path=GLUE_FOLDER --init_from=runs/small \
+    --config.num_trials=3
+
+--init_from takes a run of experiments.pretrain, the folder of a task that was
+fine-tuned before, as runs/glue/mnli, or a folder or name of transformers.
+Without it training starts from scratch and needs
+--config.tokenizer.vocab=vocab.txt. task=all runs every GLUE task that has
+files below --config.data.path. Started again, it goes on where it stopped.
+"""
+
+import warnings
+
+import jax
+from absl import flags
+
+from convbert_jax import finetune
+from convbert_jax.tasks import board, registry
+from experiments import command_line, distributed
+
+_CONFIG = command_line.ConfigFlag("configs/finetune.py:task=rte,size=small")
+_WORKDIR = flags.DEFINE_string(
+  "workdir",
+  None,
+  "DIR, the folder that results go to, of one task or of several.",
+  required=True,
+)
+_INIT_FROM = flags.DEFINE_string(
+  "init_from",
+  "",
+  "DIR, the model to start from; without it, training starts from scratch.",
+)
+_DISTRIBUTED = distributed.DistributedFlags()
+
+
+def main() -> None:
+  """Fine-tunes; the table of results is printed at the end."""
+  warnings.showwarning = command_line.print_warning
+  config = _CONFIG.value
+  _DISTRIBUTED.initialize()
+  if config.task in registry.BOARDS:
+    configs = {
+      name: _CONFIG.with_argument("task", name)
+      for name in registry.BOARDS[config.task]
+    }
+    skipped = finetune.finetune_board(configs, _WORKDIR.value, _INIT_FROM.value)
+    for name, why in skipped.items():
+      print(f"skipped {name}: {why}")
+  else:
+    finetune.finetune(config, _WORKDIR.value, _INIT_FROM.value)
+  if jax.process_index() == 0:
+    print(board.write_board(_WORKDIR.value))
+
+
+if __name__ == "__main__":
+  command_line.run(main)
