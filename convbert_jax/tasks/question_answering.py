@@ -134,8 +134,8 @@ class QuestionAnswering(Task):
   ) -> Output:
     """Runs the model on a batch, see `Task.apply`.
 
-    The end that a joint head gives a loss for is that after the labelled
-    start, in evaluation too.
+    Where there are labels, the ends of a joint head are those that go with
+    the labelled start.
     """
     run = functools.partial(
       model.apply,
@@ -144,7 +144,7 @@ class QuestionAnswering(Task):
       **dropout_options(dropout_key),
     )
     if isinstance(model, ConvBertForJointQuestionAnswering):
-      return run(start_positions=batch["start_positions"])
+      return run(start_positions=batch.get("start_positions"))
     return run()
 
   def loss(self, output: Output, batch: Batch) -> tuple[jax.Array, jax.Array]:
