@@ -119,7 +119,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "batch_size": 64,
       },
       "checkpoint": {
-        "save_every": 0,  # 0: after every epoch
+        "save_every": 0,  # 0: after every epoch, and every 1,000 steps
         "keep_all_models": False,  # not only the best trial's
       },
       "report": {

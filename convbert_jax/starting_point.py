@@ -4,6 +4,8 @@ import dataclasses
 import os
 from typing import Any
 
+import flax.linen as nn
+import jax
 from ml_collections import ConfigDict
 
 from convbert_jax import pretrained
@@ -84,10 +86,58 @@ def load_starting_point(config: ConfigDict, init_from: str) -> StartingPoint:
   return StartingPoint(model, tokenizer, source)
 
 
-def _model_of(path: str) -> str:
+def check_same_model(
+  init_from: str,
+  source: Pretrained,
+  like: Any,
+  model: nn.Module,
+  labels: tuple[str, ...],
+) -> None:
+  """Refuses a model that cannot be evaluated on a task as it is.
+
+  Args:
+    init_from: what the user called it.
+    source: the model.
+    like: parameters of the task's model, arrays or their shapes.
+    model: the task's.
+    labels: the task's words for its classes, in order.
+
+  Raises:
+    UserError: if it is of another class or has other heads or labels.
+  """
+  wanted = f"without training, give a {type(model).__name__}"
+  if type(source.model) is not type(model):
+    raise UserError(
+      f"--init_from={init_from} holds a {type(source.model).__name__}; {wanted}"
+    )
+  found = _shapes(nn.unbox(source.params))
+  if found != _shapes(like):
+    raise UserError(
+      f"--init_from={init_from} has another head than the task; {wanted} for"
+      " the same number of classes, or another --config.head"
+    )
+  numbered = tuple(f"LABEL_{number}" for number in range(len(labels)))
+  if source.labels not in ((), labels, numbered):
+    raise UserError(
+      f"--init_from={init_from} has the classes {', '.join(source.labels)} and"
+      f" the task {', '.join(labels)}, in this order; {wanted} of the same"
+    )
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+    for path, leaf in jax.tree.leaves_with_path(params)
+  }
+
+
+def _model_of(source: str) -> str:
   """Returns the model's own folder, where a task's folder is named."""
+  kind, path = pretrained.split_format(source)
   inside = os.path.join(path, MODEL_FOLDER)
-  return inside if os.path.isdir(inside) else path
+  if not os.path.isdir(inside):
+    return source
+  return inside if kind is None else f"{kind}:{inside}"
 
 
 def _check_architecture(

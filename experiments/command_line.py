@@ -57,7 +57,12 @@ class ConfigFlag:
     Raises:
       UserError: the file, an argument, a field or a value is not valid.
     """
-    return load_config(flags.FLAGS.config, flags.FLAGS[_OVERRIDE].value)
+    return load_config(flags.FLAGS.config, self.overrides)
+
+  @property
+  def overrides(self) -> list[str]:
+    """The fields set on the command line, "FIELD=VALUE" each."""
+    return flags.FLAGS[_OVERRIDE].value
 
   def with_argument(self, name: str, value: str) -> ml_collections.ConfigDict:
     """Returns the same with one of the file's arguments replaced.
@@ -74,9 +79,7 @@ class ConfigFlag:
       f"{name}={value}" if argument.startswith(f"{name}=") else argument
       for argument in arguments.split(",")
     ]
-    return load_config(
-      f"{path}:{','.join(replaced)}", flags.FLAGS[_OVERRIDE].value
-    )
+    return load_config(f"{path}:{','.join(replaced)}", self.overrides)
 
 
 def load_config(

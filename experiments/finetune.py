@@ -18,6 +18,7 @@ import jax
 from absl import flags
 
 from convbert_jax import finetune
+from convbert_jax.errors import UserError
 from convbert_jax.tasks import board, registry
 from experiments import command_line, distributed
 
@@ -40,6 +41,11 @@ def main() -> None:
   """Fine-tunes; the table of results is printed at the end."""
   warnings.showwarning = command_line.print_warning
   config = _CONFIG.value
+  if any(override.startswith("task=") for override in _CONFIG.overrides):
+    raise UserError(
+      "--config.task would keep another task's recipe; write"
+      f" --config=configs/finetune.py:task={config.task}"
+    )
   _DISTRIBUTED.initialize()
   if config.task in registry.BOARDS:
     configs = {

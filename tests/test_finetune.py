@@ -1,10 +1,13 @@
 """Fine-tuning from files to results: resumed, repeated, transferred."""
 
+import contextlib
 import json
+import shutil
 
 import finetune_data as data
 import numpy as np
 import pytest
+from etils import epath
 from recording import Recording
 
 from convbert_jax import Predictor, finetune
@@ -13,6 +16,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.text_classification import TextClassification
 from convbert_jax.training import meters, workdir
+from convbert_jax.trials import Trials
 from experiments.command_line import flatten
 
 
@@ -73,6 +77,8 @@ def test_files_are_where_the_docstring_says(finished):
   assert "cola" in (path / "results.md").read_text()
   assert not list(task.glob("seed_*/checkpoints"))
   assert not list(task.glob("seed_*/model"))
+  predictor = Predictor.from_pretrained(str(task / "model"))
+  assert predictor.max_length == 32
 
 
 def test_the_best_model_predicts_what_was_written(finished):
@@ -98,7 +104,7 @@ def test_a_seed_gives_the_same_trial_anywhere(finished, files, tmp_path):
 @pytest.mark.slow
 def test_trials_share_what_is_compiled(files, tmp_path):
   config = data.load(*files)
-  trials = finetune.Trials(config, workdir.absolute(str(tmp_path)), "")
+  trials = Trials(config, workdir.absolute(str(tmp_path)), "")
   sizes = []
   for seed in range(3):
     trials.run(seed)
@@ -156,77 +162,6 @@ def test_more_trials_join_those_that_are_there(finished, files):
   assert (path / "cola/model/model.json").exists()
 
 
-@pytest.mark.slow
-def test_a_model_is_evaluated_as_it_is(finished, files, tmp_path):
-  path, *_ = finished
-  results = json.loads((path / "cola/results.json").read_text())
-  config = data.load(*files, "num_train_epochs=0", "tokenizer.vocab=")
-  evaluated = finetune.finetune(config, str(tmp_path), str(path / "cola"))
-  best = max(t["scores"]["dev/matthews"] for t in results["trials"])
-  assert evaluated["num_steps"] == 0
-  np.testing.assert_allclose(
-    evaluated["trials"][0]["scores"]["dev/matthews"], best
-  )
-
-
-@pytest.mark.slow
-def test_a_task_starts_from_the_encoder_of_another(finished, files, tmp_path):
-  path, *_ = finished
-  place = tmp_path / "SST-2"
-  place.mkdir()
-  for split in ("train", "dev"):
-    (place / f"{split}.tsv").write_text("sentence\tlabel\ngood wa\t1\nwb\t0\n")
-  config = data.load(tmp_path, files[1], "num_train_epochs=1", task="sst2")
-  trials = finetune.Trials(
-    config, workdir.absolute(str(tmp_path)), str(path / "cola")
-  )
-  source = trials._start.source.params["convbert"]
-  given = trials._given_params["convbert"]
-  assert list(trials._given_params) == ["convbert"]
-  np.testing.assert_array_equal(
-    given["embeddings"]["word_embeddings"],
-    source["embeddings"]["word_embeddings"],
-  )
-  # Twice, since the first run's donated copy must leave the original alone.
-  scores = [trials.run(seed)["seed"] for seed in (0, 1)]
-  assert scores == [0, 1]
-  np.testing.assert_array_equal(
-    given["embeddings"]["word_embeddings"],
-    source["embeddings"]["word_embeddings"],
-  )
-
-
-@pytest.mark.parametrize(
-  ("override", "message"),
-  [
-    ("model.hidden_size=32", "hidden_size: 16 there, 32 in the config"),
-    ("model.vocab_size=24", "vocab_size: 23 there, 24 in the config"),
-    ("model.head_size_rule=hf", None),
-  ],
-)
-def test_a_model_of_another_size_is_one_line(
-  finished, files, tmp_path, override, message
-):
-  config = data.load(*files, override)
-  start = str(finished[0] / "cola")
-  if message is None:  # for these heads the rules agree
-    finetune.Trials(config, workdir.absolute(str(tmp_path)), start)
-    return
-  with pytest.raises(UserError) as caught:
-    finetune.finetune(config, str(tmp_path), start)
-  assert message in str(caught.value)
-  assert "\n" not in str(caught.value)
-  assert not list(tmp_path.iterdir())
-
-
-def test_a_model_of_another_vocabulary_is_one_line(finished, files, tmp_path):
-  other = tmp_path / "vocab.txt"
-  other.write_text("\n".join([*data.WORDS[:-1], "wz"]) + "\n")
-  config = data.load(files[0], str(other))
-  with pytest.raises(UserError, match=r"another vocabulary \(1 of 23 tokens"):
-    finetune.finetune(config, str(tmp_path / "run"), str(finished[0] / "cola"))
-
-
 @pytest.mark.parametrize(
   ("overrides", "message"),
   [
@@ -235,7 +170,12 @@ def test_a_model_of_another_vocabulary_is_one_line(finished, files, tmp_path):
     (["head=transformer"], "did you mean 'transformers'"),
     (["loss=man"], "did you mean 'mean'"),
     (["data.min_length=64"], "data.min_length=64 must lie between 1 and"),
-    (["batch_size=0"], "a batch size of 0"),
+    (["batch_size=0"], "batch_size=0 must be a multiple of the 8 devices"),
+    (["eval.batch_size=12"], "eval.batch_size=12 must be a multiple of"),
+    (["data.pool=0"], "data.pool=0 must be at least 1"),
+    (["seed=-1"], "seed=-1 must be at least 0"),
+    (["num_train_epochs=-1"], "num_train_epochs=-1.0 must be at least 0"),
+    (["num_train_epochs=0.01"], "is less than one of 8 steps"),
     (["max_seq_length=1024"], "sequences of 1024 tokens exceed"),
     (["data.path=nowhere"], "no train.tsv in nowhere/CoLA or nowhere"),
   ],
@@ -291,7 +231,57 @@ def test_the_choice_of_examples_is_that_of_no_seed(files, tmp_path):
   rows = []
   for seed in (0, 5):
     config = data.load(*files, "data.max_train_examples=20", f"seed={seed}")
-    trials = finetune.Trials(config, workdir.absolute(str(tmp_path)), "")
-    rows.append([row["input_ids"].tolist() for row in trials._train_rows])
+    trials = Trials(config, workdir.absolute(str(tmp_path)), "")
+    rows.append([row["input_ids"].tolist() for row in trials._data.train_rows])
   assert len(rows[0]) == 20
   assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_files_that_changed_are_not_mixed_in(finished, files, tmp_path):
+  other = data.write_cola(tmp_path / "data", (("train", 61), ("dev", 21)))
+  path = tmp_path / "data/CoLA"
+  (path / "test.tsv").write_text("index\tsentence\n0\tgood\n")
+  first = data.load(other, files[1], "num_train_epochs=1")
+  finetune.finetune(first, str(tmp_path / "run"))
+  lines = (path / "train.tsv").read_text().splitlines()
+  (path / "train.tsv").write_text("\n".join(lines[:-1]) + "\n")
+  with pytest.raises(UserError, match=r"checksums\.train_rows"):
+    finetune.finetune(first, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("keep_all", [True, False])
+@pytest.mark.parametrize("moment", range(12))
+def test_no_kill_loses_the_best_model(tmp_path, monkeypatch, moment, keep_all):
+  """Stops before each call that changes the disk, then starts again."""
+  folder = epath.Path(tmp_path)
+  for name, text in (("model", "old"), ("predictions", "old")):
+    (folder / name).mkdir()
+    (folder / name / "file").write_text(text)
+  for seed in (0, 1):
+    for name in ("model", "predictions"):
+      place = folder / f"seed_{seed}" / name
+      place.mkdir(parents=True)
+      (place / "file").write_text(f"seed {seed}")
+  results = {"best_seed": 1, "trials": [{"seed": 0}, {"seed": 1}]}
+  calls = []
+
+  def dying(function):
+    def call(*arguments, **options):
+      calls.append(function)
+      if len(calls) == moment + 1:
+        raise Killed
+      return function(*arguments, **options)
+
+    return call
+
+  with monkeypatch.context() as patched, contextlib.suppress(Killed):
+    patched.setattr(finetune.shutil, "rmtree", dying(shutil.rmtree))
+    patched.setattr(finetune.shutil, "copytree", dying(shutil.copytree))
+    patched.setattr(type(folder), "rename", dying(type(folder).rename))
+    finetune._keep_best(folder, results, keep_all)
+  finetune._keep_best(folder, results, keep_all)
+  for name in ("model", "predictions"):
+    assert (folder / name / "file").read_text() == "seed 1"
+  assert (folder / "seed_0/model").exists() == keep_all
+  assert not list(folder.glob(".*.old"))

@@ -63,7 +63,7 @@ def write_swag(folder):
     "ending3",
     "label",
   ]
-  for split, number in (("train", 24), ("val", 9)):
+  for split, number in (("train", 24), ("val", 9), ("test", 5)):
     with open(folder / f"{split}.csv", "w", newline="") as file:
       writer = csv.writer(file)
       writer.writerow(columns)

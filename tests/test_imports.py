@@ -26,7 +26,8 @@ ALLOWED["serving"] = ALLOWED["pretrained"]
 ALLOWED["spans"] = {"data"}
 ALLOWED["predict"] = ALLOWED["pretrained"] | {"pretrained", "spans"}
 ALLOWED["starting_point"] = ALLOWED["pretrained"] | {"pretrained"}
-ALLOWED["finetune"] = ALLOWED["starting_point"] | {"starting_point", "tasks"}
+ALLOWED["trials"] = ALLOWED["starting_point"] | {"starting_point", "tasks"}
+ALLOWED["finetune"] = ALLOWED["trials"] | {"trials"}
 ALLOWED["__init__"] = set(ALLOWED)
 OURS = {"convbert_jax", "configs", "experiments", "tests"}
 

@@ -318,8 +318,9 @@ def _own(results: Results) -> str:
   lines = [_average_line(*item) for item in averages(results).items()]
   return "\n\n".join(
     [
-      "Of the dev sets, in points. Median, sample standard deviation and best"
-      " of the seeds;\nrows and steps trained on, and a seed's median seconds.",
+      "In points. Median, sample standard deviation and best of the seeds;\n"
+      "rows and steps trained on, and the median seconds that a seed's steps"
+      " took.",
       table(_HEADER.split(), rows, num_left=2),
       "\n".join([*lines, *_origins(results)]),
     ]

@@ -35,6 +35,9 @@ Batch = Mapping[str, jax.Array]
 # are from, or those that transformers loads.
 HEADS = ("original", "transformers")
 
+# The tokenizer keeps far more of a text than its ids.
+_TEXTS_AT_ONCE = 4096
+
 # Padding of the arrays that every model reads.
 PADDING = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
 
@@ -260,10 +263,11 @@ def read_lines(path: str) -> list[str]:
   try:
     text = raw.decode("utf-8-sig")
   except UnicodeDecodeError as error:
-    row = raw.count(b"\n", 0, error.start) + 1
+    # Not `raw`, which begins with the mark that the codec takes off.
+    row = error.object.count(b"\n", 0, error.start) + 1
     raise UserError(
-      f"{path}, row {row}: not UTF-8 (byte 0x{raw[error.start]:02x}); save"
-      " the file as UTF-8"
+      f"{path}, row {row}: not UTF-8 (byte 0x{error.object[error.start]:02x});"
+      " save the file as UTF-8"
     ) from error
   lines = text.split("\n")
   if lines[-1] == "":
@@ -327,6 +331,8 @@ def arrays_of(
 
 def encode(tokenizer: ConvBertTokenizer, texts: Sequence[str]) -> list[Any]:
   """Returns the ids of every text, without special tokens."""
-  if not texts:
-    return []
-  return list(tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+  ids: list[Any] = []
+  for first in range(0, len(texts), _TEXTS_AT_ONCE):
+    block = list(texts[first : first + _TEXTS_AT_ONCE])
+    ids += list(tokenizer(block, add_special_tokens=False)["input_ids"])
+  return ids

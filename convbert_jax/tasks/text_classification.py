@@ -114,6 +114,11 @@ class TextClassification(Task):
       )
     texts = [header.index(name) for name in self.text_columns]
     label = None
+    if self.label_column not in header and split not in self.test_splits:
+      raise UserError(
+        f"{path}, row 1: no column {self.label_column} among"
+        f" {', '.join(header)}; only test files may lack labels"
+      )
     if self.label_column in header:
       label = header.index(self.label_column)
     examples, short = [], []

@@ -187,6 +187,11 @@ def _read(metrics: Metrics) -> dict[str, tuple[float, float]]:
   return jax.device_get(metrics)
 
 
+def _shapes(batch: Mapping[str, jax.Array]) -> tuple[tuple[int, ...], ...]:
+  """Returns what a step is compiled for, as something to look up."""
+  return tuple(batch[name].shape for name in sorted(batch))
+
+
 class _Settler:
   """Reads the metrics of finished steps, one at a time and in order."""
 
@@ -312,7 +317,8 @@ def train(
     lambda step: is_due(step, report_every, num_steps),
   )
   feed = _Feed(batches, mesh, stopwatch)
-  first, unread = step + 1, None
+  seen: set[tuple[tuple[int, ...], ...]] = set()
+  unread = None
   reporter.say("compiling the training step ...")
   with stop_request(checkpointer) as stop_asked:
     batch = feed.draw()
@@ -320,7 +326,8 @@ def train(
       step += 1
       reporter.before_step(step)
       state, metrics = compiled_step(state, batch, rng)
-      if step == first:
+      if (shapes := _shapes(batch)) not in seen:
+        seen.add(shapes)
         stopwatch.restart()  # The speed is that of steps, not of compiling.
       dispatched = (step, metrics, feed.record_ids)
       position = feed.position

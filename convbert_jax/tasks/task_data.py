@@ -1,0 +1,83 @@
+"""The rows of a task's splits, read and encoded."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+
+from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+from convbert_jax.errors import UserError
+from convbert_jax.tasks.steps import Split
+from convbert_jax.tasks.task import MissingSplit, Task
+
+# Of the choice of training examples, which is the same for every trial.
+_CHOICE_SEED = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+  """What a task is trained and evaluated on.
+
+  Attributes:
+    train_rows: arrays of each training row, without padding.
+    dev_splits: evaluated while training.
+    test_splits: predicted at the end; those whose files are there.
+  """
+
+  train_rows: list[dict[str, np.ndarray]]
+  dev_splits: list[Split]
+  test_splits: list[Split]
+
+
+def read_task_data(
+  task: Task,
+  root: str,
+  tokenizer: ConvBertTokenizer,
+  max_seq_length: int,
+  max_train_examples: int,
+) -> TaskData:
+  """Reads all splits of a task; warns of test splits that are not there.
+
+  Args:
+    task: knows files and features.
+    root: the data folder.
+    tokenizer: encodes their text.
+    max_seq_length: longest row, in tokens.
+    max_train_examples: a choice of so many, always the same; 0 for all.
+
+  Raises:
+    UserError: if a file is missing or not as it should be, or there is
+      nothing to learn from.
+  """
+  examples = _chosen(task.read(root, "train"), max_train_examples)
+  features = task.featurise(examples, tokenizer, max_seq_length, training=True)
+  if not features:
+    raise UserError(f"{task.name}: no training example can be learned from")
+
+  def read(name: str) -> Split:
+    examples = task.read(root, name)
+    features = task.featurise(
+      examples, tokenizer, max_seq_length, training=False
+    )
+    return Split(name, examples, features)
+
+  dev_splits, test_splits = [read(name) for name in task.dev_splits], []
+  for name in task.test_splits:
+    try:
+      test_splits.append(read(name))
+    except MissingSplit as error:
+      warnings.warn(
+        f"{task.name}: {name} will not be predicted, {error}", stacklevel=2
+      )
+  rows = [feature.arrays for feature in features]
+  return TaskData(rows, dev_splits, test_splits)
+
+
+def _chosen(examples: list[Any], limit: int) -> list[Any]:
+  """Returns `limit` examples in their order, or all if there are no more."""
+  if not 0 < limit < len(examples):
+    return examples
+  random = np.random.default_rng(_CHOICE_SEED)
+  numbers = np.sort(random.permutation(len(examples))[:limit])
+  return [examples[number] for number in numbers]
