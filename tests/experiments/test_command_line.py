@@ -107,7 +107,7 @@ def test_flags_and_overrides_reach_the_program(program):
     (
       "--workdir=w --config=config/pretrain.py",
       "unknown config file 'config/pretrain.py'; did you mean"
-      " 'configs/pretrain.py'?",
+      " 'configs/pretrain.py'",
     ),
     ("--workdir=w --step=x", "flag --step=x: invalid literal"),
     ("--workdir=w --config.seed=1.5", "expected a whole number"),
