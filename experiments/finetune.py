@@ -1,8 +1,8 @@
 """Fine-tunes a ConvBERT on GLUE, question answering, tagging or choices.
 
-  python -m experiments.finetune \
-    --config=configs/finetune.py:task=rte,size=small --workdir=runs/glue \
-    --config.data.path=GLUE_FOLDER --init_from=runs/small \
+  python -m experiments.finetune \\
+    --config=configs/finetune.py:task=rte,size=small --workdir=runs/glue \\
+    --config.data.path=GLUE_FOLDER --init_from=runs/small \\
     --config.num_trials=3
 
 --init_from takes a run of experiments.pretrain, the folder of a task that was

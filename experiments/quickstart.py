@@ -7,8 +7,9 @@ Takes the English prose that comes with Python and the installed packages,
 trains a vocabulary on it, builds records, pre-trains the size `tiny` and
 evaluates it on documents it has not seen. Then it is fine-tuned to tell whole
 sentences of that prose from such in which two words have changed places, with
-three seeds, and so is a model that was not pre-trained. Started again, it goes
-on where it stopped; delete the folder to begin anew.
+three seeds, and so is a model that was not pre-trained. (Pre-training has read
+those sentences whole, but knows nothing of the task.) Started again, it goes on
+where it stopped; delete the folder to begin anew.
 """
 
 import json
