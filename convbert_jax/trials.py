@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterable
@@ -117,10 +118,18 @@ class Trials:
       "scores": scores,
     }
     if jax.process_index() == 0:
+      for left in folder.glob(f".{MODEL_FOLDER}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+      shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
       self._write_model(folder, whole)
       text = workdir.to_json(trial, indent=2) + "\n"
       workdir.write_whole(scores_path, text)
       _delete_checkpoints(folder)
+    else:
+      # Orbax counts its writes in every process and waits for equal counts at
+      # the next checkpoint, so that all must write, though one is kept.
+      with tempfile.TemporaryDirectory() as elsewhere:
+        self._write_model(epath.Path(elsewhere), whole)
     return trial
 
   def finished_seeds(self) -> list[int]:
@@ -337,10 +346,7 @@ class Trials:
     return state.params
 
   def _write_model(self, folder: epath.Path, params: Any) -> None:
-    """Writes the trial's model, in place of what a kill left half done."""
-    for left in folder.glob(f".{MODEL_FOLDER}.*"):
-      shutil.rmtree(left, ignore_errors=True)
-    shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
+    """Writes the trial's model below a folder."""
     tokenizer = _with_length(
       self._start.tokenizer,
       self._config.max_seq_length,

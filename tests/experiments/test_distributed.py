@@ -43,6 +43,8 @@ def run_on_two(program, *arguments):
       )
       for index in range(2)
     ]
+    for process in processes:  # Leaving waits for them, whatever happened.
+      stack.callback(process.kill)
     outputs = [process.communicate(timeout=300) for process in processes]
   for process, (_, stderr) in zip(processes, outputs, strict=True):
     assert process.returncode == 0, stderr
