@@ -18,7 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from convbert_jax.errors import UserError
-from convbert_jax.starting_point import MODEL_FOLDER
+from convbert_jax.pretrained import MODEL_FOLDER
 from convbert_jax.tasks import board, figures
 from convbert_jax.tasks.task import MissingSplit
 from convbert_jax.training import workdir

@@ -4,7 +4,8 @@ Formats, which a path may name before a colon:
 
   tf1    the original's TensorFlow checkpoint: its prefix or its folder
   hf     a folder of transformers, or its name on the Hugging Face hub
-  orbax  a run of `experiments.pretrain`, or a model folder of ours
+  orbax  a run of `experiments.pretrain`, the folder of a task that was
+         fine-tuned, or a model folder of ours
 """
 
 import logging
@@ -39,6 +40,8 @@ from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.training import checkpoint, sharding
 
 FORMATS = ("tf1", "hf", "orbax")
+# Where the folder of a fine-tuned task keeps the model of its best trial.
+MODEL_FOLDER = "model"
 
 # What networks are called, the one that is used most first.
 _NETWORKS = ("discriminator", "masked_lm", "encoder", "generator")
@@ -118,6 +121,7 @@ def load_networks(
     UserError: if nothing is there, or it is damaged or of another model.
   """
   named, path = split_format(source)
+  path = _inside_task(path)
   kind = named or _recognise(path)
   if step is not None and not _is_run(path):
     raise UserError(f"{path} is no run: only a run's checkpoints have a step")
@@ -180,7 +184,7 @@ def format_of(source: str) -> str:
     UserError: if nothing is there.
   """
   kind, path = split_format(source)
-  return kind or _recognise(path)
+  return kind or _recognise(_inside_task(path))
 
 
 def split_format(named: str) -> tuple[str | None, str]:
@@ -195,6 +199,12 @@ def split_format(named: str) -> tuple[str | None, str]:
   if colon and "/" not in kind and not os.path.exists(named):
     raise unknown_name("format", kind, FORMATS)
   return None, named
+
+
+def _inside_task(path: str) -> str:
+  """Returns the model's own folder, where that of a task is named."""
+  inside = os.path.join(path, MODEL_FOLDER)
+  return inside if _has(inside, orbax_folder.MODEL_FILE) else path
 
 
 def _recognise(path: str) -> str:

@@ -1,7 +1,6 @@
 """What a fine-tuning starts from: a model's parameters, or none."""
 
 import dataclasses
-import os
 from typing import Any
 
 import flax.linen as nn
@@ -13,9 +12,6 @@ from convbert_jax.convert.folder import Pretrained, check_vocabulary
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig, check_sequence_length
-
-# Where a task's folder keeps the model of its best trial.
-MODEL_FOLDER = "model"
 
 # What two models must have in common for parameters to mean the same.
 _ARCHITECTURE = (
@@ -75,7 +71,7 @@ def load_starting_point(config: ConfigDict, init_from: str) -> StartingPoint:
     tokenizer = pretrained.load_tokenizer(config.tokenizer.vocab)
     check_vocabulary(tokenizer, model, config.tokenizer.vocab)
   if init_from:
-    source = pretrained.load_model(_model_of(init_from))
+    source = pretrained.load_model(init_from)
     _check_architecture(init_from, source.model.config, model)
     tokenizer = _same_tokenizer(init_from, source, tokenizer)
   if tokenizer is None:
@@ -131,15 +127,6 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
   }
 
 
-def _model_of(source: str) -> str:
-  """Returns the model's own folder, where a task's folder is named."""
-  kind, path = pretrained.split_format(source)
-  inside = os.path.join(path, MODEL_FOLDER)
-  if not os.path.isdir(inside):
-    return source
-  return inside if kind is None else f"{kind}:{inside}"
-
-
 def _check_architecture(
   init_from: str, found: ConvBertConfig, wanted: ConvBertConfig
 ) -> None:
@@ -158,8 +145,8 @@ def _check_architecture(
   if differences:
     raise UserError(
       f"--init_from={init_from} is another model ({'; '.join(differences)});"
-      " name its size, as in --config=configs/finetune.py:size=base, or set"
-      " --config.model.FIELD"
+      " name its size in --config=configs/finetune.py:task=TASK,size=SIZE, or"
+      " set --config.model.FIELD"
     )
 
 

@@ -23,11 +23,8 @@ from convbert_jax.convert.folder import Pretrained
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.data.task_batches import Batching, TrainBatches
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.starting_point import (
-  MODEL_FOLDER,
-  check_same_model,
-  load_starting_point,
-)
+from convbert_jax.pretrained import MODEL_FOLDER
+from convbert_jax.starting_point import check_same_model, load_starting_point
 from convbert_jax.tasks import board, figures, registry
 from convbert_jax.tasks.steps import Evaluator, make_train_step
 from convbert_jax.tasks.task import HEADS
@@ -107,6 +104,8 @@ class Trials:
       kept = json.loads((folder / workdir.CONFIG_FILE).read_text())
       checkpoint.check_resumable(kept, trial_config, os.fspath(folder))
       _delete_checkpoints(folder)
+      if jax.process_index() == 0:
+        print(f"{self._task.name}, seed {seed}: done already, in {folder}")
       return json.loads(scores_path.read_text())
     params = self._train(seed, folder, trial_config)
     scores = self._write_predictions(params, folder)

@@ -234,6 +234,11 @@ def find_file(root: str, folder: str, names: Sequence[str]) -> str:
   Raises:
     MissingSplit: naming where it was looked for.
   """
+  if not root:
+    raise MissingSplit(
+      "no data folder is named; set --config.data.path to that which holds the"
+      " task's files"
+    )
   folders = [os.path.join(root, folder), root] if folder else [root]
   for place in folders:
     for name in names:

@@ -96,7 +96,8 @@ def check_resumable(
   if differences:
     raise UserError(
       f"{where} holds a run of another config ({'; '.join(differences)}); "
-      "use the old values to go on with it, or another workdir"
+      "use the old values to go on with it, another workdir, or delete that"
+      " folder"
     )
 
 
