@@ -233,4 +233,5 @@ def test_pictures_show_every_row(task, labels, logits):
 def test_scores_go_into_json():
   rows = [("a", "b", "entailment")]
   predictions = predict("rte", rows, [[2, 0]])
-  json.dumps(GLUE_TASKS["rte"].score(examples(*rows), predictions))
+  scores = GLUE_TASKS["rte"].score(examples(*rows), predictions)
+  assert json.loads(json.dumps(scores)) == scores
