@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+  from convbert_jax.formats.load import load_pretrained
+  from convbert_jax.inference.predictor import Predictor
   from convbert_jax.model.config import ConvBertConfig
   from convbert_jax.model.convbert import ConvBertModel
   from convbert_jax.model.heads import (
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     ConvBertForSequenceClassification,
     ConvBertForTokenClassification,
   )
-  from convbert_jax.predict import Predictor
-  from convbert_jax.pretrained import load_pretrained
 
 _MODULES = {
   "ConvBertConfig": "model.config",
@@ -32,8 +32,8 @@ _MODULES = {
   "ConvBertForTokenClassification": "model.task_heads",
   "ConvBertModel": "model.convbert",
   "ConvBertTokenizer": "data.convbert_tokenizer",
-  "Predictor": "predict",
-  "load_pretrained": "pretrained",
+  "Predictor": "inference.predictor",
+  "load_pretrained": "formats.load",
 }
 
 __all__ = [

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from convbert_jax.data.corpus import Skipped, iter_documents
 from convbert_jax.errors import UserError
-from convbert_jax.training.workdir import write_run_files
+from convbert_jax.training import run_files
 
 MIN_WORDS, MAX_WORDS = 6, 24
 # Farther apart, both places look wrong anyway.
@@ -83,7 +83,7 @@ def write_task(
         f" {wanted:,} were asked for; give more text or ask for fewer"
       )
     files[f"{split}.tsv"] = _rows(chance.sample(found, wanted), chance)
-  write_run_files(os.path.join(folder, "CoLA"), files)
+  run_files.write_run_files(os.path.join(folder, "CoLA"), files)
 
 
 def _documents(path: str) -> list[list[str]]:

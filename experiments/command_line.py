@@ -5,10 +5,12 @@ with `run(main)`. Whatever the user can mend is answered by one `error:` line
 on stderr and exit status 1.
 """
 
+import ctypes
 import fractions
 import glob
 import importlib.util
 import os
+import platform
 import re
 import signal
 import sys
@@ -20,7 +22,6 @@ import ml_collections
 from absl import app, flags, logging
 
 from convbert_jax import errors
-from convbert_jax.training import allocator
 
 # The flags defined below show in the help of the program that asks for them.
 flags.disclaim_key_flags()
@@ -31,6 +32,11 @@ _OVERRIDE = "config_override"
 _DOTTED = re.compile(r"--?config\.(.*)", re.DOTALL)
 _FLAG = re.compile(r"--?[A-Za-z].*", re.DOTALL)
 _HELP = re.compile(r"--?(help|helpshort|h|\?)")
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
 
 
 class ConfigFlag:
@@ -136,9 +142,26 @@ def run(main: Callable[[], None]) -> NoReturn:
   Args:
     main: the program; it reads its flags by itself.
   """
-  allocator.keep_freed_memory()
+  keep_freed_memory()
   app.run(lambda _: _or_error(main), flags_parser=_parse_flags)
   raise AssertionError("absl's run exits by itself")
+
+
+def keep_freed_memory() -> None:
+  """Makes malloc keep what is freed, for the next step to take again.
+
+  XLA on CPUs allocates a step's intermediate arrays anew for every step. By
+  default glibc hands each back to the system at once, and the next step pays
+  for clearing its pages. Does nothing where the C library is another one.
+  """
+  if platform.libc_ver()[0] != "glibc":
+    return
+  libc = ctypes.CDLL(None)
+  # The threads' own arenas are too small for large arrays, and would ask the
+  # system for each.
+  libc.mallopt(_M_ARENA_MAX, 1)
+  libc.mallopt(_M_MMAP_MAX, 0)
+  libc.mallopt(_M_TRIM_THRESHOLD, -1)  # Keep any amount.
 
 
 def print_warning(message: Warning | str, *_: object) -> None:

@@ -15,7 +15,7 @@ import warnings
 
 from absl import flags
 
-from convbert_jax import pretrained
+from convbert_jax.formats import load as pretrained
 from experiments import command_line
 
 _FROM = flags.DEFINE_string(

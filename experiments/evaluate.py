@@ -6,7 +6,7 @@ python -m experiments.evaluate --workdir=runs/small --step=10000
 
 from absl import flags
 
-from convbert_jax import pretrain
+from convbert_jax.pretraining import run as pretrain
 from experiments import command_line, distributed
 
 _WORKDIR = flags.DEFINE_string(

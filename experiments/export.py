@@ -11,7 +11,8 @@ program that runs it.
 
 from absl import flags
 
-from convbert_jax import pretrained, serving
+from convbert_jax.formats import load as pretrained
+from convbert_jax.inference import export as serving
 from experiments import command_line
 
 _MODEL = flags.DEFINE_string(

@@ -17,9 +17,10 @@ import warnings
 import jax
 from absl import flags
 
-from convbert_jax import finetune
 from convbert_jax.errors import UserError
-from convbert_jax.tasks import board, registry
+from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning import run as finetune
+from convbert_jax.tasks import registry
 from experiments import command_line, distributed
 
 _CONFIG = command_line.ConfigFlag("configs/finetune.py:task=rte,size=small")

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from convbert_jax import errors, pretrained
-from convbert_jax.predict import POOLINGS, Predictor
+from convbert_jax import errors
+from convbert_jax.formats import load as pretrained
+from convbert_jax.inference.predictor import POOLINGS, Predictor
 from experiments import command_line, markup
 
 # What each task can be done by.

@@ -16,7 +16,7 @@ and Slurm are recognised, elsewhere say who is who:
 
 from absl import flags
 
-from convbert_jax import pretrain
+from convbert_jax.pretraining import run as pretrain
 from experiments import command_line, distributed
 
 _CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")

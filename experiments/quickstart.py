@@ -19,10 +19,11 @@ from typing import Any
 
 from absl import flags
 
-from convbert_jax import finetune, pretrain
 from convbert_jax.data.records import build_records
 from convbert_jax.data.tokenizer import train_vocabulary
-from convbert_jax.training.workdir import write_run_files
+from convbert_jax.finetuning import run as finetune
+from convbert_jax.pretraining import run as pretrain
+from convbert_jax.training import run_files
 from experiments import acceptability, command_line, prose
 
 TEXT_BYTES = 3_000_000
@@ -158,7 +159,7 @@ def _write_text(workdir: str) -> str:
       json.dumps({"text": document}) + "\n"
       for document in prose.documents(TEXT_BYTES)
     ]
-    write_run_files(workdir, {"text.jsonl": "".join(rows)})
+    run_files.write_run_files(workdir, {"text.jsonl": "".join(rows)})
     print(f"    {len(rows):,} documents")
   return path
 
@@ -173,7 +174,7 @@ def _write_vocabulary(workdir: str, text: str) -> str:
         line for row in rows for line in json.loads(row)["text"].split("\n")
       )
       tokens = train_vocabulary(lines, VOCAB_SIZE)
-    write_run_files(
+    run_files.write_run_files(
       workdir, {"vocab.txt": "".join(f"{token}\n" for token in tokens)}
     )
     print(f"    {len(tokens):,} tokens")

@@ -7,7 +7,7 @@ python -m experiments.report --workdir=runs/glue --baseline=runs/scratch
 from absl import flags
 
 from convbert_jax.errors import UserError
-from convbert_jax.tasks import board
+from convbert_jax.finetuning import results as board
 from experiments import command_line
 
 _WORKDIR = flags.DEFINE_string(

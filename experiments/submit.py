@@ -11,7 +11,7 @@ any archive and names everything that the server would refuse.
 from absl import flags
 
 from convbert_jax.errors import UserError
-from convbert_jax.tasks import submission
+from convbert_jax.finetuning import submission
 from experiments import command_line
 
 _WORKDIR = flags.DEFINE_string(

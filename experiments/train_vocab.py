@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from absl import flags
 
+from convbert_jax import files
 from convbert_jax.data import corpus, tokenizer
-from convbert_jax.data.shards import explained_disk_errors
 from convbert_jax.errors import UserError
 from experiments.command_line import run
 
@@ -55,7 +55,7 @@ def main() -> None:
     )
   except UserError as error:
     raise UserError(" | ".join([str(error), *skipped.describe()])) from error
-  with explained_disk_errors(folder):
+  with files.explained_disk_errors(folder):
     tokenizer.write_vocabulary(_OUTPUT.value, vocabulary)
   for line in skipped.describe():
     print(line)

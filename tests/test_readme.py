@@ -9,8 +9,8 @@ import pytest
 from reference_models import GOLDEN
 
 from convbert_jax import ConvBertConfig, ConvBertForMaskedLM, ConvBertTokenizer
-from convbert_jax.convert import huggingface_folder
-from convbert_jax.convert.folder import Pretrained
+from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats.pretrained import Pretrained
 
 README = GOLDEN.parents[1] / "README.md"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)

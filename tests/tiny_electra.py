@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from tiny_convbert import TINY
 
-from convbert_jax import electra as objectives
 from convbert_jax.model.config import generator_config
+from convbert_jax.objective import electra as objectives
 
 SPECIAL = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 

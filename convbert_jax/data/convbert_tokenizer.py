@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import tokenizers
 
-from convbert_jax.data.manifest import write_json
+from convbert_jax import files
 from convbert_jax.data.tokenizer import read_vocabulary, write_vocabulary
 from convbert_jax.data.tokenizer_files import (
   CONFIG_FILE,
@@ -153,7 +153,7 @@ class ConvBertTokenizer:
       **self.settings,
       **self.special_tokens,
     }
-    write_json(os.path.join(folder, CONFIG_FILE), described)
+    files.write_json(os.path.join(folder, CONFIG_FILE), described)
 
   @property
   def vocab_size(self) -> int:

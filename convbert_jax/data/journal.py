@@ -8,14 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from convbert_jax import files
 from convbert_jax.data.blocks import SPLITS, SplitRecords
-from convbert_jax.data.manifest import (
-  Manifest,
-  Shard,
-  Split,
-  load_manifest,
-  write_json,
-)
+from convbert_jax.data.manifest import Manifest, Shard, Split, load_manifest
 from convbert_jax.errors import UserError
 
 JOURNAL = "build.json"
@@ -88,7 +83,7 @@ class Journal:
       "splits": {k: dataclasses.asdict(v) for k, v in self.splits.items()},
       "token_counts": {k: v.tolist() for k, v in self.token_counts.items()},
     }
-    write_json(os.path.join(folder, JOURNAL), fields)
+    files.write_json(os.path.join(folder, JOURNAL), fields)
 
   @classmethod
   def load(cls, folder: str) -> "Journal | None":

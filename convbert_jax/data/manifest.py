@@ -5,6 +5,7 @@ import json
 import os
 from typing import Any
 
+from convbert_jax import files
 from convbert_jax.data.corpus import Skipped
 from convbert_jax.errors import UserError
 
@@ -137,18 +138,7 @@ def load_manifest(data_path: str) -> Manifest:
 def save_manifest(manifest: Manifest, data_path: str) -> None:
   """Writes the manifest, which appears under its name only when whole."""
   fields = {"format": _FORMAT, **dataclasses.asdict(manifest)}
-  write_json(os.path.join(data_path, MANIFEST), fields)
-
-
-def write_json(path: str, content: Any) -> None:
-  """Replaces a file at once: it holds the old content or the new one."""
-  aside = f"{path}.tmp"
-  with open(aside, "w", encoding="utf-8") as file:
-    json.dump(content, file, indent=2)
-    file.write("\n")
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(aside, path)
+  files.write_json(os.path.join(data_path, MANIFEST), fields)
 
 
 def describe(manifest: Manifest) -> list[str]:

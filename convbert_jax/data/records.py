@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from convbert_jax import files
 from convbert_jax.data import corpus
 from convbert_jax.data.blocks import (
   BLOCK_CHARACTERS,
@@ -24,11 +25,7 @@ from convbert_jax.data.journal import (
 )
 from convbert_jax.data.manifest import Manifest, save_manifest
 from convbert_jax.data.progress import BuildProgress
-from convbert_jax.data.shards import (
-  ShardWriter,
-  explained_disk_errors,
-  sync_folder,
-)
+from convbert_jax.data.shards import ShardWriter, sync_folder
 from convbert_jax.data.tokenizer import WordPiece, load_tokenizer
 from convbert_jax.data.workers import encode_in_order
 from convbert_jax.errors import UserError
@@ -114,7 +111,7 @@ def build_records(
     os.makedirs(output, exist_ok=True)
   except OSError as error:
     raise UserError(f"cannot create {output}: {error.strerror}") from error
-  with explained_disk_errors(output):
+  with files.explained_disk_errors(output):
     manifest = finished_manifest(output, identity)
     if manifest is not None:
       progress.note(f"{output} is already built from this input")

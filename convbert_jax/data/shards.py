@@ -1,10 +1,8 @@
 """Writes ArrayRecord files that appear under their names only when whole."""
 
 import contextlib
-import errno
 import hashlib
 import os
-from collections.abc import Iterator
 
 from array_record.python.array_record_module import (
   ArrayRecordReader,
@@ -13,37 +11,10 @@ from array_record.python.array_record_module import (
 
 from convbert_jax.data.blocks import SplitRecords
 from convbert_jax.data.manifest import Shard
-from convbert_jax.errors import UserError
 
 # One record a group, so that any record can be read alone.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-
-
-@contextlib.contextmanager
-def explained_disk_errors(folder: str) -> Iterator[None]:
-  """Turns a full or a write-protected disk into a line that says so.
-
-  Raises:
-    UserError: if the body failed because the folder took no more.
-  """
-  full = (errno.ENOSPC, errno.EDQUOT)
-  forbidden = (errno.EACCES, errno.EPERM, errno.EROFS)
-  try:
-    yield
-  # ArrayRecord raises RuntimeError with the system's words in it.
-  except (OSError, RuntimeError) as error:
-    code = error.errno if isinstance(error, OSError) else None
-    if code in full or any(os.strerror(c) in str(error) for c in full):
-      raise UserError(
-        f"no space left to write in {folder}: free some and run the same"
-        " command again; what is finished is kept"
-      ) from error
-    if code in forbidden:
-      raise UserError(
-        f"cannot write in {folder}: {os.strerror(code)}; give another --output"
-      ) from error
-    raise
 
 
 class ShardWriter:

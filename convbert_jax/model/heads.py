@@ -10,7 +10,7 @@ from convbert_jax.model import layers, outputs
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput
-from convbert_jax.ops import activations, losses, precision
+from convbert_jax.ops import activations, losses, numerics
 
 
 class GeneratorPredictions(nn.Module):
@@ -85,9 +85,9 @@ class ConvBertForMaskedLM(nn.Module):
       hidden_BxPxE.reshape(-1, hidden_BxPxE.shape[-1]),
       table_VxE.astype(self.config.dtype),
       (((1,), (1,)), ((), ())),
-      preferred_element_type=precision.precise_dtype(hidden_BxPxE),
+      preferred_element_type=numerics.precise_dtype(hidden_BxPxE),
     )
-    logits_NxV = logits_NxV + precision.precise(self.output_bias)[None, :]
+    logits_NxV = logits_NxV + numerics.precise(self.output_bias)[None, :]
     logits_BxPxV = logits_NxV.reshape(*hidden_BxPxE.shape[:-1], -1)
     loss = None
     if labels is not None:
@@ -152,7 +152,7 @@ class ConvBertForPreTraining(nn.Module):
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
     logits_BxT = self.discriminator_predictions(output.last_hidden_state)
-    logits_BxT = precision.precise(logits_BxT)
+    logits_BxT = numerics.precise(logits_BxT)
     loss = None
     if labels is not None:
       if attention_mask is not None:

@@ -16,7 +16,7 @@ from convbert_jax.model import layers, outputs
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import JointQuestionAnsweringOutput
-from convbert_jax.ops import activations, grouped_linear, precision
+from convbert_jax.ops import activations, grouped_linear, numerics
 
 # Added to the logits of positions where no answer can be.
 _DISALLOWED = -1000.0
@@ -182,7 +182,7 @@ def row_losses(
 
 def _squeezed(logits: jax.Array) -> jax.Array:
   """Returns logits [..., 1] as [...], in float32 at least."""
-  return precision.precise(logits)[..., 0]
+  return numerics.precise(logits)[..., 0]
 
 
 def _disallowed(

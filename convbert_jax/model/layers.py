@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.ops import dropout, grouped_linear, rows
+from convbert_jax.ops import dropout, grouped_linear, normalization
 
 Initializer = Callable[..., jax.Array]
 
@@ -101,7 +101,7 @@ class Dropout(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """Layer norm of the last axis; see `rows.layer_norm`.
+  """Layer norm of the last axis; see `normalization.layer_norm`.
 
   Attributes:
     epsilon: added to the variance.
@@ -117,7 +117,7 @@ class LayerNorm(nn.Module):
     shape, axes = x.shape[-1:], (self.axis,)
     scale = table(self, "scale", shape, axes, nn.initializers.ones)
     bias = table(self, "bias", shape, axes, nn.initializers.zeros)
-    return rows.layer_norm(x, scale, bias, self.epsilon)
+    return normalization.layer_norm(x, scale, bias, self.epsilon)
 
 
 def layer_norm(config: ConvBertConfig, axis: str = "hidden") -> LayerNorm:

@@ -15,8 +15,8 @@ from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.ops import (
   attention,
   grouped_linear,
-  precision,
-  rows,
+  normalization,
+  numerics,
   span_conv,
 )
 
@@ -163,8 +163,8 @@ class MixedAttention(nn.Module):
     logits_BxTxHxK = logits_BxTxHK.reshape(
       *query_BxTxHxD.shape[:-1], config.conv_kernel_size
     )
-    kernel_BxTxHxK = rows.softmax(precision.precise(logits_BxTxHxK)).astype(
-      config.dtype
-    )
+    kernel_BxTxHxK = normalization.softmax(
+      numerics.precise(logits_BxTxHxK)
+    ).astype(config.dtype)
     conv_BxTxHxD = span_conv.span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK)
     return conv_BxTxHxD, kernel_BxTxHxK

@@ -11,7 +11,7 @@ from convbert_jax.model import layers, outputs
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput, QuestionAnsweringOutput
-from convbert_jax.ops import activations, losses, precision
+from convbert_jax.ops import activations, losses, numerics
 
 CLASSIFIERS = ("linear", "two_layer")
 PROBLEM_TYPES = (
@@ -128,7 +128,7 @@ class ConvBertForSequenceClassification(nn.Module):
       logits_BxC = self.classifier(pooled_BxM)
     else:
       logits_BxC = self.classifier(pooled_BxM, deterministic=deterministic)
-    logits_BxC = precision.precise(logits_BxC)
+    logits_BxC = numerics.precise(logits_BxC)
     loss = None if labels is None else self._loss(logits_BxC, labels)
     return HeadOutput(logits_BxC, loss, **outputs.kept(output))
 
@@ -199,7 +199,7 @@ class ConvBertForTokenClassification(nn.Module):
       output.last_hidden_state,
       deterministic=options.get("deterministic", True),
     )
-    logits_BxTxC = precision.precise(self.classifier(hidden_BxTxM))
+    logits_BxTxC = numerics.precise(self.classifier(hidden_BxTxM))
     loss = None
     if labels is not None:
       loss = losses.cross_entropy(logits_BxTxC, labels)
@@ -269,7 +269,7 @@ class ConvBertForMultipleChoice(nn.Module):
     output = self.convbert(**flat, **options)
     logits_Nx1 = self.classifier(self._summary(output.last_hidden_state))
     words = input_ids if inputs_embeds is None else inputs_embeds
-    logits_BxC = precision.precise(logits_Nx1).reshape(words.shape[:2])
+    logits_BxC = numerics.precise(logits_Nx1).reshape(words.shape[:2])
     loss = None if labels is None else losses.cross_entropy(logits_BxC, labels)
     return HeadOutput(logits_BxC, loss, **outputs.kept(output))
 
@@ -329,7 +329,7 @@ class ConvBertForQuestionAnswering(nn.Module):
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
-    logits_BxTx2 = precision.precise(self.qa_outputs(output.last_hidden_state))
+    logits_BxTx2 = numerics.precise(self.qa_outputs(output.last_hidden_state))
     start_BxT, end_BxT = logits_BxTx2[..., 0], logits_BxTx2[..., 1]
     loss = None
     if start_positions is not None and end_positions is not None:

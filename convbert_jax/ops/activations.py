@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import precision
+from convbert_jax.ops import numerics
 
 
 @jax.custom_vjp
@@ -15,7 +15,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
   Computed in float32 at least; the gradient keeps the input alone.
   """
-  precise = precision.precise(x)
+  precise = numerics.precise(x)
   return (precise * _normal_cdf(precise)).astype(x.dtype)
 
 
@@ -30,7 +30,7 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
   # Without the barrier the function and its gradient, both made in the
   # backward pass where layers are recomputed, would share erf through memory.
-  precise = precision.precise(jax.lax.optimization_barrier(x))
+  precise = numerics.precise(jax.lax.optimization_barrier(x))
   density = jnp.exp(-0.5 * precise**2) * (1.0 / math.sqrt(2.0 * math.pi))
   slope = _normal_cdf(precise) + precise * density
   return ((grad * slope).astype(x.dtype),)

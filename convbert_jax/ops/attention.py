@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import dropout, precision, rows
+from convbert_jax.ops import dropout, normalization, numerics
 
 # Added to the logits of masked keys; enough for exp to underflow to zero as
 # long as one key is real, and finite where none is.
@@ -37,7 +37,7 @@ def dot_product_attention(
     mixed by, both in the query's dtype. Softmax runs in float32 at least.
   """
   dtype = query_BxTxHxD.dtype
-  precise = precision.precise_dtype(dtype)
+  precise = numerics.precise_dtype(dtype)
   scale = query_BxTxHxD.shape[-1] ** -0.5
   logits_BxHxTxT = jnp.einsum(
     "bthd,bshd->bhts",
@@ -46,7 +46,9 @@ def dot_product_attention(
     preferred_element_type=precise,
   )
   bias_BxT = (1 - mask_BxT).astype(precise) * MASKED_LOGIT
-  probs_BxHxTxT = rows.softmax(logits_BxHxTxT + bias_BxT[:, None, None, :])
+  probs_BxHxTxT = normalization.softmax(
+    logits_BxHxTxT + bias_BxT[:, None, None, :]
+  )
   probs_BxHxTxT = dropout.dropout(
     probs_BxHxTxT.astype(dtype), dropout_rate, dropout_key
   )

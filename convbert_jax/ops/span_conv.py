@@ -9,8 +9,8 @@ their gradients keep only the inputs.
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.ops import fusion, gradients, rows
-from convbert_jax.ops.precision import precise_dtype
+from convbert_jax.ops import normalization, numerics
+from convbert_jax.ops.numerics import precise_dtype
 
 # Positions whose products are added up before anything is written.
 _RUN = 8
@@ -51,7 +51,7 @@ def depthwise_conv(x_BxTxM: jax.Array, kernel_KxM: jax.Array) -> jax.Array:
 def _depthwise_conv_forward(
   x_BxTxM: jax.Array, kernel_KxM: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  out_BxTxM = fusion.compute_once(depthwise_conv(x_BxTxM, kernel_KxM))
+  out_BxTxM = numerics.compute_once(depthwise_conv(x_BxTxM, kernel_KxM))
   return out_BxTxM, (x_BxTxM, kernel_KxM)
 
 
@@ -75,8 +75,8 @@ def _depthwise_conv_backward(
   # The adjoint of a correlation is the correlation with the flipped kernel.
   grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])
   return (
-    gradients.gradient_of(x_BxTxM, grad_x_BxTxM),
-    gradients.gradient_of(kernel_KxM, grad_kernel_KxM),
+    numerics.gradient_of(x_BxTxM, grad_x_BxTxM),
+    numerics.gradient_of(kernel_KxM, grad_kernel_KxM),
   )
 
 
@@ -125,7 +125,7 @@ def _span_dynamic_conv_backward(
   grad = grad_BxTxHxD.astype(dtype)
   grad_kernel_BxTxHxK = jnp.stack(
     [
-      rows.row_sum(grad * window.astype(dtype))
+      normalization.row_sum(grad * window.astype(dtype))
       for window in _windows(value_BxTxHxD, num_taps)
     ],
     axis=-1,
@@ -140,8 +140,8 @@ def _span_dynamic_conv_backward(
     for j in range(num_taps)
   )
   return (
-    gradients.gradient_of(value_BxTxHxD, grad_value_BxTxHxD),
-    gradients.gradient_of(kernel_BxTxHxK, grad_kernel_BxTxHxK),
+    numerics.gradient_of(value_BxTxHxD, grad_value_BxTxHxD),
+    numerics.gradient_of(kernel_BxTxHxK, grad_kernel_BxTxHxK),
   )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
 
+from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
@@ -31,7 +32,6 @@ from convbert_jax.tasks.task import (
   pair_arrays,
   read_lines,
 )
-from convbert_jax.training.workdir import write_whole
 
 # What is rated of a choice: its [CLS] vector, or what transformers takes.
 _SUMMARIES = {"original": "first", "transformers": "last"}
@@ -183,7 +183,7 @@ class MultipleChoice(Task):
     del examples
     rows = [f"{index}\t{choice}\n" for index, choice in enumerate(predictions)]
     path = epath.Path(folder) / f"{split}.tsv"
-    write_whole(path, "index\tprediction\n" + "".join(rows))
+    files.write_text(path, "index\tprediction\n" + "".join(rows))
 
   def draw(
     self, axes: Axes, examples: Sequence[Question], predictions: Sequence[int]

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convbert_jax import spans
-from convbert_jax.spans import Part
+from convbert_jax.tasks import spans
+from convbert_jax.tasks.spans import Part
 
 
 class Scored(NamedTuple):

@@ -14,7 +14,6 @@ import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
 
-from convbert_jax import spans
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import unknown_name
 from convbert_jax.model.config import ConvBertConfig
@@ -28,7 +27,7 @@ from convbert_jax.model.outputs import (
   QuestionAnsweringOutput,
 )
 from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
-from convbert_jax.tasks import qa_decoding, qa_metrics
+from convbert_jax.tasks import qa_decoding, qa_metrics, spans
 from convbert_jax.tasks.qa_decoding import Prediction
 from convbert_jax.tasks.qa_files import Example, read_examples
 from convbert_jax.tasks.task import (
@@ -41,7 +40,6 @@ from convbert_jax.tasks.task import (
   dropout_options,
   find_file,
 )
-from convbert_jax.training.workdir import to_json, write_whole
 
 # Windows start every so many tokens.
 _STEP = 128
@@ -214,8 +212,8 @@ class QuestionAnswering(Task):
       "_null_scores": {name: one.null_score for name, one in by_id.items()},
     }
     for suffix, content in files.items():
-      text = to_json(content, indent=1, ensure_ascii=False) + "\n"
-      write_whole(epath.Path(folder) / f"{split}{suffix}.json", text)
+      text = files.to_json(content, indent=1, ensure_ascii=False) + "\n"
+      files.write_text(epath.Path(folder) / f"{split}{suffix}.json", text)
 
   def draw(
     self,

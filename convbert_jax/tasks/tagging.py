@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
 
+from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
@@ -29,7 +30,6 @@ from convbert_jax.tasks.task import (
   find_file,
   pair_arrays,
 )
-from convbert_jax.training.workdir import write_whole
 
 # What the file of a split may be called.
 _FILES = {
@@ -260,7 +260,7 @@ class Tagging(Task):
       fields = zip(sentence.words, *golds, tags, strict=True)
       lines += [*map(" ".join, fields), ""]
     path = epath.Path(folder) / f"{split}.txt"
-    write_whole(path, "".join(line + "\n" for line in lines))
+    files.write_text(path, "".join(line + "\n" for line in lines))
 
   def draw(
     self,

@@ -2,17 +2,32 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.tasks.steps import Split
-from convbert_jax.tasks.task import MissingSplit, Task
+from convbert_jax.tasks.task import Feature, MissingSplit, Task
 
 # Of the choice of training examples, which is the same for every trial.
 _CHOICE_SEED = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """The examples of a split and their rows.
+
+  Attributes:
+    name: of the split.
+    examples: in the order of the file.
+    features: one row or several for each example.
+  """
+
+  name: str
+  examples: Sequence[Any]
+  features: Sequence[Feature]
 
 
 @dataclasses.dataclass(frozen=True)

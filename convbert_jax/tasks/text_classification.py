@@ -14,6 +14,7 @@ import sklearn.metrics
 from etils import epath
 from matplotlib.axes import Axes
 
+from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.model.config import ConvBertConfig
@@ -28,7 +29,6 @@ from convbert_jax.tasks.task import (
   pair_arrays,
   read_lines,
 )
-from convbert_jax.training.workdir import write_whole
 
 # What each head is called in the model.
 _CLASSIFIERS = {"original": "linear", "transformers": "two_layer"}
@@ -258,7 +258,7 @@ class TextClassification(Task):
       for example, prediction in zip(examples, predictions, strict=True)
     ]
     path = epath.Path(folder) / f"{split}.tsv"
-    write_whole(path, "index\tprediction\n" + "".join(rows))
+    files.write_text(path, "index\tprediction\n" + "".join(rows))
 
   def draw(
     self,

@@ -7,7 +7,9 @@ of the report that was being gathered).
 """
 
 import json
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -16,9 +18,9 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.training import workdir
-from convbert_jax.training.quiet import quiet_orbax
+from convbert_jax.training import run_files
 from convbert_jax.training.state import TrainState
 
 # Config fields that may change when a run goes on: by name, or every field
@@ -53,23 +55,6 @@ class ResumableIterator(Protocol):
     ...
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
-  for name, value in config.items():
-    if isinstance(value, Mapping):
-      flat.update(_flatten(value, f"{prefix}{name}."))
-    else:
-      flat[prefix + name] = value
-  return flat
-
-
-def _may_change(field: str) -> bool:
-  return any(
-    field.startswith(name) if name.endswith(".") else field == name
-    for name in MAY_CHANGE
-  )
-
-
 def check_resumable(
   old: Mapping[str, Any], new: Mapping[str, Any], where: str
 ) -> None:
@@ -83,21 +68,15 @@ def check_resumable(
   Raises:
     UserError: listing each difference outside `MAY_CHANGE` as `old -> new`.
   """
-  # Through JSON, where tuples are lists.
-  old = _flatten(json.loads(workdir.to_json(old)))
-  new = _flatten(json.loads(workdir.to_json(new)))
-  absent = "(absent)"
-  differences = [
-    f"{field}: {old.get(field, absent)} -> {new.get(field, absent)}"
-    for field in sorted(old.keys() | new.keys())
-    if old.get(field, absent) != new.get(field, absent)
-    and not _may_change(field)
-  ]
+  differences = files.config_differences(old, new, MAY_CHANGE)
   if differences:
+    listed = "; ".join(
+      f"{field}: {before} -> {after}"
+      for field, (before, after) in differences.items()
+    )
     raise UserError(
-      f"{where} holds a run of another config ({'; '.join(differences)}); "
-      "use the old values to go on with it, another workdir, or delete that"
-      " folder"
+      f"{where} holds a run of another config ({listed}); use the old values to"
+      " go on with it, another workdir, or delete that folder"
     )
 
 
@@ -130,11 +109,11 @@ class Checkpointer:
         f"checkpoint.keep_every={keep_every} at least 0"
       )
     self.workdir = folder
-    self.config = json.loads(workdir.to_json(config))
+    self.config = json.loads(files.to_json(config))
     _check_workdir(epath.Path(folder), self.config)
-    with workdir.full_disk_named(folder):
+    with files.explained_disk_errors(folder):
       self._manager = open_manager(
-        workdir.absolute(folder) / FOLDER,
+        files.absolute(folder) / FOLDER,
         create=True,
         cleanup_tmp_directories=True,
         max_to_keep=keep_last,
@@ -183,7 +162,7 @@ class Checkpointer:
       "window": {name: list(sums) for name, sums in window.items()},
       "checksums": {name: checksum(tree) for name, tree in arrays.items()},
     }
-    with workdir.full_disk_named(self._manager.directory):
+    with files.explained_disk_errors(self._manager.directory):
       self._manager.save(
         step,
         force=True,
@@ -196,12 +175,12 @@ class Checkpointer:
 
   def check(self) -> None:
     """Raises what went wrong in the background; costs next to nothing."""
-    with workdir.full_disk_named(self._manager.directory):
+    with files.explained_disk_errors(self._manager.directory):
       self._manager.check_for_errors()
 
   def wait(self) -> None:
     """Returns when the last save is on the disk, or raises why it is not."""
-    with workdir.full_disk_named(self._manager.directory):
+    with files.explained_disk_errors(self._manager.directory):
       self._manager.wait_until_finished()
 
   def reached_preemption(self, step: int) -> bool:
@@ -210,7 +189,7 @@ class Checkpointer:
 
   def close(self) -> None:
     """Waits for the last save and lets go of the folder."""
-    with workdir.full_disk_named(self._manager.directory):
+    with files.explained_disk_errors(self._manager.directory):
       self._manager.close()
 
 
@@ -277,6 +256,34 @@ def open_manager(
 
 def _check_workdir(folder: epath.Path, config: Mapping[str, Any]) -> None:
   """Refuses a workdir that was begun with another config."""
-  path = folder / workdir.CONFIG_FILE
+  path = folder / run_files.CONFIG_FILE
   if path.exists():
     check_resumable(json.loads(path.read_text()), config, os.fspath(folder))
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+  return "/orbax/" not in record.pathname.replace("\\", "/")
+
+
+class _UnraisableHook:
+  """Passes on all unraisable exceptions but those of a closed loop."""
+
+  def __init__(self, before: object) -> None:
+    self._before = before
+
+  def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+      self._before(unraisable)
+
+
+def quiet_orbax() -> None:
+  """Keeps Orbax from reporting an error twice; harmless to call again.
+
+  It logs tracebacks of its threads, and TensorStore's callbacks complain of a
+  closed event loop, both beside the exception that reaches the caller.
+  """
+  # Orbax logs through absl's logger. A filter is kept once however often it
+  # is added.
+  logging.getLogger("absl").addFilter(_is_not_of_orbax)
+  if not isinstance(sys.unraisablehook, _UnraisableHook):
+    sys.unraisablehook = _UnraisableHook(sys.unraisablehook)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from convbert_jax.training import workdir as files
+from convbert_jax import files
 
 ENVIRONMENT_FILE = "environment.json"
 PACKAGES = (
@@ -85,4 +85,4 @@ def record_environment(workdir: str, start_step: int) -> None:
   path = epath.Path(workdir) / ENVIRONMENT_FILE
   starts = json.loads(path.read_text()) if path.exists() else []
   starts.append({"start_step": start_step, **describe_environment()})
-  files.write_whole(path, json.dumps(starts, indent=2) + "\n")
+  files.write_text(path, json.dumps(starts, indent=2) + "\n")

@@ -19,7 +19,7 @@ import numpy as np
 from convbert_jax.errors import UserError
 from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import Checkpointer, ResumableIterator
-from convbert_jax.training.meters import Stopwatch, Window
+from convbert_jax.training.metrics import Stopwatch, Window
 from convbert_jax.training.state import TrainState
 
 # One step's metrics: name -> (total, weight), float32 scalars. Totals and

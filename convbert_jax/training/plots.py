@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from convbert_jax.training import workdir as files
-from convbert_jax.training.meters import TIMES
+from convbert_jax import files
+from convbert_jax.training import run_files
+from convbert_jax.training.metrics import TIMES
 from convbert_jax.training.reporting import BASELINE, time_text
 
 # Which figure a metric belongs to, by a word of its name, first match wins.
@@ -37,7 +38,7 @@ STYLE = {
 Points = tuple[list[int], list[float]]
 
 
-def _points(rows: Sequence[files.Row], name: str) -> Points:
+def _points(rows: Sequence[run_files.Row], name: str) -> Points:
   """Returns the steps and values of a metric where it is a number."""
   pairs = [
     (row["step"], row[name]) for row in rows if row.get(name) is not None
@@ -45,7 +46,9 @@ def _points(rows: Sequence[files.Row], name: str) -> Points:
   return [step for step, _ in pairs], [value for _, value in pairs]
 
 
-def _metrics_of(rows: Sequence[files.Row], words: Sequence[str]) -> list[str]:
+def _metrics_of(
+  rows: Sequence[run_files.Row], words: Sequence[str]
+) -> list[str]:
   """Returns the metrics, without `eval_`, that have one of the words."""
   names = dict.fromkeys(
     name.removeprefix("eval_")
@@ -66,7 +69,7 @@ def _smooth(values: Sequence[float], reach: int) -> list[float]:
   return smooth
 
 
-def _draw_metric(axes: Axes, rows: Sequence[files.Row], name: str) -> None:
+def _draw_metric(axes: Axes, rows: Sequence[run_files.Row], name: str) -> None:
   """Draws training, held-out and baseline curves of one metric."""
   steps, values = _points(rows, name)
   many = len(values) > 60
@@ -100,7 +103,7 @@ def _draw_metric(axes: Axes, rows: Sequence[files.Row], name: str) -> None:
   axes.legend(loc="best")
 
 
-def _figure_png(rows: Sequence[files.Row], names: Sequence[str]) -> bytes:
+def _figure_png(rows: Sequence[run_files.Row], names: Sequence[str]) -> bytes:
   """Draws one panel per metric, in rows of up to three."""
   columns = min(len(names), 3)
   lines = math.ceil(len(names) / columns)
@@ -133,10 +136,10 @@ def draw_plots(workdir: str) -> list[str]:
   """
   if jax.process_index() != 0:
     return []
-  rows = files.read_rows(workdir)
+  rows = run_files.read_rows(workdir)
   folder = epath.Path(workdir) / "plots"
   drawn = []
-  with files.full_disk_named(folder):
+  with files.explained_disk_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for figure, words in FIGURES.items():
       names = _metrics_of(rows, words)
@@ -157,10 +160,10 @@ def summarise(workdir: str) -> str:
     Lines of text: the last value of every metric, training beside held out
     beside its baseline, then the speed and where the files are.
   """
-  rows = files.read_rows(workdir)
+  rows = run_files.read_rows(workdir)
   if not rows:
     return f"{workdir}: no metrics yet"
-  last: files.Row = {}
+  last: run_files.Row = {}
   for row in rows:
     last |= row
   names = [
@@ -193,7 +196,7 @@ def _cell(value: float | None) -> str:
   return f"{value:.4f}"
 
 
-def _speed_lines(rows: Sequence[files.Row]) -> list[str]:
+def _speed_lines(rows: Sequence[run_files.Row]) -> list[str]:
   """Writes the run's median speed and how much of it went on waiting."""
   timed = [row for row in rows if row.get("seconds_per_step")]
   if not timed:

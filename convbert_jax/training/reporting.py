@@ -13,8 +13,9 @@ from etils import epath
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.training import workdir as files
+from convbert_jax.training import run_files
 
 BASELINE = "_baseline"
 _WANDB_ID_FILE = "wandb_id.txt"
@@ -89,7 +90,7 @@ class _Wandb:
       ) from error
     kept = folder / _WANDB_ID_FILE
     if not kept.exists():
-      files.write_whole(kept, uuid.uuid4().hex[:8])
+      files.write_text(kept, uuid.uuid4().hex[:8])
     self._run = wandb.init(
       project=project,
       name=folder.name,
@@ -243,17 +244,17 @@ class Reporter:
         f"report.profile_stop={profile_stop} must be two steps, the first "
         "at least 1 and not after the second (or both 0 for no profile)"
       )
-    self.last_row: files.Row = {}
+    self.last_row: run_files.Row = {}
     self._folder = epath.Path(workdir)
     self._console: _Console | None = None
     self._profiler: _Profiler | None = None
     self._outputs: list[Any] = []
     if jax.process_index() != 0:
       return
-    with files.full_disk_named(self._folder):
+    with files.explained_disk_errors(self._folder):
       self._folder.mkdir(parents=True, exist_ok=True)
       # First of all outputs, since a resumed run relies on this one.
-      self._outputs.append(files.MetricsFile(workdir, start_step))
+      self._outputs.append(run_files.MetricsFile(workdir, start_step))
       self.last_row = self._outputs[0].last_row
       if tensorboard:
         self._outputs.append(
@@ -304,7 +305,7 @@ class Reporter:
       UserError: if the disk is full.
     """
     self.last_row = {"step": step, **values}
-    with files.full_disk_named(self._folder):
+    with files.explained_disk_errors(self._folder):
       for output in self._outputs:
         output.row(step, values)
     if self._console is not None:
@@ -313,7 +314,7 @@ class Reporter:
   def close(self) -> None:
     """Closes the files and clears the progress bar."""
     closing = (self._profiler, *self._outputs, self._console)
-    with files.full_disk_named(self._folder):
+    with files.explained_disk_errors(self._folder):
       for output in closing:
         if output is not None:
           output.close()

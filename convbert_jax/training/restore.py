@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.training import checkpoint as checkpoints
-from convbert_jax.training import sharding, workdir
+from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import FOLDER
 from convbert_jax.training.state import TrainState
 
@@ -112,7 +113,7 @@ class _Checkpoint:
   """One checkpoint to read from, and how to speak of it."""
 
   def __init__(self, path: str, said_as: str, step: int | None = None) -> None:
-    folder = workdir.absolute(path)
+    folder = files.absolute(path)
     if step is None and folder.name.isdigit() and folder.parent.name == FOLDER:
       folder, step = folder.parent.parent, int(folder.name)
     self._manager = None

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
+from convbert_jax import files
 from convbert_jax.data.progress import BuildProgress
-from convbert_jax.data.shards import explained_disk_errors
 from convbert_jax.errors import UserError
 
 
@@ -59,11 +59,17 @@ def test_a_bar_on_a_terminal():
   ],
 )
 def test_a_disk_that_takes_no_more_is_explained(error, message):
-  with pytest.raises(UserError, match=message), explained_disk_errors("out"):
+  with (
+    pytest.raises(UserError, match=message),
+    files.explained_disk_errors("out"),
+  ):
     raise error
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "x"), RuntimeError("x")])
 def test_other_errors_stay_what_they_are(error):
-  with pytest.raises(type(error), match="x"), explained_disk_errors("out"):
+  with (
+    pytest.raises(type(error), match="x"),
+    files.explained_disk_errors("out"),
+  ):
     raise error

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from programs import CONFIG, DEVICES, ROOT, assert_one_line, run
 
-from convbert_jax.tasks import board
+from convbert_jax.finetuning import results as board
 
 
 def run_on_two(program, *arguments):

@@ -6,8 +6,8 @@ import finetune_data as data
 import pytest
 from programs import assert_one_line, run
 
-from convbert_jax.tasks import board
-from experiments import bucket_speed
+from convbert_jax.finetuning import results as board
+from experiments.benchmarks import buckets as bucket_speed
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from programs import assert_one_line, run
 
 from convbert_jax import ConvBertConfig, ConvBertTokenizer
-from convbert_jax.convert import orbax_folder
-from convbert_jax.convert.folder import CLASSES, Pretrained
-from convbert_jax.predict import Word
+from convbert_jax.formats import orbax as orbax_folder
+from convbert_jax.formats.pretrained import CLASSES, Pretrained
+from convbert_jax.inference.predictor import Word
 from experiments import markup
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two", "three"]

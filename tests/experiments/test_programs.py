@@ -8,8 +8,9 @@ import pytest
 from programs import CONFIG, assert_one_line, run
 from recording import Recording
 
-from convbert_jax import load_pretrained, pretrain
+from convbert_jax import load_pretrained
 from convbert_jax.errors import UserError
+from convbert_jax.pretraining import run as pretrain
 from convbert_jax.training import sharding
 from experiments.command_line import flatten
 

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 from programs import assert_one_line, run
 
-from convbert_jax.tasks.submission import SHEETS
+from convbert_jax.finetuning.submission import SHEETS
 
 
 @pytest.fixture(scope="module")

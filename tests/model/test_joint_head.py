@@ -10,9 +10,9 @@ import pytest
 from tiny_convbert import TINY
 
 from convbert_jax import ConvBertModel, ConvBertTokenizer, Predictor
-from convbert_jax.convert import orbax_folder
-from convbert_jax.convert.folder import CLASSES, Pretrained
 from convbert_jax.errors import UserError
+from convbert_jax.formats import orbax as orbax_folder
+from convbert_jax.formats.pretrained import CLASSES, Pretrained
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 
 CONFIG = TINY.replace(num_hidden_layers=2, initializer_range=0.5)

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import pretrain as pretrain_config
-from convbert_jax import ConvBertForPreTraining, pretrain
+from convbert_jax import ConvBertForPreTraining
 from convbert_jax.model.config import ConvBertConfig, generator_config
+from convbert_jax.pretraining import run as pretrain
 
 # encoder, tables, discriminator head, generator encoder without tables,
 # generator head, everything

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from convbert_jax.spans import Part
 from convbert_jax.tasks import qa_decoding
+from convbert_jax.tasks.spans import Part
 
 CONTEXT = "one two one"
 PART = Part(2, 0, np.array([[0, 3], [4, 7], [8, 11]]), np.ones(3, bool))

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import toy_training as toy
 
-from convbert_jax.training import meters, workdir
+from convbert_jax.training import metrics as meters
+from convbert_jax.training import run_files
 
 OPTIONS = {
   "num_steps": 40,
@@ -54,7 +55,7 @@ def go_on(folder):
   state = toy.run(folder, **{k: OPTIONS[k] for k in OPTIONS if k != "pause"})
   rows = [
     {name: row[name] for name in row if name not in meters.TIMES}
-    for row in workdir.read_rows(folder)
+    for row in run_files.read_rows(folder)
   ]
   return jax.tree.map(np.asarray, state), rows
 
@@ -99,7 +100,7 @@ def kill_inside_a_save(folder, after):
 def test_killed_inside_a_save_and_at_some_other_moment(tmp_path, straight):
   kill_inside_a_save(tmp_path, after=8)
   process = start(tmp_path)
-  wait_for(process, lambda: workdir.read_rows(tmp_path)[-1]["step"] >= 30)
+  wait_for(process, lambda: run_files.read_rows(tmp_path)[-1]["step"] >= 30)
   kill(process)
   assert_goes_on_to(straight, tmp_path)
 
@@ -113,8 +114,8 @@ def test_killed_at_five_random_moments(tmp_path, straight, seed):
       kill_inside_a_save(tmp_path, after=4 * moments.randint(0, 3))
       continue
     process = start(tmp_path, pause=0.1)
-    seen = workdir.read_rows(tmp_path)
-    wait_for(process, lambda seen=seen: workdir.read_rows(tmp_path) != seen)
+    seen = run_files.read_rows(tmp_path)
+    wait_for(process, lambda seen=seen: run_files.read_rows(tmp_path) != seen)
     time.sleep(moments.uniform(0, 0.6))
     kill(process)
   process = start(tmp_path)
@@ -125,7 +126,7 @@ def test_killed_at_five_random_moments(tmp_path, straight, seed):
 
 def test_sigterm_saves_and_exits_with_zero(tmp_path, straight):
   process = start(tmp_path, save_every=0)
-  wait_for(process, lambda: len(workdir.read_rows(tmp_path)) > 1)
+  wait_for(process, lambda: len(run_files.read_rows(tmp_path)) > 1)
   process.send_signal(signal.SIGTERM)
   stdout, stderr = process.communicate(timeout=60)
   assert (process.returncode, stderr) == (0, "")
@@ -156,7 +157,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, straight):
     "again"
   ]
   assert {"4", "8"} <= set(saves(tmp_path))
-  rows = tmp_path / workdir.METRICS_FILE
+  rows = tmp_path / run_files.METRICS_FILE
   # As if the run that found the disk full had reported alike.
   rows.write_text("")
   state, _ = go_on(tmp_path)

@@ -9,19 +9,15 @@ import pytest
 import toy_training as toy
 
 from convbert_jax.errors import UserError
-from convbert_jax.training import (
-  loop,
-  meters,
-  sharding,
-  workdir,
-)
+from convbert_jax.training import loop, run_files, sharding
+from convbert_jax.training import metrics as meters
 from convbert_jax.training.state import make_init
 
 
 def rows_without_times(folder):
   return [
     {name: row[name] for name in row if name not in meters.TIMES}
-    for row in workdir.read_rows(folder)
+    for row in run_files.read_rows(folder)
   ]
 
 
@@ -35,7 +31,7 @@ def assert_same(state, other):
 def test_writes_one_row_per_step_with_all_that_is_due(tmp_path):
   state = toy.run(tmp_path, num_steps=14, report_every=4, eval_every=6)
   assert int(state.step) == 14
-  rows = workdir.read_rows(tmp_path)
+  rows = run_files.read_rows(tmp_path)
   assert [row["step"] for row in rows] == [4, 6, 8, 12, 14]
   reports = [row["step"] for row in rows if "loss" in row]
   evaluations = [row["step"] for row in rows if "eval_kernel_sum" in row]
@@ -78,7 +74,7 @@ def test_resumes_bit_for_bit_whatever_the_periods(tmp_path, num_devices):
   # Step 7 is within a report and between evaluations.
   with pytest.raises(Stop):
     toy.run(broken, save_every=7, batches=Dying(), **options)
-  assert workdir.read_rows(broken)[-1]["step"] > 7
+  assert run_files.read_rows(broken)[-1]["step"] > 7
   resumed = toy.run(broken, save_every=3, **options)
   assert_same(straight, resumed)
   assert rows_without_times(broken) == rows_without_times(tmp_path / "straight")
@@ -86,9 +82,9 @@ def test_resumes_bit_for_bit_whatever_the_periods(tmp_path, num_devices):
 
 def test_going_on_with_a_finished_run_changes_nothing(tmp_path):
   first = toy.run(tmp_path)
-  rows = workdir.read_rows(tmp_path)
+  rows = run_files.read_rows(tmp_path)
   assert_same(first, toy.run(tmp_path))
-  assert workdir.read_rows(tmp_path) == rows
+  assert run_files.read_rows(tmp_path) == rows
 
 
 def test_compiles_once(tmp_path):
@@ -195,7 +191,7 @@ def test_non_finite_stops_before_anything_is_saved(tmp_path, what):
   assert "step 10, on the records " + ", ".join(map(str, ids)) in message
   assert "last good checkpoint is step 5" in message
   assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["5"]
-  assert workdir.read_rows(tmp_path)[-1]["step"] < 10
+  assert run_files.read_rows(tmp_path)[-1]["step"] < 10
 
 
 def test_sigterm_saves_and_exits_with_zero(tmp_path):

@@ -13,8 +13,9 @@ import toy_training as toy
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
+from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.training import environment, reporting, workdir
+from convbert_jax.training import environment, reporting, run_files
 
 
 class Terminal(io.StringIO):
@@ -81,24 +82,24 @@ def test_rows_after_the_restored_step_and_a_cut_line_are_dropped(tmp_path):
   rows = [{"step": step, "loss": step / 3} for step in (2, 4, 6)]
   text = "".join(json.dumps(row) + "\n" for row in rows)
   file.write_text(text + '{"step": 8, "lo')
-  assert workdir.read_rows(tmp_path) == rows
+  assert run_files.read_rows(tmp_path) == rows
   with make_reporter(tmp_path, start_step=4) as reporter:
     assert reporter.last_row == rows[1]
     reporter.row(6, {"loss": 7.0})
   kept = [*rows[:2], {"step": 6, "loss": 7.0}]
-  assert workdir.read_rows(tmp_path) == kept
+  assert run_files.read_rows(tmp_path) == kept
 
 
 def test_rows_in_an_object_store_are_written_without_appending(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(workdir, "is_local", lambda path: False)
-  monkeypatch.setattr(workdir, "open", None, raising=False)
+  monkeypatch.setattr(files, "is_local", lambda path: False)
+  monkeypatch.setattr(run_files, "open", None, raising=False)
   for start_step in (0, 4):
     with make_reporter(tmp_path, start_step=start_step) as reporter:
       for step in range(start_step + 2, 9, 2):
         reporter.row(step, {"loss": float(start_step)})
-  rows = [(row["step"], row["loss"]) for row in workdir.read_rows(tmp_path)]
+  rows = [(row["step"], row["loss"]) for row in run_files.read_rows(tmp_path)]
   assert rows == [(2, 0.0), (4, 0.0), (6, 4.0), (8, 4.0)]
 
 
@@ -114,15 +115,15 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
 
 
 def test_whole_files_replace_or_leave_alone(tmp_path, monkeypatch):
-  workdir.write_run_files(tmp_path / "run", {"config.json": "old"})
+  run_files.write_run_files(tmp_path / "run", {"config.json": "old"})
   file = tmp_path / "run" / "config.json"
 
   def full(descriptor):
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  monkeypatch.setattr(workdir.os, "fsync", full)
+  monkeypatch.setattr(files.os, "fsync", full)
   with pytest.raises(UserError, match="no room left"):
-    workdir.write_run_files(tmp_path / "run", {"config.json": "new"})
+    run_files.write_run_files(tmp_path / "run", {"config.json": "new"})
   assert file.read_text() == "old"
 
 
@@ -206,7 +207,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     reporter.before_step(1)
     reporter.after_step(1, {})
     reporter.row(1, {"loss": 1.0})
-  workdir.write_run_files(tmp_path / "run", {"config.json": "{}"})
+  run_files.write_run_files(tmp_path / "run", {"config.json": "{}"})
   environment.record_environment(tmp_path / "run", 0)
   assert not list(tmp_path.iterdir())
 

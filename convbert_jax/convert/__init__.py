@@ -1,1 +1,0 @@
-"""Other people's checkpoints, in and out."""

@@ -1,0 +1,251 @@
+"""Files and folders that appear whole or not at all; full disks; old configs.
+
+Paths may be local or in an object store, where a function says so.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from convbert_jax.errors import UserError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+# Stands for a field that one of two configs does not have.
+ABSENT = "(absent)"
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def explained_disk_errors(folder: PathLike) -> Iterator[None]:
+  """Turns a full or write-protected disk into one line.
+
+  Args:
+    folder: what is being written to, for the message.
+
+  Raises:
+    UserError: if the body failed because the folder accepts no more data.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    if _is_caused_by(error, _NO_ROOM):
+      raise UserError(
+        f"no room left to write in {os.fspath(folder)}; what was complete"
+        " before is intact: free some space and start the same command again"
+      ) from error
+    if _is_caused_by(error, _FORBIDDEN):
+      raise UserError(
+        f"cannot write in {os.fspath(folder)}: it is write-protected; name"
+        " another folder"
+      ) from error
+    raise
+
+
+def _is_caused_by(error: BaseException | None, codes: Sequence[int]) -> bool:
+  """Says whether an error, or one that led to it, has one of the codes.
+
+  Writers of other libraries raise their own exceptions with the system's words.
+  """
+  words = [os.strerror(code) for code in codes]
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in codes:
+      return True
+    if any(text in str(error) for text in words):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def is_local(path: PathLike) -> bool:
+  """Says whether a path is on a file system, not in an object store."""
+  return "://" not in os.fspath(path)
+
+
+def absolute(path: PathLike) -> epath.Path:
+  """Returns an absolute path; object stores' stay as they are."""
+  place = epath.Path(path)
+  return epath.Path(os.path.abspath(path)) if is_local(place) else place
+
+
+def write_bytes(path: PathLike, content: bytes) -> None:
+  """Writes a file so that its name holds the old content or the new.
+
+  Args:
+    path: local or in an object store. A kill or a full disk leaves what was
+      there.
+    content: the whole new content.
+
+  Raises:
+    UserError: if the disk is full or write-protected.
+  """
+  path = epath.Path(path)
+  aside = path.parent / f"{path.name}.new"
+  with explained_disk_errors(path.parent):
+    if is_local(path):
+      with open(aside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    else:
+      aside.write_bytes(content)
+    aside.replace(path)
+
+
+def write_text(path: PathLike, text: str) -> None:
+  """Does the same with text, as UTF-8."""
+  write_bytes(path, text.encode())
+
+
+def write_json(path: PathLike, content: Any) -> None:
+  """Does the same with plain values, indented; see `to_json`."""
+  write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(values: Any, **options: Any) -> str:
+  """Serialises with `null` for what JSON has no number for (NaN, infinity)."""
+
+  def plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+      return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+      return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+      return None
+    return value
+
+  return json.dumps(plain(values), allow_nan=False, **options)
+
+
+@contextlib.contextmanager
+def new_folder(folder: str) -> Iterator[str]:
+  """Yields a folder to write to, which then appears under its name at once.
+
+  Args:
+    folder: local; absent, or empty.
+
+  Raises:
+    UserError: if something is there already, or nothing can be written there.
+  """
+  check_empty(folder)
+  place = os.path.abspath(folder)
+  try:
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    aside = tempfile.mkdtemp(
+      prefix=f".{os.path.basename(place)}.", dir=os.path.dirname(place)
+    )
+  except OSError as error:
+    raise UserError(f"cannot write {folder}: {error}") from error
+  try:
+    with explained_disk_errors(folder):
+      yield aside
+      os.chmod(aside, 0o777 & ~_umask())
+      os.replace(aside, place)
+  finally:
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_empty(folder: str) -> None:
+  """Refuses a folder that holds anything.
+
+  Raises:
+    UserError: naming it.
+  """
+  if not folder:
+    raise UserError("no folder is named to write to")
+  if os.path.exists(folder) and (
+    not os.path.isdir(folder) or os.listdir(folder)
+  ):
+    raise UserError(
+      f"{folder} is not empty: name a new folder, nothing is written over"
+    )
+
+
+def replace_folder(place: PathLike, new: PathLike) -> None:
+  """Renames a local folder to `place`, in the place of what is there.
+
+  A kill at any moment leaves the new folder under one of the two names.
+  """
+  old = _beside(place, "old")
+  shutil.rmtree(old, ignore_errors=True)
+  if os.path.exists(place):
+    os.rename(place, old)
+  os.rename(new, place)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def copy_beside(folder: PathLike) -> str:
+  """Returns a copy of a local folder, to be moved by `replace_folder`."""
+  copy = _beside(folder, "new")
+  shutil.rmtree(copy, ignore_errors=True)
+  shutil.copytree(folder, copy)
+  return copy
+
+
+def _beside(folder: PathLike, suffix: str) -> str:
+  parent, name = os.path.split(os.path.abspath(folder))
+  return os.path.join(parent, f".{name}.{suffix}")
+
+
+def _umask() -> int:
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask
+
+
+def config_differences(
+  old: Mapping[str, Any],
+  new: Mapping[str, Any],
+  may_differ: Sequence[str] = (),
+) -> dict[str, tuple[Any, Any]]:
+  """Returns the fields in which two nested configs differ.
+
+  Args:
+    old: plain values, as a run or a build kept them.
+    new: those asked for now.
+    may_differ: dotted names of fields that do not matter; a name that ends in
+      a dot stands for the whole group.
+
+  Returns:
+    (old value, new value) by dotted name, sorted; `ABSENT` where a config does
+    not have the field.
+  """
+
+  def ignored(field: str) -> bool:
+    return any(
+      field.startswith(name) if name.endswith(".") else field == name
+      for name in may_differ
+    )
+
+  # Through JSON, where tuples are lists.
+  flat_old = flatten(json.loads(to_json(old)))
+  flat_new = flatten(json.loads(to_json(new)))
+  pairs = {
+    field: (flat_old.get(field, ABSENT), flat_new.get(field, ABSENT))
+    for field in sorted(flat_old.keys() | flat_new.keys())
+    if not ignored(field)
+  }
+  return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns the values of a nested config by their dotted names."""
+  flat: dict[str, Any] = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat

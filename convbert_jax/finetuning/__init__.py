@@ -1,0 +1,1 @@
+"""Runs of a downstream task, and their results."""

@@ -1,0 +1,97 @@
+"""Pictures of a task's trials."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from convbert_jax import files
+from convbert_jax.tasks.task import Task
+from convbert_jax.tasks.task_data import Split
+from convbert_jax.training import run_files
+from convbert_jax.training.plots import STYLE
+
+_TRAIN, _BEST, _OTHERS = "#4C72B0", "#C44E52", "#B8B8B8"
+
+
+def draw_curves(folder: os.PathLike[str], results: dict[str, Any]) -> str:
+  """Draws `curves.png`: training loss and main score of every trial.
+
+  Args:
+    folder: of the task, with a folder for each trial.
+    results: what its `results.json` holds.
+
+  Returns:
+    The path of the picture.
+  """
+  rows = {
+    trial["seed"]: run_files.read_rows(
+      os.path.join(folder, f"seed_{trial['seed']}")
+    )
+    for trial in results["trials"]
+  }
+  best = results["best_seed"]
+  main = f"eval_{results['main_score']}"
+  panels = (("loss", "training loss"), (main, results["main_score"]))
+
+  def draw(axes: Sequence[Axes]) -> None:
+    for panel, (name, title) in zip(axes, panels, strict=True):
+      # The best one last, on top of the others.
+      for seed in sorted(rows, key=lambda seed: seed == best):
+        points = [
+          (row["step"], row[name])
+          for row in rows[seed]
+          if row.get(name) is not None
+        ]
+        panel.plot(
+          [step for step, _ in points],
+          [value for _, value in points],
+          color=_BEST if seed == best else _OTHERS,
+          marker="o" if len(points) < 40 else None,
+          markersize=4,
+          label=f"seed {seed}{', the best' if seed == best else ''}",
+        )
+      panel.set_title(title, loc="left", fontweight="bold")
+      panel.set_xlabel("step")
+      if len(rows) <= 8:
+        panel.legend(loc="best")
+
+  path = epath.Path(folder) / "curves.png"
+  _save(path, draw, num_panels=len(panels))
+  return os.fspath(path)
+
+
+def draw_predictions(
+  folder: os.PathLike[str], task: Task, split: Split, predictions: Sequence[Any]
+) -> str:
+  """Draws `<split>.png` as the task does it; returns its path."""
+  path = epath.Path(folder) / f"{split.name}.png"
+
+  def draw(axes: Sequence[Axes]) -> None:
+    task.draw(axes[0], split.examples, predictions)
+    axes[0].set_title(
+      f"{task.name}, {split.name}", loc="left", fontweight="bold"
+    )
+
+  _save(path, draw, num_panels=1)
+  return os.fspath(path)
+
+
+def _save(
+  path: epath.Path, draw: Callable[[Sequence[Axes]], None], num_panels: int
+) -> None:
+  # Not through pyplot, which keeps every figure and picks a backend.
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(4.8 * num_panels, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure.subplots(1, num_panels, squeeze=False)[0])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+  with files.explained_disk_errors(path.parent):
+    path.write_bytes(buffer.getvalue())

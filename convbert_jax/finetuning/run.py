@@ -1,0 +1,137 @@
+"""Fine-tunes a pre-trained ConvBERT on a task, in one trial or several.
+
+What a workdir holds:
+
+  <task>/seed_<n>/     a trial: config, metrics, predictions, scores.json
+  <task>/predictions/  those of the best trial
+  <task>/model/        its parameters, ready to use
+  <task>/results.json  all trials and their summary
+  results.json, results.md  all tasks there are, beside the paper's figures
+"""
+
+import shutil
+import warnings
+from collections.abc import Mapping
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from convbert_jax import files
+from convbert_jax.errors import UserError
+from convbert_jax.finetuning import plots as figures
+from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning.task_runs import (
+  PREDICTIONS_FOLDER,
+  Results,
+  Trials,
+)
+from convbert_jax.formats.load import MODEL_FOLDER
+from convbert_jax.tasks.task import MissingSplit
+
+
+def finetune(
+  config: ConfigDict, workdir_path: str, init_from: str = ""
+) -> Results:
+  """Runs the trials of one task, going on where the workdir left off.
+
+  Args:
+    config: as `configs/finetune.py` returns it.
+    workdir_path: folder of one task or of several, on a file system.
+    init_from: the model to start from, see `starting_point`; "" for scratch.
+
+  Returns:
+    What the task's `results.json` holds: every trial's scores, and their
+    median, mean, standard deviation and best.
+
+  Raises:
+    UserError: if the config, the files or the model cannot be used.
+    loop.Preempted: after SIGTERM, when the state is saved.
+  """
+  folder = epath.Path(workdir_path) / config.task
+  if not files.is_local(folder):
+    raise UserError(
+      f"--workdir={workdir_path}: fine-tuning writes to a file system only;"
+      " name a folder"
+    )
+  if config.num_trials < 1:
+    raise UserError(f"num_trials={config.num_trials}: run at least one")
+  trials = Trials(config, folder, init_from)
+  asked = range(config.seed, config.seed + config.num_trials)
+  # Those of earlier calls count too: there is one set of results in a folder.
+  seeds = sorted({*asked, *trials.finished_seeds()})
+  results = trials.results([trials.run(seed) for seed in seeds])
+  if jax.process_index() == 0:
+    with files.explained_disk_errors(folder):
+      _keep_best(folder, results, config.checkpoint.keep_all_models)
+    files.write_text(
+      folder / board.RESULTS_FILE, files.to_json(results, indent=2) + "\n"
+    )
+    figures.draw_curves(folder, results)
+    _write_board(workdir_path)
+  return results
+
+
+def finetune_board(
+  configs: Mapping[str, ConfigDict], workdir_path: str, init_from: str = ""
+) -> dict[str, str]:
+  """Runs `finetune` for several tasks.
+
+  Args:
+    configs: of each task, by its name.
+    workdir_path: folder of them all.
+    init_from: see `finetune`.
+
+  Returns:
+    Why each task that was skipped was: its files are not there.
+
+  Raises:
+    UserError: as `finetune`, or if no task has files.
+  """
+  skipped = {}
+  for name, config in configs.items():
+    try:
+      finetune(config, workdir_path, init_from)
+    except MissingSplit as error:
+      skipped[name] = str(error)
+  if len(skipped) == len(configs):
+    raise UserError(f"no task has files: {next(iter(skipped.values()))}")
+  return skipped
+
+
+def _write_board(workdir_path: str) -> None:
+  """Writes the table of all tasks; the task at hand is safe without it."""
+  try:
+    board.write_board(workdir_path)
+  except UserError as error:
+    warnings.warn(
+      f"the table of all tasks is not written: {error}", stacklevel=2
+    )
+
+
+def _keep_best(
+  folder: epath.Path, results: Results, keep_all_models: bool
+) -> None:
+  """Puts the best trial's model and predictions in the task's folder.
+
+  Whole folders are renamed, so that a kill at any moment leaves the model
+  either here or there.
+  """
+  for left in folder.glob(".*.old"):
+    shutil.rmtree(left, ignore_errors=True)
+  best = folder / f"seed_{results['best_seed']}"
+  files.replace_folder(
+    folder / PREDICTIONS_FOLDER, files.copy_beside(best / PREDICTIONS_FOLDER)
+  )
+  # An earlier call may have moved the model already.
+  if (best / MODEL_FOLDER).exists():
+    model = best / MODEL_FOLDER
+    files.replace_folder(
+      folder / MODEL_FOLDER,
+      files.copy_beside(model) if keep_all_models else model,
+    )
+  if not keep_all_models:
+    for trial in results["trials"]:
+      shutil.rmtree(
+        folder / f"seed_{trial['seed']}" / MODEL_FOLDER, ignore_errors=True
+      )

@@ -1,0 +1,240 @@
+"""The original's checkpoints: `model.ckpt-N.index` and its data files.
+
+TensorFlow, an optional extra, reads and writes the files; everything else
+happens on NumPy arrays, in `tf1`.
+"""
+
+import glob
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from convbert_jax import files
+from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+from convbert_jax.errors import UserError
+from convbert_jax.formats import tf1
+from convbert_jax.formats.names import Arrays
+from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.convbert import ConvBertModel
+from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
+
+_NAME = "model.ckpt"
+_STATE_FILE = "checkpoint"
+
+
+def is_checkpoint(path: str) -> bool:
+  """Says whether a path is a checkpoint's prefix, or a folder with one."""
+  return os.path.exists(f"{path}.index") or bool(_prefixes(path))
+
+
+def read_variables(path: str) -> Arrays:
+  """Returns every variable of a checkpoint by name.
+
+  Args:
+    path: the checkpoint's prefix, as "model.ckpt-1000000", or its folder,
+      where the newest is taken.
+
+  Raises:
+    UserError: if there is none, it is damaged, or TensorFlow is missing.
+  """
+  prefix = path
+  if not os.path.exists(f"{path}.index"):
+    prefixes = _prefixes(path)
+    if not prefixes:
+      raise UserError(f"{path}: no TensorFlow checkpoint there (no *.index)")
+    prefix = max(prefixes, key=_step)
+  tensorflow = _import_tensorflow()
+  try:
+    reader = tensorflow.train.load_checkpoint(prefix)
+    return {
+      name: np.asarray(reader.get_tensor(name))
+      for name in reader.get_variable_to_shape_map()
+    }
+  except Exception as error:  # TensorFlow raises many kinds.
+    reason = str(error).split("\n")[0][:200]
+    raise UserError(f"{prefix} is damaged: {reason}") from error
+
+
+def write_folder(
+  folder: str,
+  variables: Mapping[str, np.ndarray],
+  tokenizer: ConvBertTokenizer | None = None,
+) -> None:
+  """Writes a checkpoint that TensorFlow's savers restore.
+
+  Args:
+    folder: absent or empty; it appears whole or not at all.
+    variables: arrays by name.
+    tokenizer: its files go beside them.
+
+  Raises:
+    UserError: if the folder is not empty, or TensorFlow is missing.
+  """
+  tensorflow = _import_tensorflow()
+  with files.new_folder(folder) as aside:
+    tensorflow.raw_ops.SaveV2(
+      prefix=os.path.join(aside, _NAME),
+      tensor_names=list(variables),
+      shape_and_slices=[""] * len(variables),
+      tensors=list(variables.values()),
+    )
+    with open(os.path.join(aside, _STATE_FILE), "w", encoding="utf-8") as file:
+      file.write(f'model_checkpoint_path: "{_NAME}"\n')
+    if tokenizer is not None:
+      tokenizer.save_pretrained(aside)
+
+
+def networks_of(
+  variables: Mapping[str, np.ndarray], num_attention_heads: int | None = None
+) -> dict[str, Pretrained]:
+  """Returns the networks of a checkpoint, by name.
+
+  Args:
+    variables: arrays by name; optimizer slots are passed over.
+    num_attention_heads: see `tf1.config_from_variables`.
+
+  Returns:
+    `discriminator` and `generator`, with the tables they share in both;
+    `masked_lm`; or `encoder`.
+
+  Raises:
+    UserError: if variables are missing, unknown or of another shape.
+  """
+  config = tf1.config_from_variables(
+    variables, num_attention_heads=num_attention_heads
+  )
+  params = tf1.params_from_variables(variables, config)
+  if "convbert" in params:
+    return {"encoder": Pretrained(ConvBertModel(config), params["convbert"])}
+  if "masked_lm" in params:
+    model = ConvBertForMaskedLM(config)
+    return {"masked_lm": Pretrained(model, params["masked_lm"])}
+  discriminator = params["discriminator"]
+  networks = {
+    "discriminator": Pretrained(ConvBertForPreTraining(config), discriminator)
+  }
+  if "generator" in params:
+    networks["generator"] = _whole_generator(params, variables, config)
+  return networks
+
+
+def variables_of(networks: Mapping[str, Pretrained]) -> Arrays:
+  """Returns the variables of networks; undoes `networks_of`.
+
+  Raises:
+    UserError: if the original's graph has no place for them.
+  """
+  named = dict(networks)
+  if any(found.model.config.mask_padding_in_conv for found in named.values()):
+    warnings.warn(
+      "the model was trained with padding masked out of its convolutions; the"
+      " original lets padding leak into them, and its checkpoints do not tell",
+      stacklevel=2,
+    )
+  if (
+    named.keys() <= {"discriminator", "generator"} and "discriminator" in named
+  ):
+    return _variables_of_electra(**named)
+  if len(named) != 1:
+    raise UserError(
+      "the original's graph has no place for these networks together:"
+      f" {', '.join(named)}; convert them one by one"
+    )
+  (pretrained,) = named.values()
+  if isinstance(pretrained.model, ConvBertForMaskedLM):
+    tree = {"masked_lm": pretrained.params}
+  elif isinstance(pretrained.model, ConvBertForPreTraining):
+    tree = {"discriminator": pretrained.params}
+  else:
+    # The head of a downstream task is refused by its name.
+    head = {**pretrained.params}
+    head.pop("convbert", None)
+    tree = {"convbert": pretrained.encoder.params}
+    if not isinstance(pretrained.model, ConvBertModel):
+      tree |= head
+  return tf1.variables_from_params(tree, pretrained.model.config)
+
+
+def _variables_of_electra(
+  discriminator: Pretrained, generator: Pretrained | None = None
+) -> Arrays:
+  """Returns the variables of a pre-training, tables that are shared once."""
+  if generator is None:
+    return variables_of({"encoder": discriminator})
+  if not isinstance(discriminator.model, ConvBertForPreTraining):
+    raise UserError(
+      "the original's graph has a generator only beside a discriminator with"
+      f" its head, but this is a {type(discriminator.model).__name__}: convert"
+      " it alone"
+    )
+  tf1.check_expressible(generator.model.config)
+  tree, encoder = generator.params, discriminator.params["convbert"]
+  own = dict(tree["convbert"])
+  head = {name: leaf for name, leaf in tree.items() if name != "convbert"}
+  if _equal(own, encoder):
+    tree = head
+  elif _equal(own["embeddings"], encoder["embeddings"]):
+    del own["embeddings"]
+    tree = {**head, "convbert": own}
+  params = {"discriminator": discriminator.params, "generator": tree}
+  return tf1.variables_from_params(params, discriminator.model.config)
+
+
+def _equal(one: Any, other: Any) -> bool:
+  """Says whether two trees hold the same numbers."""
+  if jax.tree.structure(one) != jax.tree.structure(other):
+    return False
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
+
+
+def _whole_generator(
+  params: Mapping[str, Any],
+  variables: Mapping[str, np.ndarray],
+  config: ConvBertConfig,
+) -> Pretrained:
+  """Returns the generator with what it shares with the discriminator."""
+  tree = params["generator"]
+  shared = params["discriminator"]["convbert"]
+  if "convbert" not in tree:
+    model = ConvBertForMaskedLM(config)
+    return Pretrained(model, {**tree, "convbert": shared})
+  num_heads = None
+  if not config.has_conv:
+    # As wide as the discriminator's, by the original's rule.
+    bias = "generator/encoder/layer_0/attention/output/dense/bias"
+    num_heads = max(1, len(variables[bias]) // config.head_size)
+  model = ConvBertForMaskedLM(
+    tf1.config_from_variables(variables, "generator", num_heads)
+  )
+  whole = {"embeddings": shared["embeddings"]} | tree["convbert"]
+  return Pretrained(model, {**tree, "convbert": whole})
+
+
+def _prefixes(folder: str) -> list[str]:
+  found = glob.glob(os.path.join(glob.escape(folder), "*.index"))
+  return [path.removesuffix(".index") for path in found]
+
+
+def _step(prefix: str) -> int:
+  number = re.search(r"-(\d+)$", prefix)
+  return int(number[1]) if number else -1
+
+
+def _import_tensorflow() -> ModuleType:
+  # Its greetings on stderr tell nothing that matters here.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  try:
+    import tensorflow
+  except ImportError as error:
+    raise UserError(
+      "TensorFlow checkpoints need TensorFlow: pip install tensorflow-cpu"
+    ) from error
+  return tensorflow

@@ -1,0 +1,1 @@
+"""A trained model and text in, answers or artefacts out."""

@@ -1,0 +1,167 @@
+"""Models as artefacts that a server runs without this code.
+
+A folder holds the compiled-to-be program (`jax.export`, StableHLO, any batch
+and any length), its parameters, and the tokenizer's files. JAX, flatbuffers,
+safetensors and tokenizers are all that running it needs.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.export
+import jax.numpy as jnp
+import safetensors.numpy
+
+from convbert_jax import files
+from convbert_jax.errors import UserError, unknown_name
+from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.model.task_heads import ConvBertForMultipleChoice
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+PROGRAM_FILE = "model.jaxexport"
+PARAMS_FILE = "params.safetensors"
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+_EXAMPLE = """\
+import jax.export
+import numpy as np
+import safetensors.numpy
+import tokenizers
+
+with open("{program}", "rb") as file:
+  model = jax.export.deserialize(bytearray(file.read()))
+params = safetensors.numpy.load_file("{params}")
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_padding()
+tokenizer.enable_truncation({max_length})
+texts = ["A text.", "Another text, a longer one."]
+encoded = tokenizer.encode_batch(texts)
+batch = {{
+  "input_ids": np.array([e.ids for e in encoded], np.int32),
+  "attention_mask": np.array([e.attention_mask for e in encoded], np.int32),
+  "token_type_ids": np.array([e.type_ids for e in encoded], np.int32),
+}}
+{choices}outputs = model.call(params, batch)
+for name, array in outputs.items():
+  print(name, array.shape)
+"""
+
+
+_CHOICES = """\
+# One question whose choices these texts are.
+batch = {name: array[None] for name, array in batch.items()}
+"""
+
+
+def export_model(
+  pretrained: Pretrained, platforms: Sequence[str] = ("cpu", "cuda", "tpu")
+) -> jax.export.Exported:
+  """Lowers a model's inference for several platforms at once.
+
+  Pads are kept out of the convolutions, so that a text gets what it would get
+  alone, whatever it is batched with; but for the summary of a multiple choice,
+  which is taken over pads too unless it is "first".
+
+  Args:
+    pretrained: model and parameters; only their shapes matter here.
+    platforms: any of `PLATFORMS`.
+
+  Returns:
+    A function of the parameters, float32 arrays by path, and of `input_ids`,
+    `attention_mask` and `token_type_ids`, int32 [batch, length] (with choices
+    in between for multiple choice). It returns the arrays of the model's
+    output by name.
+
+  Raises:
+    UserError: for an unknown platform.
+  """
+  for platform in platforms:
+    if platform not in PLATFORMS:
+      raise unknown_name("platform", platform, PLATFORMS)
+  config = pretrained.model.config.replace(mask_padding_in_conv=True)
+  model = pretrained.model.clone(config=config)
+
+  def serve(
+    params: dict[str, jax.Array], batch: dict[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    tree = flax.traverse_util.unflatten_dict(params, sep="/")
+    output = model.apply({"params": tree}, **batch)
+    return {k: v for k, v in vars(output).items() if v is not None}
+
+  dimensions = "batch, length"
+  if isinstance(model, ConvBertForMultipleChoice):
+    dimensions = "batch, choices, length"
+  shape = jax.export.symbolic_shape(
+    dimensions, constraints=[f"length <= {config.max_position_embeddings}"]
+  )
+  batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in _INPUTS}
+  params = {
+    path: jax.ShapeDtypeStruct(array.shape, array.dtype)
+    for path, array in _flat(pretrained).items()
+  }
+  return jax.export.export(jax.jit(serve), platforms=platforms)(params, batch)
+
+
+def write_folder(
+  folder: str,
+  pretrained: Pretrained,
+  platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+) -> None:
+  """Writes the artefact, and beside it a README with a program that runs it.
+
+  Args:
+    folder: absent or empty; it appears whole or not at all.
+    pretrained: model, parameters and tokenizer.
+    platforms: see `export_model`.
+
+  Raises:
+    UserError: as `export_model`, if the folder is not empty, or if there is no
+      tokenizer.
+  """
+  if pretrained.tokenizer is None:
+    raise UserError(
+      "the model has no vocabulary beside it: put its vocab.txt there"
+    )
+  exported = export_model(pretrained, platforms)
+  with files.new_folder(folder) as aside:
+    with open(os.path.join(aside, PROGRAM_FILE), "wb") as file:
+      file.write(exported.serialize())
+    safetensors.numpy.save_file(
+      _flat(pretrained), os.path.join(aside, PARAMS_FILE)
+    )
+    pretrained.tokenizer.save_pretrained(aside)
+    with open(os.path.join(aside, "README.md"), "w", encoding="utf-8") as file:
+      file.write(_readme(pretrained, platforms))
+
+
+def _flat(pretrained: Pretrained) -> dict[str, Any]:
+  params = nn.unbox(pretrained.params)
+  return flax.traverse_util.flatten_dict(params, sep="/")
+
+
+def _readme(pretrained: Pretrained, platforms: Sequence[str]) -> str:
+  model = pretrained.model
+  example = _EXAMPLE.format(
+    program=PROGRAM_FILE,
+    params=PARAMS_FILE,
+    max_length=min(
+      model.config.max_position_embeddings,
+      pretrained.tokenizer.model_max_length,
+    ),
+    choices=_CHOICES if isinstance(model, ConvBertForMultipleChoice) else "",
+  )
+  labels = ""
+  if pretrained.labels:
+    labels = f"Classes, in order: {', '.join(pretrained.labels)}.\n\n"
+  return (
+    f"# {type(model).__name__}\n\n"
+    f"For {', '.join(platforms)}, of any batch and of up to"
+    f" {model.config.max_position_embeddings} tokens. It needs `jax`,"
+    f" `flatbuffers`, `safetensors` and `tokenizers`.\n\n{labels}"
+    f"```python\n{example}```\n"
+  )

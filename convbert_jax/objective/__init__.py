@@ -1,0 +1,1 @@
+"""What pre-training optimises, and the folder that a run leaves behind."""

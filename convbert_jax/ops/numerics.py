@@ -1,0 +1,45 @@
+"""Precision, fusion and gradient rules that all hand-written ops share."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+
+def precise_dtype(*arrays: jax.Array | DTypeLike) -> jnp.dtype:
+  """Returns the dtype in which arrays are combined, float32 at least."""
+  return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+def precise(x: jax.Array) -> jax.Array:
+  """Returns `x` in float32 at least."""
+  return x.astype(precise_dtype(x))
+
+
+def compute_once(x: jax.Array) -> jax.Array:
+  """Returns `x`, materialised before it is read.
+
+  XLA fuses elementwise producers into every consumer. On CPUs recomputing them
+  costs more than the memory traffic it saves; other platforms decide by
+  themselves.
+  """
+  return jax.lax.platform_dependent(
+    x, cpu=jax.lax.optimization_barrier, default=lambda x: x
+  )
+
+
+def gradient_of(primal: jax.Array, grad: jax.Array) -> jax.Array:
+  """Returns `grad` in the form that a custom gradient of `primal` must have.
+
+  Args:
+    primal: the differentiated argument.
+    grad: its gradient from the local rows, of the same shape.
+
+  Returns:
+    The gradient in the dtype of `primal`. Under `jax.shard_map`, where devices
+    hold copies of `primal` but different rows, it is summed over these devices:
+    JAX leaves that sum to custom rules.
+  """
+  # The transpose of the addition's casts and broadcasts is what is needed; the
+  # sum itself is never computed.
+  summed, pull = jax.vjp(lambda x: x + grad, primal)
+  return pull(grad.astype(summed.dtype))[0]

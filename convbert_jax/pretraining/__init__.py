@@ -1,0 +1,1 @@
+"""Pre-training: train step, evaluation, run."""

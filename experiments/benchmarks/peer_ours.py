@@ -1,0 +1,95 @@
+"""Our side of a comparison.
+
+Started by experiments/benchmarks/peers.py:
+
+  python -m experiments.benchmarks.peer_ours FOLDER train|inference|weights
+
+"weights" writes the encoder's, random ones, into the workload's folder and
+ends; the others serve until stdin ends.
+"""
+
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from convbert_jax import load_pretrained
+from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.convbert import ConvBertModel
+from experiments import command_line
+from experiments.benchmarks import peer_worker
+from experiments.benchmarks import training_step as benchmark
+
+
+def prepare_training(workload: peer_worker.Workload) -> peer_worker.Work:
+  """Compiles the step that the benchmark times."""
+  step = benchmark.prepare_step(ConfigDict(workload.config))
+  return _work(
+    step, lambda: jax.block_until_ready(step.state), step.state.params
+  )
+
+
+def prepare_inference(workload: peer_worker.Workload) -> peer_worker.Work:
+  """Compiles the encoder, and keeps what it computes once."""
+  config, params, _ = load_pretrained(workload.weights_folder)
+  model = ConvBertModel(config.replace(dtype=workload.config["model"]["dtype"]))
+  params = jax.device_put(params)
+  batch = jax.device_put(workload.batch())
+
+  @jax.jit
+  def encode(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    return model.apply({"params": params}, **batch).last_hidden_state
+
+  last = [encode(params, batch)]
+  np.save(workload.output_path("ours"), np.asarray(last[0], np.float32))
+
+  def call() -> None:
+    last[0] = encode(params, batch)
+
+  return _work(call, lambda: jax.block_until_ready(last[0]), params)
+
+
+def write_weights(workload: peer_worker.Workload) -> None:
+  """Writes a model folder with random parameters of the discriminator."""
+  config = ConvBertConfig(**workload.config["model"])
+  # There is no padding, and transformers knows no such masks.
+  model = ConvBertModel(config.replace(mask_padding_in_conv=False))
+  batch = workload.batch()
+  key = jax.random.key(workload.config["seed"])
+  params = jax.jit(model.init)(key, **batch)["params"]
+  huggingface_folder.write_folder(
+    workload.weights_folder,
+    Pretrained(model, params),
+  )
+
+
+def _work(call: Any, wait: Any, params: Any) -> peer_worker.Work:
+  return peer_worker.Work(
+    call=call,
+    wait=wait,
+    peak_bytes=benchmark.device_peak_bytes,
+    about={
+      "platform": jax.default_backend(),
+      "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+      "differs": [],
+    },
+  )
+
+
+def main(folder: str, mode: str) -> None:
+  """Does what the mode says."""
+  command_line.keep_freed_memory()
+  workload = peer_worker.read_workload(folder)
+  if mode == "weights":
+    write_weights(workload)
+  else:
+    prepare = prepare_training if mode == "train" else prepare_inference
+    peer_worker.serve(lambda: prepare(workload))
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

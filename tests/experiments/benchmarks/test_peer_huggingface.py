@@ -1,0 +1,66 @@
+"""What the PyTorch side of a comparison computes."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from pretend import CONFIG, SETTINGS
+
+from convbert_jax.formats import huggingface
+from convbert_jax.objective import masking
+from convbert_jax.pretraining import run as pretrain
+from experiments.benchmarks import peer_worker
+from experiments.benchmarks import training_step as benchmark
+from experiments.command_line import load_config
+
+pytestmark = pytest.mark.slow
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+peer_huggingface = pytest.importorskip(
+  "experiments.benchmarks.peer_huggingface"
+)
+
+
+def test_the_pytorch_side_computes_what_ours_does(tmp_path):
+  """The generator's logits; and the losses of untrained heads, which are known.
+
+  They are ln V and ln 2, the second weighted.
+  """
+  config = load_config(CONFIG, [*SETTINGS, "model.head_size_rule=hf"])
+  workload = peer_worker.Workload(
+    str(tmp_path), config.to_dict(), benchmark.SPECIAL_IDS, num_predictions=4
+  )
+  batch = benchmark.random_batch(config)
+  workload.write(batch)
+  torch.manual_seed(0)
+  theirs = peer_huggingface.Electra(workload)
+  ours = pretrain.make_electra(config)
+  params = nn.unbox(ours.init_params(jax.random.key(0)))
+  assert sum(p.numel() for p in theirs.parameters()) == sum(
+    leaf.size for leaf in jax.tree.leaves(params)
+  )
+  inputs = [torch.from_numpy(batch[name]).long() for name in batch]
+  loss = theirs(*inputs).item()
+  assert loss == pytest.approx(np.log(1200) + 50 * np.log(2), rel=0.1)
+
+  state = huggingface.state_dict_from_params(
+    ours.generator_params(params), ours.generator_config
+  )
+  tensors = {name: torch.tensor(array) for name, array in state.items()}
+  theirs.generator.load_state_dict(tensors, strict=False)
+  selection = masking.select(
+    jax.random.key(1), jax.device_put(batch), 0.15, benchmark.SPECIAL_IDS
+  )
+  expected = ours.token_logits(params, batch, selection, None)
+  inputs[0] = torch.tensor(np.asarray(selection.masked_ids)).long()
+  positions = torch.tensor(np.asarray(selection.positions)).long()
+  found = theirs.eval()._token_logits(*inputs, positions)
+  np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-5)
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+  torch.manual_seed(0)
+  likely = torch.tensor([0.5, 0.0, 0.2, 0.3])
+  drawn = peer_huggingface.sample(likely.log().expand(100, 200, 4))
+  shares = torch.bincount(drawn.flatten(), minlength=4) / drawn.numel()
+  np.testing.assert_allclose(shares, likely, atol=0.02)

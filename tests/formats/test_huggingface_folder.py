@@ -1,0 +1,173 @@
+"""Folders of transformers: there and back, and what is refused."""
+
+import json
+import struct
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import reference_models as reference
+import safetensors.numpy
+
+import convbert_jax
+from convbert_jax import ConvBertModel, ConvBertTokenizer
+from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats.pretrained import Pretrained
+
+NAME = "hf_r2_k9_g1_proj"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello"]
+
+
+def shapes(config, name):
+  head = getattr(convbert_jax, f"ConvBert{name}")
+  options = {
+    "ForSequenceClassification": {
+      "num_labels": 3,
+      "classifier_type": "two_layer",
+      "problem_type": "regression",
+      "classifier_dropout": 0.3,
+    },
+    "ForTokenClassification": {"num_labels": 5},
+    "ForMultipleChoice": {"summary_type": "first"},
+  }
+  return head(config, **options.get(name, {}))
+
+
+def make(name="Model", **changes):
+  """A model with the golden encoder and a made-up head."""
+  golden = reference.load(NAME)
+  config, _ = reference.hf_inputs(golden)
+  config = config.replace(**changes)
+  encoder = reference.hf_tree(reference.select(golden, "sd/"))
+  params, model = encoder, shapes(config, name)
+  heads = {
+    "ForMaskedLM": "mlm",
+    "ForSequenceClassification": "seqcls",
+    "ForTokenClassification": "tokcls",
+    "ForMultipleChoice": "mc",
+    "ForQuestionAnswering": "qa",
+  }
+  if name in heads:
+    head = reference.hf_tree(reference.select(golden, f"sd_{heads[name]}/"))
+    head.pop("generator_lm_head", None)
+    params = {"convbert": encoder, **head}
+  return Pretrained(model, params, ConvBertTokenizer(WORDS))
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "Model",
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForMultipleChoice",
+    "ForQuestionAnswering",
+  ],
+)
+def test_there_and_back(tmp_path, name):
+  given = make(name)
+  huggingface_folder.write_folder(str(tmp_path), given)
+  found = huggingface_folder.read_folder(str(tmp_path))
+  assert found.model == given.model
+  jax.tree.map(np.testing.assert_array_equal, found.params, given.params)
+  assert found.tokenizer.vocabulary == tuple(WORDS)
+  config, params, _ = convbert_jax.load_pretrained(
+    str(tmp_path), head="ConvBertModel"
+  )
+  ids = reference.load(NAME)["in/input_ids"]
+  mask = reference.load(NAME)["in/attention_mask"]
+  types = reference.load(NAME)["in/token_type_ids"]
+  if name == "Model":
+    out = ConvBertModel(config).apply({"params": params}, ids, mask, types)
+    expected = reference.load(NAME)["out/hidden_2"]
+    np.testing.assert_allclose(out.last_hidden_state, expected, atol=2e-5)
+
+
+def test_half_precision_is_widened(tmp_path):
+  given = make()
+  huggingface_folder.write_folder(str(tmp_path), given)
+  path = tmp_path / "model.safetensors"
+  arrays = safetensors.numpy.load_file(path)
+  half = {k: a.astype(ml_dtypes.bfloat16) for k, a in arrays.items()}
+  safetensors.numpy.save_file(half, path)
+  found = huggingface_folder.read_folder(str(tmp_path))
+  for leaf, exact in zip(
+    jax.tree.leaves(found.params), jax.tree.leaves(given.params), strict=True
+  ):
+    assert leaf.dtype == np.float32
+    np.testing.assert_allclose(leaf, exact, rtol=1e-2, atol=1e-6)
+
+
+def test_masked_padding_is_told_in_a_warning_and_on_the_card(tmp_path):
+  with pytest.warns(UserWarning, match="padding masked out"):
+    huggingface_folder.write_folder(
+      str(tmp_path), make(mask_padding_in_conv=True)
+    )
+  assert "Caution" in (tmp_path / "README.md").read_text()
+
+
+def test_models_that_transformers_lacks_are_refused(tmp_path):
+  config = make().model.config
+  for model, words in (
+    (convbert_jax.ConvBertForPreTraining(config), "ConvBertForPreTraining"),
+    (
+      convbert_jax.ConvBertForSequenceClassification(config),
+      "classifier_type='linear'",
+    ),
+  ):
+    with pytest.raises(ValueError, match=words):
+      huggingface_folder.write_folder(
+        str(tmp_path / "x"), Pretrained(model, {}, None)
+      )
+  assert not (tmp_path / "x").exists()
+
+
+def _spoil(folder, how):
+  config, weights = folder / "config.json", folder / "model.safetensors"
+  described = json.loads(config.read_text())
+  if how == "another type":
+    config.write_text(json.dumps({**described, "model_type": "bert"}))
+  elif how == "another architecture":
+    config.write_text(json.dumps({**described, "architectures": ["BertModel"]}))
+  elif how == "even kernel":
+    config.write_text(json.dumps({**described, "conv_kernel_size": 4}))
+  elif how == "other width":
+    config.write_text(json.dumps({**described, "intermediate_size": 80}))
+  elif how == "cut short":
+    weights.write_bytes(weights.read_bytes()[:-100])
+  elif how == "no header":
+    weights.write_bytes(struct.pack("<Q", 2**40))
+  elif how == "no weights":
+    weights.unlink()
+  elif how == "large vocabulary":
+    words = [*WORDS, *map(str, range(200))]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+
+
+@pytest.mark.parametrize(
+  "how, words",
+  [
+    ("another type", "of type 'bert', not convbert"),
+    ("another architecture", "architecture in .* 'BertModel'"),
+    ("even kernel", "conv_kernel_size=4 must be odd"),
+    (
+      "other width",
+      r"of another shape: .*intermediate.dense.weight \(64, 32\)",
+    ),
+    ("cut short", "model.safetensors is damaged"),
+    ("no header", "model.safetensors is damaged"),
+    ("no weights", "neither model.safetensors nor pytorch_model.bin"),
+    (
+      "large vocabulary",
+      "a vocabulary of 206 tokens, but the model has vocab_size=99",
+    ),
+  ],
+)
+def test_bad_folders_are_one_clear_line(tmp_path, how, words):
+  huggingface_folder.write_folder(str(tmp_path), make("ForMaskedLM"))
+  _spoil(tmp_path, how)
+  with pytest.raises(ValueError, match=words) as caught:
+    huggingface_folder.read_folder(str(tmp_path))
+  assert str(caught.value).count("\n") == 0

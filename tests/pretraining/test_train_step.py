@@ -1,0 +1,63 @@
+"""The step of pre-training on meshes, as the loop compiles it."""
+
+import jax
+import numpy as np
+import pytest
+import toy_training as toy
+from tiny_electra import SPECIAL, make_batch, make_electra
+
+from convbert_jax.objective import electra as objectives
+from convbert_jax.training import loop, sharding
+from convbert_jax.training import optimizer as optimizers
+from convbert_jax.training.state import make_init
+
+NUM_STEPS = 3
+
+
+def train(mesh):
+  """Takes some steps with dropout; returns parameters, losses, compilations."""
+  electra = make_electra()
+  schedule = optimizers.learning_rate_schedule(1e-2, 100, 1)
+  optimizer = optimizers.make_optimizer(schedule)
+  state, _ = sharding.init_state(
+    make_init(electra.init_params, optimizer), jax.random.key(0), mesh
+  )
+  step = loop.compile_step(
+    objectives.make_train_step(electra, optimizer, schedule, SPECIAL),
+    state,
+    mesh,
+  )
+  losses = []
+  for number in range(NUM_STEPS):
+    host = jax.tree.map(np.asarray, make_batch(rows=16, seed=number))
+    batch = sharding.to_global(host, mesh)
+    state, metrics = step(state, batch, jax.random.key(5))
+    losses.append(float(metrics["loss"][0]))
+  return jax.device_get(state.params), losses, step._cache_size()
+
+
+@pytest.fixture(scope="module")
+def on_one():
+  return train(toy.make_mesh(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "axes",
+  [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}],
+  ids=["data", "all axes"],
+)
+def test_eight_devices_learn_what_one_learns(on_one, axes):
+  params, losses, _ = train(sharding.make_mesh(**axes))
+  np.testing.assert_allclose(losses, on_one[1], rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    params,
+    on_one[0],
+  )
+
+
+def test_compiles_once(on_one):
+  _, losses, compilations = on_one
+  assert compilations == 1
+  assert len(set(losses)) == NUM_STEPS
