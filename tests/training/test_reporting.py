@@ -5,6 +5,7 @@ import io
 import json
 import math
 import sys
+import time
 import types
 
 import jax
@@ -23,11 +24,16 @@ class Terminal(io.StringIO):
     return True
 
 
-def make_reporter(folder, **options):
-  options = {"start_step": 0, "num_steps": 100, "stream": io.StringIO()} | (
-    options
+def make_reporter(folder, start_step=0, stream=None, clock=None, **report):
+  return reporting.Reporter(
+    folder,
+    reporting.ReportConfig(**{"tensorboard": False} | report),
+    start_step=start_step,
+    num_steps=100,
+    config={"a": 1},
+    stream=stream or io.StringIO(),
+    clock=clock or time.monotonic,
   )
-  return reporting.Reporter(folder, **{"tensorboard": False, **options})
 
 
 def test_plain_lines_off_a_terminal(tmp_path):
@@ -169,9 +175,7 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
 
   monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
   for _ in range(2):
-    with make_reporter(
-      tmp_path, wandb=True, wandb_project="p", config={"a": 1}
-    ) as reporter:
+    with make_reporter(tmp_path, wandb=True, wandb_project="p") as reporter:
       reporter.row(1, {"loss": 2.0})
   first, row, finish, second, *_ = calls
   assert (first["project"], first["config"]) == ("p", {"a": 1})
@@ -194,10 +198,12 @@ def test_profiles_the_steps_asked_for(tmp_path, monkeypatch):
   assert calls == [2, "start_trace", 3, 4, "stop_trace", 5, 6]
 
 
-@pytest.mark.parametrize(("start", "stop"), [(3, 2), (0, 5), (-1, 5), (4, 0)])
-def test_refuses_a_profile_without_steps(tmp_path, start, stop):
-  with pytest.raises(UserError, match=f"profile_start={start} and"):
-    make_reporter(tmp_path, profile_start=start, profile_stop=stop)
+def test_refuses_numbers_of_steps_that_are_none():
+  for start, stop in ((3, 2), (0, 5), (-1, 5), (4, 0)):
+    with pytest.raises(UserError, match=f"profile_start={start} and"):
+      reporting.ReportConfig(profile_start=start, profile_stop=stop)
+  with pytest.raises(UserError, match="every=-1 must be"):
+    reporting.ReportConfig(every=-1)
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
