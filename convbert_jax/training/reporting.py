@@ -20,6 +20,8 @@ from convbert_jax.training import run_files
 
 BASELINE = "_baseline"
 _WANDB_ID_FILE = "wandb_id.txt"
+# Away from a terminal, so that the log of a long run stays readable.
+_LINE_EVERY_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +152,11 @@ class _Wandb:
 
 
 class _Console:
-  """A progress bar on a terminal, plain lines elsewhere."""
+  """A live line on a terminal; elsewhere a line now and then.
+
+  Elsewhere it writes the first and the last row of training, between them one
+  every `_LINE_EVERY_SECONDS`, and a line for each evaluation.
+  """
 
   def __init__(
     self,
@@ -163,6 +169,7 @@ class _Console:
     self._num_steps = num_steps
     self._clock = clock
     self._first: tuple[int, float] | None = None
+    self._last_line: float | None = None
     self._bar = None
     if stream.isatty():
       self._bar = tqdm.tqdm(
@@ -180,32 +187,46 @@ class _Console:
       self._bar.write(line, file=self._stream)
 
   def step(self, step: int) -> None:
-    # From the second step on, since the first one compiles.
+    # The clock starts after the first step, which compiles.
     self._first = self._first or (step, self._clock())
     if self._bar is not None:
       self._bar.update(step - self._bar.n)
 
-  def _time_left(self, step: int) -> list[str]:
-    if self._first is None or step <= self._first[0]:
-      return []
-    first_step, first_time = self._first
-    pace = (self._clock() - first_time) / (step - first_step)
-    return [f"{time_text(pace * (self._num_steps - step))} left"]
-
   def row(self, step: int, values: Mapping[str, float]) -> None:
-    parts = []
     if "loss" in values:
-      parts.append(f"loss {values['loss']:.3f}")
-    if "tokens_per_second" in values:
-      parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
-    parts += self._time_left(step)
-    if self._bar is not None:
-      self._bar.set_postfix_str(", ".join(parts))
-    elif "loss" in values:
-      self.say(f"step {step}/{self._num_steps}: {', '.join(parts)}")
+      self._training_row(step, values)
     held_out = held_out_text(values)
     if held_out:
       self.say(f"step {step} held out: {held_out}")
+
+  def _training_row(self, step: int, values: Mapping[str, float]) -> None:
+    parts = [f"loss {values['loss']:.3f}"]
+    if "tokens_per_second" in values:
+      parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+    seconds_left = self._seconds_left(step)
+    if seconds_left:
+      parts.append(f"{time_text(seconds_left)} left")
+    if self._bar is not None:
+      self._bar.set_postfix_str(", ".join(parts))
+    elif self._is_line_due(step, seconds_left):
+      self._last_line = self._clock()
+      self.say(f"step {step}/{self._num_steps}: {', '.join(parts)}")
+
+  def _seconds_left(self, step: int) -> float | None:
+    if self._first is None or step <= self._first[0]:
+      return None
+    first_step, first_time = self._first
+    pace = (self._clock() - first_time) / (step - first_step)
+    return pace * (self._num_steps - step)
+
+  def _is_line_due(self, step: int, seconds_left: float | None) -> bool:
+    if step == self._num_steps:
+      return True
+    if self._last_line is None:
+      # A run about to end needs no first line: several short seeds would
+      # double their output.
+      return seconds_left is None or seconds_left > _LINE_EVERY_SECONDS
+    return self._clock() - self._last_line >= _LINE_EVERY_SECONDS
 
   def close(self) -> None:
     if self._bar is not None:
