@@ -127,7 +127,7 @@ def run(
   step=train_step,
   resume_from="",
   init_from="",
-  **reporting_options,
+  **reporter_options,
 ):
   """Does what pretrain does: opens, restores, trains; returns the state."""
   mesh = make_mesh(num_devices)
@@ -147,9 +147,11 @@ def run(
     )
     with reporting.Reporter(
       workdir,
+      reporting.ReportConfig(every=report_every, tensorboard=False),
       start_step=int(restored.state.step),
       num_steps=num_steps,
-      **{"tensorboard": False, **reporting_options},
+      config=config,
+      **reporter_options,
     ) as reporter:
       return loop.train(
         restored.state,

@@ -73,9 +73,10 @@ class Trials:
     if config.head not in HEADS:
       raise unknown_name("head", config.head, HEADS)
     _check_ranges(config)
-    if config.report.compilation_cache:
+    self._report = reporting.ReportConfig(**config.report)
+    if self._report.compilation_cache:
       jax.config.update(
-        "jax_compilation_cache_dir", config.report.compilation_cache
+        "jax_compilation_cache_dir", self._report.compilation_cache
       )
     self._config, self._folder, self._init_from = config, folder, init_from
     self._task = registry.get_task(config.task)
@@ -315,14 +316,10 @@ class Trials:
       environment.record_environment(path, int(state.step))
       with reporting.Reporter(
         path,
+        self._report,
         start_step=int(state.step),
         num_steps=self._num_steps,
-        tensorboard=config.report.tensorboard,
-        wandb=config.report.wandb,
-        wandb_project=config.report.wandb_project,
         config=trial_config,
-        profile_start=config.report.profile_start,
-        profile_stop=config.report.profile_stop,
       ) as reporter:
         reporter.say(
           f"{self._task.name}, seed {seed}:"
@@ -338,7 +335,7 @@ class Trials:
           num_steps=self._num_steps,
           checkpointer=checkpointer,
           reporter=reporter,
-          report_every=config.report.every,
+          report_every=self._report.every,
           save_every=config.checkpoint.save_every
           or min(self._epoch_steps, _MOST_STEPS_UNSAVED),
           evaluate=lambda state: self._evaluator.scores(

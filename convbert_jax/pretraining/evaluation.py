@@ -34,7 +34,7 @@ class Evaluator:
     self._manifest = manifest
     self._mesh = mesh
     self._step = jax.jit(
-      objectives.make_eval_step(electra, manifest.special_ids),
+      make_eval_step(electra, manifest.special_ids),
       out_shardings=sharding.replicated(mesh),
     )
 

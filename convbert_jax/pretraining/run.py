@@ -49,10 +49,9 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
   electra = make_electra(config)
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
-  if config.report.compilation_cache:
-    jax.config.update(
-      "jax_compilation_cache_dir", config.report.compilation_cache
-    )
+  report = reporting.ReportConfig(**config.report)
+  if report.compilation_cache:
+    jax.config.update("jax_compilation_cache_dir", report.compilation_cache)
   schedule = optimizers.learning_rate_schedule(
     config.optimizer.learning_rate,
     config.num_steps,
@@ -94,14 +93,10 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
     environment.record_environment(workdir_path, start_step)
     with reporting.Reporter(
       workdir_path,
+      report,
       start_step=start_step,
       num_steps=config.num_steps,
-      tensorboard=config.report.tensorboard,
-      wandb=config.report.wandb,
-      wandb_project=config.report.wandb_project,
       config=config.to_dict(),
-      profile_start=config.report.profile_start,
-      profile_stop=config.report.profile_stop,
     ) as reporter:
       reporter.say(f"starting from {restored.source}")
       loop.train(
@@ -123,7 +118,7 @@ def pretrain(config: ConfigDict, workdir_path: str) -> dict[str, float]:
         num_steps=config.num_steps,
         checkpointer=checkpointer,
         reporter=reporter,
-        report_every=config.report.every,
+        report_every=report.every,
         save_every=config.checkpoint.save_every,
         evaluate=lambda state: evaluator(state.params),
         eval_every=config.eval.every,

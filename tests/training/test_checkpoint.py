@@ -171,8 +171,9 @@ def test_a_save_is_not_spoilt_by_the_steps_after_it(tmp_path):
   with checkpoint.Checkpointer(tmp_path, {}, keep_last=50) as checkpointer:
     state, _ = sharding.init_state(init, key, mesh)
     begin = np.array(state.params["kernel"])
+    report = reporting.ReportConfig(tensorboard=False)
     with reporting.Reporter(
-      tmp_path, start_step=0, num_steps=12, tensorboard=False
+      tmp_path, report, start_step=0, num_steps=12, config={}
     ) as reporter:
       loop.train(
         state,
