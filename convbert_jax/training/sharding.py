@@ -24,9 +24,7 @@ RULES: dict[str | None, tuple[str, ...]] = {
   "mlp": ("tensor",),
   "embed": ("fsdp",),
   "hidden": ("fsdp",),
-  "length": (),
   "layers": (),
-  "kernel": (),
   None: (),
 }
 
