@@ -143,7 +143,6 @@ class TaskRuns:
       return value if value is not None and value == value else -math.inf
 
     best = max(trials, key=main_score)
-    shapes = jax.eval_shape(self._init, jax.random.key(0)).params
     return {
       "task": self._task.name,
       "main_score": main,
@@ -152,7 +151,7 @@ class TaskRuns:
       "num_train_rows": len(self._data.train_rows),
       "num_steps": self._num_steps,
       "num_parameters": sum(
-        leaf.size for leaf in jax.tree.leaves(nn.unbox(shapes))
+        leaf.size for leaf in jax.tree.leaves(self._program.state_like.params)
       ),
       "trials": trials,
       "summary": summary,
