@@ -9,7 +9,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
@@ -27,6 +26,7 @@ from convbert_jax.model.outputs import (
   QuestionAnsweringOutput,
 )
 from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
+from convbert_jax.ops import losses
 from convbert_jax.tasks import qa_decoding, qa_metrics, spans
 from convbert_jax.tasks.qa_decoding import Prediction
 from convbert_jax.tasks.qa_files import Example, read_examples
@@ -149,11 +149,10 @@ class QuestionAnswering(Task):
     """Returns the summed loss of a batch's rows and their number."""
     positions = (batch["start_positions"], batch["end_positions"])
     if isinstance(output, JointQuestionAnsweringOutput):
-      losses_B = row_losses(output, *positions, batch["is_impossible"])
+      loss_B = row_losses(output, *positions, batch["is_impossible"])
     else:
-      losses_B = span_losses(output, *positions)
-    weights_B = batch["row_weights"]
-    return jnp.sum(losses_B * weights_B), jnp.sum(weights_B)
+      loss_B = span_losses(output, *positions)
+    return losses.weighted(loss_B, batch["row_weights"])
 
   def outputs(self, output: Output, batch: Batch) -> dict[str, jax.Array]:
     """Returns the likeliest spans, or the logits of a plain head."""
