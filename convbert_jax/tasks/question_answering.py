@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
 
+from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import unknown_name
 from convbert_jax.model.config import ConvBertConfig
@@ -206,12 +207,12 @@ class QuestionAnswering(Task):
       example.id: prediction
       for example, prediction in zip(examples, predictions, strict=True)
     }
-    files = {
+    contents = {
       "": {name: self._text(one) for name, one in by_id.items()},
       "_nbest": {name: one.shares() for name, one in by_id.items()},
       "_null_scores": {name: one.null_score for name, one in by_id.items()},
     }
-    for suffix, content in files.items():
+    for suffix, content in contents.items():
       text = files.to_json(content, indent=1, ensure_ascii=False) + "\n"
       files.write_text(epath.Path(folder) / f"{split}{suffix}.json", text)
 
