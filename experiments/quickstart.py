@@ -130,7 +130,7 @@ def _fine_tune(
     f"tokenizer.vocab={os.path.join(workdir, 'vocab.txt')}",
     f"model.vocab_size={vocab_size}",
     f"max_seq_length={SEQ_LENGTH}",
-    f"num_trials={NUM_SEEDS}",
+    f"num_seeds={NUM_SEEDS}",
   ]
   settings = " ".join(f"--config.{override}" for override in overrides)
   print(

@@ -1,11 +1,12 @@
 """The training loop: one compiled step, fed and watched without waiting.
 
-While step n runs on the devices, the host transfers the batch of step n + 1,
-and it reads the metrics of step n only after step n + 1 was dispatched. The
-two wait for each other at the steps that evaluate or save, and nowhere else.
+While step n runs on the devices, the host transfers the batch of step n + 1. It
+reads the metrics of step n after dispatching step n + 1. Host and devices wait
+for each other only at steps that evaluate or save.
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import signal
@@ -19,7 +20,7 @@ import numpy as np
 from convbert_jax.errors import UserError
 from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import Checkpointer, ResumableIterator
-from convbert_jax.training.metrics import Stopwatch, Window
+from convbert_jax.training.metrics import MetricSums, Stopwatch
 from convbert_jax.training.state import TrainState
 
 # One step's metrics: name -> (total, weight), float32 scalars. Totals and
@@ -29,7 +30,7 @@ TrainStep = Callable[
   [TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]
 ]
 
-# A step after which one of these is not finite has spoilt its parameters.
+# If one of these is not finite, the step has spoilt the parameters.
 _MUST_BE_FINITE = ("loss", "gradient_norm")
 
 
@@ -55,19 +56,34 @@ class Preempted(SystemExit):
     self.step = step
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Periods:
+  """What happens every so many steps, and at the last; 0 for the last only.
+
+  Attributes:
+    report: of a row of training metrics.
+    evaluate: of an evaluation.
+    save: of a checkpoint.
+  """
+
+  report: int
+  evaluate: int
+  save: int
+
+
 class Reporter(Protocol):
-  """Shows and keeps what the loop tells it."""
+  """What the loop reports to; `reporting.Reporter` is one."""
 
   def say(self, line: str) -> None:
-    """Shows a line to the person in front of the run."""
+    """Shows a line of text."""
     ...
 
   def before_step(self, step: int) -> None:
-    """Hears that step `step`, from 1, is about to be dispatched."""
+    """Called before step `step`, counted from 1, is dispatched."""
     ...
 
   def after_step(self, step: int, metrics: Any) -> None:
-    """Hears that it was dispatched; `metrics` are still on the devices."""
+    """Called after it was dispatched; `metrics` are still on the devices."""
     ...
 
   def row(self, step: int, values: Mapping[str, float]) -> None:
@@ -76,15 +92,12 @@ class Reporter(Protocol):
 
 
 def is_due(step: int, every: int, num_steps: int) -> bool:
-  """Says whether something is due after `step`: every so often and at the end.
+  """Returns whether something periodic is due after `step`.
 
   Args:
     step: updates made so far.
-    every: period in steps; 0 for at the end only.
-    num_steps: the last step.
-
-  Returns:
-    Whether to do it now.
+    every: period in steps; 0 for the last step only.
+    num_steps: the last step, after which everything is due.
   """
   return step == num_steps or (every > 0 and step % every == 0)
 
@@ -126,14 +139,14 @@ def compile_step(
 def stop_request(checkpointer: Checkpointer) -> Iterator[Callable[[int], bool]]:
   """Listens for SIGTERM.
 
-  Several processes must stop at one step; there JAX's own service hears the
-  signal and agrees on it. A single process keeps a flag.
+  Several processes must stop at the same step, which JAX's coordination service
+  agrees on. A single process keeps a flag.
 
   Args:
-    checkpointer: knows what the processes agreed on.
+    checkpointer: asks that service.
 
   Yields:
-    A function of the step that says whether to stop after it.
+    A function from the step to whether to stop after it.
   """
   if jax.process_count() > 1:
     yield checkpointer.reached_preemption
@@ -152,7 +165,7 @@ def stop_request(checkpointer: Checkpointer) -> Iterator[Callable[[int], bool]]:
 
 
 class _Feed:
-  """Draws batches and starts their transfer; knows its position."""
+  """Reads batches and starts their transfer to the devices."""
 
   def __init__(
     self,
@@ -188,7 +201,7 @@ def _read(metrics: Metrics) -> dict[str, tuple[float, float]]:
 
 
 def _shapes(batch: Mapping[str, jax.Array]) -> tuple[tuple[int, ...], ...]:
-  """Returns what a step is compiled for, as something to look up."""
+  """Returns the shapes that a step is compiled for, hashable."""
   return tuple(batch[name].shape for name in sorted(batch))
 
 
@@ -199,13 +212,13 @@ class _Settler:
     self,
     checkpointer: Checkpointer,
     reporter: Reporter,
-    window: Window,
+    sums: MetricSums,
     stopwatch: Stopwatch,
     report_is_due: Callable[[int], bool],
   ) -> None:
     self._checkpointer = checkpointer
     self._reporter = reporter
-    self._window = window
+    self._sums = sums
     self._stopwatch = stopwatch
     self._report_is_due = report_is_due
 
@@ -216,16 +229,16 @@ class _Settler:
     record_ids: list[int],
     evaluate: Callable[[], Mapping[str, float]] | None = None,
   ) -> None:
-    """Waits for a step, refuses NaN, and writes its row if one is due."""
+    """Waits for a step, raises on NaN, and writes its row if one is due."""
     values = _read(metrics)
     for name in _MUST_BE_FINITE:
       if not math.isfinite(values[name][0]):
         raise self._not_finite(name, values[name][0], step, record_ids)
-    self._window.add(values)
+    self._sums.add(values)
     self._stopwatch.count_step()
     row: dict[str, float] = {}
     if self._report_is_due(step):
-      row |= self._window.take() | self._stopwatch.take()
+      row |= self._sums.take() | self._stopwatch.take()
       self._checkpointer.check()
     if evaluate is not None:
       with self._stopwatch.apart():
@@ -264,20 +277,17 @@ def train(
   mesh: jax.sharding.Mesh,
   rng: jax.Array,
   num_steps: int,
+  periods: Periods,
   checkpointer: Checkpointer,
   reporter: Reporter,
-  report_every: int,
-  save_every: int,
   evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
-  eval_every: int = 0,
   tokens_per_step: int = 0,
-  window: Mapping[str, list[float]] | None = None,
+  sums: Mapping[str, list[float]] | None = None,
 ) -> TrainState:
   """Trains from the state's step to `num_steps`.
 
-  Reports, evaluations and saves happen every so many steps and at the end (a
-  period of 0: at the end only). A step is evaluated before it is saved, and
-  saved only when all losses up to it were seen finite.
+  A step is evaluated before it is saved, and saved only when all losses up to
+  it were seen finite.
 
   Args:
     state: as restored or new; donated.
@@ -287,14 +297,12 @@ def train(
     mesh: the devices.
     rng: the run's key; the same for every step.
     num_steps: updates in all.
+    periods: of reports, evaluations and saves.
     checkpointer: where to save.
-    reporter: what to tell.
-    report_every: steps per row of training metrics.
-    save_every: steps per checkpoint.
+    reporter: where to report.
     evaluate: values of the held-out split, shown with the prefix `eval_`.
-    eval_every: steps per evaluation.
     tokens_per_step: of the whole batch, for the speed reported.
-    window: sums of the report being gathered, from the checkpoint.
+    sums: of the report being gathered, from the checkpoint.
 
   Returns:
     The state after `num_steps` updates.
@@ -307,14 +315,14 @@ def train(
   step = int(state.step)
   if step >= num_steps:
     return state
-  sums = Window(window)
+  metric_sums = MetricSums(sums)
   stopwatch = Stopwatch(tokens_per_step)
   settler = _Settler(
     checkpointer,
     reporter,
-    sums,
+    metric_sums,
     stopwatch,
-    lambda step: is_due(step, report_every, num_steps),
+    lambda step: is_due(step, periods.report, num_steps),
   )
   feed = _Feed(batches, mesh, stopwatch)
   seen: set[tuple[tuple[int, ...], ...]] = set()
@@ -338,8 +346,10 @@ def train(
       unread = dispatched
       reporter.after_step(step, metrics)
       stop = stop_asked(step)
-      evaluates = evaluate is not None and is_due(step, eval_every, num_steps)
-      saves = stop or is_due(step, save_every, num_steps)
+      evaluates = evaluate is not None and is_due(
+        step, periods.evaluate, num_steps
+      )
+      saves = stop or is_due(step, periods.save, num_steps)
       if evaluates or saves:
         settler.settle(
           *unread,
@@ -348,7 +358,7 @@ def train(
         unread = None
       if saves:
         with stopwatch.apart():
-          checkpointer.save(state, step, position, sums.sums)
+          checkpointer.save(state, step, position, metric_sums.sums)
       if stop and step < num_steps:
         checkpointer.wait()
         reporter.say(f"asked to stop: saved step {step}")

@@ -1,5 +1,6 @@
 """What a run shows and keeps while it goes on; the first process alone."""
 
+import dataclasses
 import os
 import sys
 import time
@@ -19,6 +20,49 @@ from convbert_jax.training import run_files
 
 BASELINE = "_baseline"
 _WANDB_ID_FILE = "wandb_id.txt"
+# Away from a terminal, so that the log of a long run stays readable.
+_LINE_EVERY_SECONDS = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+  """What a run reports: the group `report` of its config.
+
+  Attributes:
+    every: steps per row of training metrics; 0 for one at the end.
+    tensorboard: write event files to `tensorboard/`.
+    wandb: send rows to Weights & Biases too.
+    wandb_project: its project.
+    profile_start: first step to trace, from 1; 0 for none.
+    profile_stop: last step to trace.
+    compilation_cache: folder that keeps compiled programs between runs; ""
+      for none.
+
+  Raises:
+    UserError: if a number is out of range.
+  """
+
+  every: int = 100
+  tensorboard: bool = True
+  wandb: bool = False
+  wandb_project: str = "convbert_jax"
+  profile_start: int = 0
+  profile_stop: int = 0
+  compilation_cache: str = ""
+
+  def __post_init__(self) -> None:
+    if self.every < 0:
+      raise UserError(
+        f"report.every={self.every} must be a number of steps, or 0 for the"
+        " last step alone"
+      )
+    start, stop = self.profile_start, self.profile_stop
+    if (start or stop) and not 1 <= start <= stop:
+      raise UserError(
+        f"report.profile_start={start} and report.profile_stop={stop} must be"
+        " two steps, the first at least 1 and not after the second (or both 0"
+        " for no profile)"
+      )
 
 
 def time_text(seconds: float) -> str:
@@ -108,7 +152,11 @@ class _Wandb:
 
 
 class _Console:
-  """A progress bar on a terminal, plain lines elsewhere."""
+  """A live line on a terminal; elsewhere a line now and then.
+
+  Elsewhere it writes the first and the last row of training, between them one
+  every `_LINE_EVERY_SECONDS`, and a line for each evaluation.
+  """
 
   def __init__(
     self,
@@ -121,6 +169,7 @@ class _Console:
     self._num_steps = num_steps
     self._clock = clock
     self._first: tuple[int, float] | None = None
+    self._last_line: float | None = None
     self._bar = None
     if stream.isatty():
       self._bar = tqdm.tqdm(
@@ -138,32 +187,46 @@ class _Console:
       self._bar.write(line, file=self._stream)
 
   def step(self, step: int) -> None:
-    # From the second step on, since the first one compiles.
+    # The clock starts after the first step, which compiles.
     self._first = self._first or (step, self._clock())
     if self._bar is not None:
       self._bar.update(step - self._bar.n)
 
-  def _time_left(self, step: int) -> list[str]:
-    if self._first is None or step <= self._first[0]:
-      return []
-    first_step, first_time = self._first
-    pace = (self._clock() - first_time) / (step - first_step)
-    return [f"{time_text(pace * (self._num_steps - step))} left"]
-
   def row(self, step: int, values: Mapping[str, float]) -> None:
-    parts = []
     if "loss" in values:
-      parts.append(f"loss {values['loss']:.3f}")
-    if "tokens_per_second" in values:
-      parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
-    parts += self._time_left(step)
-    if self._bar is not None:
-      self._bar.set_postfix_str(", ".join(parts))
-    elif "loss" in values:
-      self.say(f"step {step}/{self._num_steps}: {', '.join(parts)}")
+      self._training_row(step, values)
     held_out = held_out_text(values)
     if held_out:
       self.say(f"step {step} held out: {held_out}")
+
+  def _training_row(self, step: int, values: Mapping[str, float]) -> None:
+    parts = [f"loss {values['loss']:.3f}"]
+    if "tokens_per_second" in values:
+      parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+    seconds_left = self._seconds_left(step)
+    if seconds_left:
+      parts.append(f"{time_text(seconds_left)} left")
+    if self._bar is not None:
+      self._bar.set_postfix_str(", ".join(parts))
+    elif self._is_line_due(step, seconds_left):
+      self._last_line = self._clock()
+      self.say(f"step {step}/{self._num_steps}: {', '.join(parts)}")
+
+  def _seconds_left(self, step: int) -> float | None:
+    if self._first is None or step <= self._first[0]:
+      return None
+    first_step, first_time = self._first
+    pace = (self._clock() - first_time) / (step - first_step)
+    return pace * (self._num_steps - step)
+
+  def _is_line_due(self, step: int, seconds_left: float | None) -> bool:
+    if step == self._num_steps:
+      return True
+    if self._last_line is None:
+      # A run about to end needs no first line: several short seeds would
+      # double their output.
+      return seconds_left is None or seconds_left > _LINE_EVERY_SECONDS
+    return self._clock() - self._last_line >= _LINE_EVERY_SECONDS
 
   def close(self) -> None:
     if self._bar is not None:
@@ -205,45 +268,29 @@ class Reporter:
   def __init__(
     self,
     workdir: str,
+    report: ReportConfig,
     *,
     start_step: int,
     num_steps: int,
-    tensorboard: bool = True,
-    wandb: bool = False,
-    wandb_project: str = "convbert_jax",
-    config: Mapping[str, Any] | None = None,
-    profile_start: int = 0,
-    profile_stop: int = 0,
+    config: Mapping[str, Any],
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ) -> None:
-    """Opens the files, dropping what lies after the step to go on from.
+    """Opens the files, dropping rows after the step to go on from.
 
     Args:
       workdir: the run's folder, made if need be.
+      report: what to write, and where.
       start_step: the restored state's step; 0 for a new run.
       num_steps: updates in all.
-      tensorboard: write event files to `tensorboard/`.
-      wandb: send rows to Weights & Biases too.
-      wandb_project: its project.
-      config: what Weights & Biases shows as the run's config.
-      profile_start: first step to trace, from 1; 0 for none.
-      profile_stop: last step to trace.
+      config: the run's, which Weights & Biases shows.
       stream: where to show progress; standard output unless given.
       clock: seconds, for the time left.
 
     Raises:
-      UserError: if the profile's steps make no window, Weights & Biases is
-        asked for and not installed, or the disk is full.
+      UserError: if Weights & Biases is asked for and not installed, or the
+        disk is full.
     """
-    if (profile_start or profile_stop) and not (
-      1 <= profile_start <= profile_stop
-    ):
-      raise UserError(
-        f"report.profile_start={profile_start} and "
-        f"report.profile_stop={profile_stop} must be two steps, the first "
-        "at least 1 and not after the second (or both 0 for no profile)"
-      )
     self.last_row: run_files.Row = {}
     self._folder = epath.Path(workdir)
     self._console: _Console | None = None
@@ -256,15 +303,15 @@ class Reporter:
       # First of all outputs, since a resumed run relies on this one.
       self._outputs.append(run_files.MetricsFile(workdir, start_step))
       self.last_row = self._outputs[0].last_row
-      if tensorboard:
+      if report.tensorboard:
         self._outputs.append(
           _TensorBoard(self._folder / "tensorboard", start_step)
         )
-    if wandb:
-      self._outputs.append(_Wandb(self._folder, wandb_project, config or {}))
-    if profile_start:
+    if report.wandb:
+      self._outputs.append(_Wandb(self._folder, report.wandb_project, config))
+    if report.profile_start:
       self._profiler = _Profiler(
-        self._folder / "tensorboard", profile_start, profile_stop
+        self._folder / "tensorboard", report.profile_start, report.profile_stop
       )
     self._console = _Console(stream or sys.stdout, start_step, num_steps, clock)
 

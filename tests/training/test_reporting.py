@@ -4,7 +4,9 @@ import errno
 import io
 import json
 import math
+import re
 import sys
+import time
 import types
 
 import jax
@@ -23,37 +25,70 @@ class Terminal(io.StringIO):
     return True
 
 
-def make_reporter(folder, **options):
-  options = {"start_step": 0, "num_steps": 100, "stream": io.StringIO()} | (
-    options
+def make_reporter(folder, start_step=0, stream=None, clock=None, **report):
+  return reporting.Reporter(
+    folder,
+    reporting.ReportConfig(**{"tensorboard": False} | report),
+    start_step=start_step,
+    num_steps=100,
+    config={"a": 1},
+    stream=stream or io.StringIO(),
+    clock=clock or time.monotonic,
   )
-  return reporting.Reporter(folder, **{"tensorboard": False, **options})
 
 
-def test_plain_lines_off_a_terminal(tmp_path):
+def test_what_a_run_of_seconds_says(tmp_path):
   stream = io.StringIO()
   toy.run(tmp_path, num_steps=8, save_every=0, stream=stream)
-  lines = stream.getvalue().splitlines()
-  assert lines[0] == "compiling the training step ..."
-  assert lines[1].startswith("step 4/8: loss ")
-  assert "tokens/s" in lines[1]
-  assert lines[1].endswith(" left")
-  assert lines[2].startswith("step 6 held out: kernel_sum ")
-  assert lines[2].endswith("(baseline 0.000)")
+  compiling, held_out, training, last = stream.getvalue().splitlines()
+  assert compiling == "compiling the training step ..."
+  assert re.fullmatch(
+    r"step 6 held out: kernel_sum \S+ \(baseline 0\.000\)", held_out
+  )
+  assert re.fullmatch(r"step 8/8: loss \S+, \S+ tokens/s", training)
+  assert last.startswith("step 8 held out: ")
+  assert [row["step"] for row in run_files.read_rows(tmp_path)] == [4, 6, 8]
 
 
-def test_progress_bar_on_a_terminal(tmp_path):
-  stream, now = Terminal(), [0.0]
+def lines_of_a_run(tmp_path, seconds_per_step, stream=None):
+  """Returns what is shown of 100 steps, a row each, evaluated at two."""
+  stream, now = stream or io.StringIO(), [0.0]
   with make_reporter(tmp_path, stream=stream, clock=lambda: now[0]) as reporter:
-    for step in (1, 11):
+    for step in range(1, 101):
       reporter.after_step(step, {})
-      now[0] += 30
-    # Ten steps took sixty seconds, and 89 are left.
-    reporter.row(11, {"loss": 2.5, "tokens_per_second": 12345.6})
-    reporter.say("a line")
+      now[0] += seconds_per_step
+      row = {"loss": 2.5, "tokens_per_second": 12345.6}
+      if step in (50, 100):
+        row["eval_accuracy"] = 0.5
+      reporter.row(step, row)
+  assert len(run_files.read_rows(tmp_path)) == 100
+  return stream.getvalue().splitlines()
+
+
+def test_off_a_terminal_training_has_a_line_every_30_seconds(tmp_path):
+  shown = lines_of_a_run(tmp_path / "minutes", 2.0)
+  assert shown[0] == "step 1/100: loss 2.500, 12,346 tokens/s"
+  assert shown[1].endswith("12,346 tokens/s, 2m 59s left")
+  steps = [line.partition("/")[0] for line in shown if "/s" in line]
+  assert steps == [f"step {n}" for n in (1, 16, 31, 46, 61, 76, 91, 100)]
+  assert "step 50 held out: accuracy 0.500" in shown
+  assert len(shown) == len(steps) + 2
+  # A run of seconds has its evaluations and its last step.
+  shown = lines_of_a_run(tmp_path / "seconds", 0.1)
+  assert [line.partition(":")[0] for line in shown[1:]] == [
+    "step 50 held out", "step 100/100", "step 100 held out"
+  ]  # fmt: skip
+
+
+def test_a_terminal_has_one_live_line_and_the_evaluations(tmp_path):
+  stream = Terminal()
+  lines_of_a_run(tmp_path, 6.0, stream)
   shown = stream.getvalue()
-  assert "11/100, loss 2.500, 12,346 tokens/s, 8m 54s left" in shown
-  assert "a line\n" in shown
+  assert "11/100, loss 2.500, 12,346 tokens/s, 9m 47s left" in shown
+  assert "step 50 held out: accuracy 0.500\n" in shown
+  # All else is written over.
+  assert "tokens/s\n" not in shown
+  assert shown.count("\n") == 3
 
 
 @pytest.mark.parametrize(
@@ -169,9 +204,7 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
 
   monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
   for _ in range(2):
-    with make_reporter(
-      tmp_path, wandb=True, wandb_project="p", config={"a": 1}
-    ) as reporter:
+    with make_reporter(tmp_path, wandb=True, wandb_project="p") as reporter:
       reporter.row(1, {"loss": 2.0})
   first, row, finish, second, *_ = calls
   assert (first["project"], first["config"]) == ("p", {"a": 1})
@@ -194,10 +227,12 @@ def test_profiles_the_steps_asked_for(tmp_path, monkeypatch):
   assert calls == [2, "start_trace", 3, 4, "stop_trace", 5, 6]
 
 
-@pytest.mark.parametrize(("start", "stop"), [(3, 2), (0, 5), (-1, 5), (4, 0)])
-def test_refuses_a_profile_without_steps(tmp_path, start, stop):
-  with pytest.raises(UserError, match=f"profile_start={start} and"):
-    make_reporter(tmp_path, profile_start=start, profile_stop=stop)
+def test_refuses_numbers_of_steps_that_are_none():
+  for start, stop in ((3, 2), (0, 5), (-1, 5), (4, 0)):
+    with pytest.raises(UserError, match=f"profile_start={start} and"):
+      reporting.ReportConfig(profile_start=start, profile_stop=stop)
+  with pytest.raises(UserError, match="every=-1 must be"):
+    reporting.ReportConfig(every=-1)
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
