@@ -6,6 +6,7 @@ position in the data, one file per process) and `run` (the config and the sums
 of the report that was being gathered).
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from convbert_jax import files
+from convbert_jax import files, old_configs
 from convbert_jax.errors import UserError
 from convbert_jax.training import run_files
 from convbert_jax.training.state import TrainState
@@ -32,6 +33,7 @@ MAY_CHANGE = (
   "data.prefetch",
   "data.verify_checksums",
   "eval.",
+  "keep_all_models",
   "mesh.",
   "report.",
 )
@@ -68,7 +70,9 @@ def check_resumable(
   Raises:
     UserError: listing each difference outside `MAY_CHANGE` as `old -> new`.
   """
-  differences = files.config_differences(old, new, MAY_CHANGE)
+  differences = files.config_differences(
+    old_configs.completed(old), new, MAY_CHANGE
+  )
   if differences:
     listed = "; ".join(
       f"{field}: {before} -> {after}"
@@ -80,6 +84,36 @@ def check_resumable(
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+  """When to save, what to keep and where to begin.
+
+  Attributes:
+    save_every: steps between saves; 0 for at the end only.
+    keep_last: how many of the newest checkpoints stay.
+    keep_every: checkpoints at multiples of this step stay too; 0 for none.
+    resume_from: another run whose whole state is taken over; "" for none.
+    init_from: a model whose parameters are taken over; "" for none.
+  """
+
+  save_every: int
+  keep_last: int = 1
+  keep_every: int = 0
+  resume_from: str = ""
+  init_from: str = ""
+
+  def __post_init__(self) -> None:
+    if self.keep_last < 1:
+      raise UserError(
+        f"checkpoint.keep_last={self.keep_last} must be at least 1"
+      )
+    for name in ("save_every", "keep_every"):
+      if getattr(self, name) < 0:
+        raise UserError(
+          f"checkpoint.{name}={getattr(self, name)} must not be negative"
+        )
+
+
 class Checkpointer:
   """Saves in the background, keeps what it is told to, restores."""
 
@@ -87,27 +121,19 @@ class Checkpointer:
     self,
     folder: str,
     config: Mapping[str, Any],
-    *,
-    keep_last: int = 3,
-    keep_every: int = 0,
+    options: CheckpointConfig,
   ) -> None:
     """Opens a run's checkpoints, clearing away what a kill left half done.
 
     Args:
       folder: the run's workdir, made if need be.
       config: nested config that is saved with every checkpoint.
-      keep_last: how many of the newest checkpoints stay.
-      keep_every: checkpoints at multiples of this step stay too; 0 for none.
+      options: which checkpoints stay.
 
     Raises:
-      UserError: if the settings are out of range, the folder cannot be
-        written, or it holds a run of another config.
+      UserError: if the folder cannot be written, or it holds a run of another
+        config.
     """
-    if keep_last < 1 or keep_every < 0:
-      raise UserError(
-        f"checkpoint.keep_last={keep_last} must be at least 1 and "
-        f"checkpoint.keep_every={keep_every} at least 0"
-      )
     self.workdir = folder
     self.config = json.loads(files.to_json(config))
     _check_workdir(epath.Path(folder), self.config)
@@ -116,8 +142,8 @@ class Checkpointer:
         files.absolute(folder) / FOLDER,
         create=True,
         cleanup_tmp_directories=True,
-        max_to_keep=keep_last,
-        keep_period=keep_every or None,
+        max_to_keep=options.keep_last,
+        keep_period=options.keep_every or None,
       )
 
   def __enter__(self) -> Self:
@@ -138,7 +164,7 @@ class Checkpointer:
     state: TrainState,
     step: int,
     position: Mapping[str, Any],
-    window: Mapping[str, list[float]],
+    sums: Mapping[str, list[float]],
   ) -> None:
     """Copies the state to the host and writes it in the background.
 
@@ -149,7 +175,7 @@ class Checkpointer:
       state: after `step` updates, whose losses have been seen finite.
       step: the state's step, as an int.
       position: the loader's, after `step` batches; this process's own.
-      window: sums of the report that is being gathered.
+      sums: of the report that is being gathered.
 
     Raises:
       UserError: if this save or the one before it found the disk full.
@@ -159,7 +185,8 @@ class Checkpointer:
     arrays = {"params": state.params, "optimizer": without_params(state)}
     run = {
       "config": self.config,
-      "window": {name: list(sums) for name, sums in window.items()},
+      # Called so in every run's folder.
+      "window": {name: list(pair) for name, pair in sums.items()},
       "checksums": {name: checksum(tree) for name, tree in arrays.items()},
     }
     with files.explained_disk_errors(self._manager.directory):

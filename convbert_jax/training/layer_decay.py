@@ -19,7 +19,7 @@ _ENCODER = re.compile("(^|/)convbert(/|$)")
 
 def layer_rate_scale(
   decay: float, num_layers: int, exponents: str = "original"
-) -> RateScale:
+) -> RateScale | None:
   """Returns what each parameter's learning rate is multiplied by.
 
   A head has 1; layer `i` of `L`, from 0, has `decay ** (L + 1 - i)`; the
@@ -35,7 +35,7 @@ def layer_rate_scale(
   Returns:
     A function from a parameter's path and the parameter to a factor that
     broadcasts to it: layers are stacked on their first axis, so they get
-    [L, 1, ...], all others a scalar.
+    [L, 1, ...], all others a scalar. None for a decay of 1.
 
   Raises:
     UserError: if the decay is out of range or the exponents are unknown. The
@@ -48,6 +48,8 @@ def layer_rate_scale(
     )
   if exponents not in EXPONENTS:
     raise unknown_name("optimizer.layer_decay_exponents", exponents, EXPONENTS)
+  if decay == 1.0:
+    return None
   top = num_layers + (2 if exponents == "original" else 1)
   # By the layer's number, the last one first to be reached from the head.
   of_layers = [decay ** (top - 1 - layer) for layer in range(num_layers)]

@@ -6,6 +6,7 @@ two wait for each other at the steps that evaluate or save, and nowhere else.
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import signal
@@ -19,7 +20,7 @@ import numpy as np
 from convbert_jax.errors import UserError
 from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import Checkpointer, ResumableIterator
-from convbert_jax.training.metrics import Stopwatch, Window
+from convbert_jax.training.metrics import MetricSums, Stopwatch
 from convbert_jax.training.state import TrainState
 
 # One step's metrics: name -> (total, weight), float32 scalars. Totals and
@@ -53,6 +54,21 @@ class Preempted(SystemExit):
   def __init__(self, step: int) -> None:
     super().__init__(0)
     self.step = step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Periods:
+  """What happens every so many steps, and at the last; 0 for the last only.
+
+  Attributes:
+    report: of a row of training metrics.
+    evaluate: of an evaluation.
+    save: of a checkpoint.
+  """
+
+  report: int
+  evaluate: int
+  save: int
 
 
 class Reporter(Protocol):
@@ -199,13 +215,13 @@ class _Settler:
     self,
     checkpointer: Checkpointer,
     reporter: Reporter,
-    window: Window,
+    sums: MetricSums,
     stopwatch: Stopwatch,
     report_is_due: Callable[[int], bool],
   ) -> None:
     self._checkpointer = checkpointer
     self._reporter = reporter
-    self._window = window
+    self._sums = sums
     self._stopwatch = stopwatch
     self._report_is_due = report_is_due
 
@@ -221,11 +237,11 @@ class _Settler:
     for name in _MUST_BE_FINITE:
       if not math.isfinite(values[name][0]):
         raise self._not_finite(name, values[name][0], step, record_ids)
-    self._window.add(values)
+    self._sums.add(values)
     self._stopwatch.count_step()
     row: dict[str, float] = {}
     if self._report_is_due(step):
-      row |= self._window.take() | self._stopwatch.take()
+      row |= self._sums.take() | self._stopwatch.take()
       self._checkpointer.check()
     if evaluate is not None:
       with self._stopwatch.apart():
@@ -264,20 +280,17 @@ def train(
   mesh: jax.sharding.Mesh,
   rng: jax.Array,
   num_steps: int,
+  periods: Periods,
   checkpointer: Checkpointer,
   reporter: Reporter,
-  report_every: int,
-  save_every: int,
   evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
-  eval_every: int = 0,
   tokens_per_step: int = 0,
-  window: Mapping[str, list[float]] | None = None,
+  sums: Mapping[str, list[float]] | None = None,
 ) -> TrainState:
   """Trains from the state's step to `num_steps`.
 
-  Reports, evaluations and saves happen every so many steps and at the end (a
-  period of 0: at the end only). A step is evaluated before it is saved, and
-  saved only when all losses up to it were seen finite.
+  A step is evaluated before it is saved, and saved only when all losses up to
+  it were seen finite.
 
   Args:
     state: as restored or new; donated.
@@ -287,14 +300,12 @@ def train(
     mesh: the devices.
     rng: the run's key; the same for every step.
     num_steps: updates in all.
+    periods: of reports, evaluations and saves.
     checkpointer: where to save.
-    reporter: what to tell.
-    report_every: steps per row of training metrics.
-    save_every: steps per checkpoint.
+    reporter: where to report.
     evaluate: values of the held-out split, shown with the prefix `eval_`.
-    eval_every: steps per evaluation.
     tokens_per_step: of the whole batch, for the speed reported.
-    window: sums of the report being gathered, from the checkpoint.
+    sums: of the report being gathered, from the checkpoint.
 
   Returns:
     The state after `num_steps` updates.
@@ -307,14 +318,14 @@ def train(
   step = int(state.step)
   if step >= num_steps:
     return state
-  sums = Window(window)
+  metric_sums = MetricSums(sums)
   stopwatch = Stopwatch(tokens_per_step)
   settler = _Settler(
     checkpointer,
     reporter,
-    sums,
+    metric_sums,
     stopwatch,
-    lambda step: is_due(step, report_every, num_steps),
+    lambda step: is_due(step, periods.report, num_steps),
   )
   feed = _Feed(batches, mesh, stopwatch)
   seen: set[tuple[tuple[int, ...], ...]] = set()
@@ -338,8 +349,10 @@ def train(
       unread = dispatched
       reporter.after_step(step, metrics)
       stop = stop_asked(step)
-      evaluates = evaluate is not None and is_due(step, eval_every, num_steps)
-      saves = stop or is_due(step, save_every, num_steps)
+      evaluates = evaluate is not None and is_due(
+        step, periods.evaluate, num_steps
+      )
+      saves = stop or is_due(step, periods.save, num_steps)
       if evaluates or saves:
         settler.settle(
           *unread,
@@ -348,7 +361,7 @@ def train(
         unread = None
       if saves:
         with stopwatch.apart():
-          checkpointer.save(state, step, position, sums.sums)
+          checkpointer.save(state, step, position, metric_sums.sums)
       if stop and step < num_steps:
         checkpointer.wait()
         reporter.say(f"asked to stop: saved step {step}")

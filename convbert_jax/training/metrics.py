@@ -1,4 +1,4 @@
-"""Sums of metrics and of times between two reports."""
+"""Metrics and times, summed between two reports."""
 
 import contextlib
 import math
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 TIMES = ("seconds_per_step", "data_wait_seconds", "tokens_per_second")
 
 
-class Window:
-  """Sums of metrics since the last report, in float64."""
+class MetricSums:
+  """Sums of (total, weight) pairs since the last report, in float64."""
 
   def __init__(self, sums: Mapping[str, list[float]] | None = None) -> None:
     self.sums = {name: list(pair) for name, pair in (sums or {}).items()}

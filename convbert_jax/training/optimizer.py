@@ -1,71 +1,147 @@
-"""ELECTRA's optimizer: AdamW without bias correction, and its schedule.
+"""The optimizer of a run: clipping, an update rule, decay and rates around it.
 
-The step is an argument of `update`, so there is one step counter, the
-state's, and the optimizer holds the two moments only.
+The step is an argument of `update`, so that the state's is the one step
+counter and the optimizer holds moments only.
 """
 
-import re
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from convbert_jax.errors import UserError
-from convbert_jax.training.layer_decay import RateScale
-
-Schedule = Callable[[jax.Array], jax.Array]
-
-# Parameters whose path contains one of these are not decayed.
-NOT_DECAYED = re.compile("LayerNorm|layer_norm|bias")
+from convbert_jax.errors import UserError, unknown_name
+from convbert_jax.training.layer_decay import layer_rate_scale
+from convbert_jax.training.schedules import SCHEDULES, Schedule, make_schedule
+from convbert_jax.training.update_rules import UPDATE_RULES
 
 
-class Moments(NamedTuple):
-  """Running means of the gradient and of its square, float32."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+  """How parameters are updated; the defaults are the original's pre-training.
 
-  mean: Any
-  square: Any
+  Attributes:
+    name: one of `update_rules.UPDATE_RULES`.
+    learning_rate: before decay and warmup.
+    schedule: one of `schedules.SCHEDULES`.
+    warmup_steps: length of the warmup; 0 takes `warmup_rate`.
+    warmup_rate: the same as a share of all steps; 0 for none.
+    decay_power: exponent of the schedule.
+    weight_decay_rate: decoupled decay, multiplied by the learning rate; biases
+      and layer norms are not decayed.
+    beta1: decay of the mean of gradients.
+    beta2: decay of the mean of squared gradients.
+    epsilon: added to the root of the squares.
+    clip_norm: largest global norm of the gradients; 0 does not clip.
+    bias_correction: divide the moments by `1 - beta ** t`, as the textbook
+      does and the original does not.
+    momentum: of "muon", for the matrices.
+    layer_decay: learning rate of a layer over that of the next one above it;
+      1 for the same rate everywhere. Needs one stack of layers.
+    layer_decay_exponents: see `layer_decay.layer_rate_scale`.
+  """
+
+  name: str = "adamw"
+  learning_rate: float
+  schedule: str = "polynomial"
+  warmup_steps: int = 0
+  warmup_rate: float = 0.0
+  decay_power: float = 1.0
+  weight_decay_rate: float = 0.01
+  beta1: float = 0.9
+  beta2: float = 0.999
+  epsilon: float = 1e-6
+  clip_norm: float = 1.0
+  bias_correction: bool = False
+  momentum: float = 0.95
+  layer_decay: float = 1.0
+  layer_decay_exponents: str = "original"
+
+  def __post_init__(self) -> None:
+    for field, name, valid in (
+      ("name", self.name, UPDATE_RULES),
+      ("schedule", self.schedule, SCHEDULES),
+    ):
+      if name not in valid:
+        raise unknown_name(f"optimizer.{field}", name, valid)
+    for field in ("clip_norm", "epsilon", "warmup_steps", "warmup_rate"):
+      value = getattr(self, field)
+      if value < 0:
+        raise UserError(f"optimizer.{field}={value} must not be negative")
+    for field in ("beta1", "beta2", "momentum"):
+      value = getattr(self, field)
+      if not 0 <= value < 1:
+        raise UserError(f"optimizer.{field}={value} must be in [0, 1)")
+    if self.warmup_steps and self.warmup_rate:
+      raise UserError(
+        f"optimizer.warmup_steps={self.warmup_steps} and"
+        f" optimizer.warmup_rate={self.warmup_rate} both set the warmup; set"
+        " one of them to 0"
+      )
 
 
-def learning_rate_schedule(
-  base: float, num_steps: int, warmup_steps: float, power: float = 1.0
-) -> Schedule:
-  """Polynomial decay from step 0, multiplied by a linear warmup.
+class Optimizer(NamedTuple):
+  """Pure functions, closed over by a training step.
 
-  The two are multiplied, not joined, so the peak is
-  `base * (1 - warmup_steps / num_steps) ** power`, and the first update has
-  rate 0 (unless there is no warmup).
+  Attributes:
+    init: from the parameters to the optimizer's arrays.
+    update: from (gradients, arrays, parameters, step=) to what is added to the
+      parameters, and the new arrays.
+    learning_rate: from the 0-based step to the rate.
+  """
+
+  init: Callable[[Any], Any]
+  update: Callable[..., tuple[Any, Any]]
+  learning_rate: Schedule
+
+
+def make_optimizer(
+  config: OptimizerConfig, num_steps: int, num_layers: int = 0
+) -> Optimizer:
+  """Builds the optimizer of a run.
 
   Args:
-    base: learning rate before decay and warmup.
-    num_steps: step at which the rate reaches 0.
-    warmup_steps: length of the warmup; need not be whole; 0 for none.
-    power: exponent of the decay.
-
-  Returns:
-    A function from the 0-based step to the rate, float32 scalars.
+    config: how to update.
+    num_steps: updates in all, for the schedule.
+    num_layers: of the encoder; needed for a `layer_decay` other than 1.
 
   Raises:
-    UserError: if a length is out of range.
+    UserError: if a length or the layer decay is out of range.
   """
-  if num_steps < 1:
-    raise UserError(f"num_steps={num_steps}: train for at least one step")
-  if warmup_steps < 0:
-    raise UserError(
-      f"optimizer.warmup_steps={warmup_steps} is negative; 0 means none"
-    )
+  schedule = make_schedule(
+    config.learning_rate,
+    num_steps,
+    config.warmup_steps or config.warmup_rate * num_steps,
+    name=config.schedule,
+    power=config.decay_power,
+  )
+  rate_scale = layer_rate_scale(
+    config.layer_decay, num_layers, config.layer_decay_exponents
+  )
+  rule = UPDATE_RULES[config.name](config)
 
-  def schedule(step: jax.Array) -> jax.Array:
-    # Counted in whole steps: 1 - step / num_steps loses most of its digits
-    # in float32 near the end.
-    left = (num_steps - jnp.minimum(step, num_steps)).astype(jnp.float32)
-    rate = base * (left / num_steps) ** power
-    if warmup_steps:
-      rate *= jnp.minimum(1.0, step.astype(jnp.float32) / warmup_steps)
-    return rate
+  def update(
+    grads: Any, opt_state: Any, params: Any, *, step: jax.Array
+  ) -> tuple[Any, Any]:
+    rate = schedule(step)
+    clip = jnp.float32(1)
+    if config.clip_norm:
+      clip = jnp.minimum(clip, config.clip_norm / global_norm(grads))
+    grads = jax.tree.map(lambda grad: grad.astype(jnp.float32) * clip, grads)
+    direction, opt_state = rule.update(grads, opt_state, params, step=step)
 
-  return schedule
+    def leaf(
+      path: jax.tree_util.KeyPath, param: jax.Array, change: jax.Array
+    ) -> jax.Array:
+      if rate_scale is not None:
+        change *= rate_scale(path, param)
+      return (-rate * change).astype(param.dtype)
+
+    updates = jax.tree_util.tree_map_with_path(leaf, params, direction)
+    return updates, opt_state
+
+  return Optimizer(rule.init, update, schedule)
 
 
 def global_norm(tree: Any) -> jax.Array:
@@ -75,104 +151,3 @@ def global_norm(tree: Any) -> jax.Array:
     for leaf in jax.tree.leaves(tree)
   ]
   return jnp.sqrt(sum(squares))
-
-
-def is_decayed(path: jax.tree_util.KeyPath) -> bool:
-  """Says whether weight decay applies to the parameter at `path`."""
-  name = jax.tree_util.keystr(path, simple=True, separator="/")
-  return NOT_DECAYED.search(name) is None
-
-
-def make_optimizer(
-  schedule: Schedule,
-  *,
-  beta1: float = 0.9,
-  beta2: float = 0.999,
-  epsilon: float = 1e-6,
-  weight_decay_rate: float = 0.01,
-  clip_norm: float = 1.0,
-  bias_correction: bool = False,
-  rate_scale: RateScale | None = None,
-) -> optax.GradientTransformationExtraArgs:
-  """Builds the optimizer of the original pre-training.
-
-  Gradients are clipped by their global norm; the moments are those of Adam;
-  decay is added to the update of every parameter but biases and layer norms.
-  Without bias correction, as in the original, an update is larger than the
-  textbook's: 3.2 times at the first step, 6.5 times at the tenth, 1.26 times
-  at the thousandth.
-
-  Args:
-    schedule: learning rate from the 0-based step.
-    beta1: decay of the mean of gradients.
-    beta2: decay of the mean of squared gradients.
-    epsilon: added to the root of the squares.
-    weight_decay_rate: decoupled decay, multiplied by the learning rate.
-    clip_norm: largest global norm of the gradients; 0 does not clip.
-    bias_correction: divide the moments by `1 - beta ** t` as
-      `optax.adamw` does.
-    rate_scale: what a parameter's learning rate is multiplied by, see
-      `layer_decay.layer_rate_scale`; None for the same rate everywhere.
-
-  Returns:
-    A transformation whose `update(grads, opt_state, params, step=step)` takes
-    the 0-based step and returns what is to be added to the parameters.
-
-  Raises:
-    UserError: if a value is out of range.
-  """
-  for name, value in (("clip_norm", clip_norm), ("epsilon", epsilon)):
-    if value < 0:
-      raise UserError(f"optimizer.{name}={value} must not be negative")
-  for name, value in (("beta1", beta1), ("beta2", beta2)):
-    if not 0 <= value < 1:
-      raise UserError(f"optimizer.{name}={value} must be in [0, 1)")
-
-  def init(params: Any) -> Moments:
-    def zeros() -> Any:
-      return jax.tree.map(
-        lambda param: jnp.zeros_like(param, dtype=jnp.float32), params
-      )
-
-    return Moments(mean=zeros(), square=zeros())
-
-  def update(
-    grads: Any, moments: Moments, params: Any, *, step: jax.Array
-  ) -> tuple[Any, Moments]:
-    rate = schedule(step)
-    clip = jnp.float32(1)
-    if clip_norm:
-      clip = jnp.minimum(clip, clip_norm / global_norm(grads))
-    mean_scale = square_scale = jnp.float32(1)
-    if bias_correction:
-      count = (step + 1).astype(jnp.float32)
-      mean_scale = 1 / (1 - beta1**count)
-      square_scale = 1 / (1 - beta2**count)
-
-    # One expression per parameter, so that XLA makes one pass over it.
-    def leaf(
-      path: jax.tree_util.KeyPath,
-      param: jax.Array,
-      grad: jax.Array,
-      mean: jax.Array,
-      square: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-      grad = grad.astype(jnp.float32) * clip
-      mean = beta1 * mean + (1 - beta1) * grad
-      square = beta2 * square + (1 - beta2) * jnp.square(grad)
-      change = mean * mean_scale / (jnp.sqrt(square * square_scale) + epsilon)
-      if is_decayed(path):
-        change += weight_decay_rate * param
-      if rate_scale is not None:
-        change *= rate_scale(path, param)
-      return (-rate * change).astype(param.dtype), mean, square
-
-    triples = jax.tree_util.tree_map_with_path(
-      leaf, params, grads, moments.mean, moments.square
-    )
-    updates, mean, square = jax.tree.transpose(
-      jax.tree.structure(params), jax.tree.structure((0, 0, 0)), triples
-    )
-    return updates, Moments(mean=mean, square=square)
-
-  return optax.GradientTransformationExtraArgs(init, update)

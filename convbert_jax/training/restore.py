@@ -1,10 +1,12 @@
 """Where a run begins: its own checkpoint, another's, or scratch."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from convbert_jax import files
@@ -15,18 +17,25 @@ from convbert_jax.training.checkpoint import FOLDER
 from convbert_jax.training.state import TrainState
 
 
+# Reads the parameters that a new run starts from: from the tree of shapes and
+# shardings of all parameters to the tree of those that are given, arrays that
+# the run may reuse, and where they come from, for people. What the tree leaves
+# out starts fresh.
+GivenParams = Callable[[Any], tuple[Any, str]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Restored:
   """Where a run begins.
 
   Attributes:
     state: the state, on its devices.
-    window: sums of the report that was being gathered, for `loop.train`.
+    sums: of the report that was being gathered, for `loop.train`.
     source: where the state came from, for people.
   """
 
   state: TrainState
-  window: dict[str, list[float]]
+  sums: dict[str, list[float]]
   source: str
 
 
@@ -38,14 +47,14 @@ def restore_or_init(
   batches: checkpoints.ResumableIterator,
   *,
   resume_from: str = "",
-  init_from: str = "",
+  given: GivenParams | None = None,
 ) -> Restored:
   """Finds where to begin; the first of these that applies:
 
   1. the newest checkpoint of the run's own workdir: state and data position;
   2. `resume_from`, another run's: state and data position;
-  3. `init_from`, another run's: parameters only, from step 0 on fresh data
-     (a longer sequence length, say);
+  3. `given`: parameters only, from step 0 on fresh data (a longer sequence
+     length, say);
   4. scratch.
 
   Args:
@@ -54,8 +63,8 @@ def restore_or_init(
     key: random key for `init`.
     mesh: the devices.
     batches: set to the position of the checkpoint, if there is one.
-    resume_from: workdir, or one of its `checkpoints/<step>`; '' for none.
-    init_from: likewise.
+    resume_from: workdir, or one of its `checkpoints/<step>`; "" for none.
+    given: parameters that replace those of scratch.
 
   Returns:
     The state and what goes with it.
@@ -65,27 +74,82 @@ def restore_or_init(
       other shapes.
   """
   own = checkpointer.latest_step is not None
+  like = sharding.abstract(init, key, mesh)
   if own or resume_from:
     path = checkpointer.workdir if own else resume_from
     checkpoint = _Checkpoint(path, "the workdir" if own else "resume_from")
     run = checkpoint.read_json("run")
     checkpoints.check_resumable(run["config"], checkpointer.config, path)
-    like = sharding.abstract(init, key, mesh)
     state = TrainState(
       params=checkpoint.read_arrays("params", like.params),
       **checkpoint.read_arrays("optimizer", checkpoints.without_params(like)),
     )
     batches.set_state(checkpoint.read_json("loader"))
     return Restored(state, run["window"], str(checkpoint))
-  if init_from:
-    checkpoint = _Checkpoint(init_from, "init_from")
-    like = sharding.abstract(init, key, mesh)
-    params = checkpoint.read_arrays("params", like.params)
+  if given is None:
     state, _ = sharding.init_state(init, key, mesh)
-    state = state.replace(params=params)
-    return Restored(state, {}, f"parameters of {checkpoint}")
+    return Restored(state, {}, "scratch")
+  # Read before the state is built: a refusal should not cost its memory.
+  params, source = given(like.params)
   state, _ = sharding.init_state(init, key, mesh)
-  return Restored(state, {}, "scratch")
+  params = _merged(state.params, params)
+  return Restored(state.replace(params=params), {}, source)
+
+
+def params_of_run(path: str) -> GivenParams:
+  """Gives all parameters of another run's checkpoint.
+
+  Args:
+    path: its workdir, or one of its `checkpoints/<step>`; read only when a run
+      starts from it.
+  """
+
+  def read(like: Any) -> tuple[Any, str]:
+    checkpoint = _Checkpoint(path, "init_from")
+    params = checkpoint.read_arrays("params", like)
+    return params, f"parameters of {checkpoint}"
+
+  return read
+
+
+def params_of_arrays(params: Mapping[str, Any], source: str) -> GivenParams:
+  """Gives parameters that are in memory.
+
+  Args:
+    params: some subtrees of the parameters, NumPy arrays of their shapes.
+    source: where they come from, for people.
+  """
+  return lambda like: (_placed(params, like), source)
+
+
+def _placed(params: Mapping[str, Any], like: Any) -> Any:
+  """Puts arrays where the run's will live."""
+  placed = {}
+  for name, value in params.items():
+    if isinstance(value, Mapping):
+      placed[name] = _placed(value, like[name])
+      continue
+    value = np.asarray(value, like[name].dtype)
+    placed[name] = jax.make_array_from_callback(
+      like[name].shape, like[name].sharding, lambda index, a=value: a[index]
+    )
+  # A CPU device reads NumPy's memory in place, but a step reuses its state's.
+  return _copy(placed)
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+  return jax.tree.map(jnp.copy, tree)
+
+
+def _merged(fresh: Any, given: Any) -> Any:
+  """Returns a tree with the given subtrees in the place of the fresh ones."""
+  if not isinstance(given, Mapping):
+    return given
+  return {
+    name: _merged(value, given[name]) if name in given else value
+    for name, value in fresh.items()
+  }
 
 
 def restore_params(

@@ -1,19 +1,16 @@
-"""What every training step ends with."""
+"""The last part of every training step."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 
-from convbert_jax.training.optimizer import Schedule, global_norm
+from convbert_jax.training.optimizer import Optimizer, global_norm
 from convbert_jax.training.state import TrainState
 
 
 def apply_gradients(
-  state: TrainState,
-  grads: Any,
-  optimizer: optax.GradientTransformationExtraArgs,
-  schedule: Schedule,
+  state: TrainState, grads: Any, optimizer: Optimizer
 ) -> tuple[TrainState, dict[str, Any]]:
   """Makes one update.
 
@@ -21,7 +18,6 @@ def apply_gradients(
     state: before it.
     grads: as `state.params`.
     optimizer: as `optimizer.make_optimizer` returns it.
-    schedule: its learning rate.
 
   Returns:
     The state after it, and the metrics `gradient_norm` (before clipping) and
@@ -33,7 +29,7 @@ def apply_gradients(
   one = jnp.float32(1)
   metrics = {
     "gradient_norm": (global_norm(grads), one),
-    "learning_rate": (schedule(state.step), one),
+    "learning_rate": (optimizer.learning_rate(state.step), one),
   }
   state = TrainState(
     step=state.step + 1,

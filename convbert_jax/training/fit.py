@@ -1,0 +1,160 @@
+"""A run, assembled once for all: open, restore, report, train.
+
+Pre-training, every seed of a task and the tests go through `fit`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from convbert_jax import files
+from convbert_jax.training import (
+  checkpoint,
+  environment,
+  loop,
+  restore,
+  run_files,
+  sharding,
+)
+from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
+from convbert_jax.training.reporting import ReportConfig, Reporter
+from convbert_jax.training.state import TrainState
+
+# Parts of the seed's key, so that neither depends on how often the other draws.
+_PARAMS_STREAM, _STEPS_STREAM = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What a run computes; compiled once, however many seeds run it.
+
+  Attributes:
+    init: builds the state of a key, as `state.make_init` returns it.
+    train_step: one update, a pure function.
+    mesh: the devices.
+  """
+
+  init: Callable[[jax.Array], TrainState]
+  train_step: loop.TrainStep
+  mesh: jax.sharding.Mesh
+
+  @functools.cached_property
+  def state_like(self) -> TrainState:
+    """Shapes and shardings of the state, without its arrays."""
+    return sharding.abstract(self.init, jax.random.key(0), self.mesh)
+
+  @functools.cached_property
+  def compiled_step(self) -> loop.TrainStep:
+    """The update, jitted; it compiles at its first call for each shape."""
+    return loop.compile_step(self.train_step, self.state_like, self.mesh)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitConfig:
+  """How a run goes, whatever it computes.
+
+  Attributes:
+    seed: of its parameters and of everything drawn in its steps.
+    num_steps: updates in all.
+    tokens_per_step: of the whole batch, for the speed reported.
+    eval_every: steps between evaluations; 0 for at the end only.
+    checkpoint: when to save and where to begin.
+    report: what to show and keep.
+  """
+
+  seed: int
+  num_steps: int
+  tokens_per_step: int
+  eval_every: int
+  checkpoint: CheckpointConfig
+  report: ReportConfig
+
+
+def fit(
+  program: Program,
+  workdir: str,
+  kept_config: Mapping[str, Any],
+  batches: ResumableIterator,
+  config: FitConfig,
+  *,
+  evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+  given: restore.GivenParams | None = None,
+  kept_files: Mapping[str, str] | None = None,
+  title: str = "",
+) -> tuple[TrainState, run_files.Row]:
+  """Trains to the last step, going on where the workdir left off.
+
+  Args:
+    program: what is computed.
+    workdir: the run's folder, local or in an object store.
+    kept_config: nested config of plain values, kept in the workdir; to go on
+      with a run, it must match that of the run.
+    batches: dictionaries of this process's rows for ever, with `record_ids`.
+    config: how the run goes.
+    evaluate: from parameters to the values of the held-out split.
+    given: parameters that a new run starts from.
+    kept_files: further files for the workdir, text by name.
+    title: what the first line says of the run, before where it starts from.
+
+  Returns:
+    The state after the last step, and the last row of metrics.
+
+  Raises:
+    UserError: if the workdir cannot be used or holds another run.
+    loop.NonFiniteLoss: if the loss or gradient is not finite.
+    loop.Preempted: after SIGTERM, when the state is saved.
+  """
+  key = jax.random.key(config.seed)
+  if config.report.compilation_cache:
+    jax.config.update(
+      "jax_compilation_cache_dir", config.report.compilation_cache
+    )
+  with checkpoint.Checkpointer(
+    workdir, kept_config, config.checkpoint
+  ) as checkpointer:
+    restored = restore.restore_or_init(
+      checkpointer,
+      program.init,
+      jax.random.fold_in(key, _PARAMS_STREAM),
+      program.mesh,
+      batches,
+      resume_from=config.checkpoint.resume_from,
+      given=given,
+    )
+    # Only now: a start that was refused must leave no config behind.
+    text = files.to_json(kept_config, indent=2) + "\n"
+    run_files.write_run_files(
+      workdir, {run_files.CONFIG_FILE: text, **(kept_files or {})}
+    )
+    start_step = int(restored.state.step)
+    environment.record_environment(workdir, start_step)
+    with Reporter(
+      workdir,
+      config.report,
+      start_step=start_step,
+      num_steps=config.num_steps,
+      config=kept_config,
+    ) as reporter:
+      reporter.say(f"{title}{', ' if title else ''}from {restored.source}")
+      state = loop.train(
+        restored.state,
+        program.compiled_step,
+        batches,
+        mesh=program.mesh,
+        rng=jax.random.fold_in(key, _STEPS_STREAM),
+        num_steps=config.num_steps,
+        periods=loop.Periods(
+          report=config.report.every,
+          evaluate=config.eval_every,
+          save=config.checkpoint.save_every,
+        ),
+        checkpointer=checkpointer,
+        reporter=reporter,
+        evaluate=evaluate and (lambda state: evaluate(state.params)),
+        tokens_per_step=config.tokens_per_step,
+        sums=restored.sums,
+      )
+  return state, reporter.last_row
