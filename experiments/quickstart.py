@@ -24,7 +24,7 @@ from convbert_jax.data.tokenizer import train_vocabulary
 from convbert_jax.finetuning import run as finetune
 from convbert_jax.pretraining import run as pretrain
 from convbert_jax.training import run_files
-from experiments import acceptability, command_line, prose
+from experiments import acceptability, command_line, config_files, prose
 
 TEXT_BYTES = 3_000_000
 VOCAB_SIZE = 4_000
@@ -76,7 +76,7 @@ def main() -> None:
     f" {settings}",
     flush=True,
   )
-  values = pretrain.pretrain(command_line.load_config(CONFIG, overrides), run)
+  values = pretrain.pretrain(config_files.load_config(CONFIG, overrides), run)
   print(
     "\nOn documents it has not seen: the generator needs"
     " {eval_generator_loss:.2f} nats a token, word frequencies alone"
@@ -142,7 +142,7 @@ def _fine_tune(
   )
   summaries = []
   for name, init_from in (("pretrained", run), ("scratch", "")):
-    config = command_line.load_config(TASK_CONFIG, overrides)
+    config = config_files.load_config(TASK_CONFIG, overrides)
     results: dict[str, Any] = finetune.finetune(
       config, os.path.join(workdir, name), init_from
     )

@@ -12,7 +12,7 @@ from convbert_jax import load_pretrained
 from convbert_jax.errors import UserError
 from convbert_jax.pretraining import run as pretrain
 from convbert_jax.training import sharding
-from experiments.command_line import flatten
+from experiments.config_files import flatten
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from convbert_jax.objective import masking
 from convbert_jax.pretraining import run as pretrain
 from experiments.benchmarks import peer_worker
 from experiments.benchmarks import training_step as benchmark
-from experiments.command_line import load_config
+from experiments.config_files import load_config
 
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")

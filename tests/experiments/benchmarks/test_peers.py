@@ -16,7 +16,7 @@ from programs import assert_one_line, run
 
 from convbert_jax.errors import UserError
 from experiments.benchmarks import peer_worker, peers
-from experiments.command_line import load_config
+from experiments.config_files import load_config
 
 # Says how long a call takes in place of taking so long.
 FAKE = """
