@@ -1,4 +1,4 @@
-"""Fine-tuning, its report and its figures as a user calls them."""
+"""Fine-tuning and its report as a user calls them."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 from programs import assert_one_line, run
 
 from convbert_jax.finetuning import results as board
-from experiments.benchmarks import buckets as bucket_speed
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +39,3 @@ def test_a_mistake_is_one_line(files, tmp_path):
   common = ["--config.data.path=nowhere", f"--workdir={tmp_path}"]
   task = "--config=configs/finetune.py:task=colla,size=tiny"
   assert_one_line(run("finetune", task, *common), "did you mean 'cola'")
-
-
-@pytest.mark.slow
-def test_few_lengths_are_timed_against_one(files):
-  ratios = bucket_speed.measure_buckets(
-    data.load(*files), num_rounds=2, steps_per_round=3
-  )
-  assert len(ratios) == 2
-  assert min(ratios) > 0
