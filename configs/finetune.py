@@ -74,13 +74,14 @@ def get_config(arguments: str = "") -> ConfigDict:
   return ConfigDict(
     {
       "task": task,
-      # The first trial's; the others have the numbers after it.
+      # The first run's; those of the other runs count up from it.
       "seed": 0,
-      "num_trials": 1,
+      "num_seeds": 1,
       # 0 evaluates a fine-tuned model as it is.
       "num_train_epochs": recipe["num_train_epochs"],
       "batch_size": 32,
       "max_seq_length": recipe["max_seq_length"],
+      "keep_all_models": False,  # not only the best run's
       # The original's layers on the encoder, or those that "transformers"
       # loads.
       "head": "original",
@@ -88,8 +89,12 @@ def get_config(arguments: str = "") -> ConfigDict:
       "loss": "sum",
       "model": model,
       "optimizer": {
+        "name": "adamw",  # or "lamb", "muon"
         "learning_rate": LEARNING_RATES[size],
-        "warmup_rate": 0.1,  # of all steps
+        "schedule": "polynomial",  # or "constant", "cosine"
+        # One of the two: in steps, or as a share of all steps.
+        "warmup_steps": 0,
+        "warmup_rate": 0.1,
         "decay_power": 1.0,
         "weight_decay_rate": 0.01,
         "beta1": 0.9,
@@ -97,6 +102,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "epsilon": 1e-6,
         "clip_norm": 1.0,
         "bias_correction": False,
+        "momentum": 0.95,  # of muon
         # The rate of a layer over that of the next; 1.0: the same for all.
         "layer_decay": 0.8,
         # The original leaves one exponent out; or "conventional".
@@ -120,7 +126,8 @@ def get_config(arguments: str = "") -> ConfigDict:
       },
       "checkpoint": {
         "save_every": 0,  # 0: after every epoch, and every 1,000 steps
-        "keep_all_models": False,  # not only the best trial's
+        "keep_last": 1,
+        "keep_every": 0,  # 0: none beside the last
       },
       "report": {
         "every": 50,

@@ -169,8 +169,12 @@ def get_config(arguments: str = "") -> ConfigDict:
         "uniform_generator": False,
       },
       "optimizer": {
+        "name": "adamw",  # or "lamb", "muon"
         "learning_rate": recipe["learning_rate"],
+        "schedule": "polynomial",  # or "constant", "cosine"
+        # One of the two: in steps, or as a share of all steps.
         "warmup_steps": recipe["warmup_steps"],
+        "warmup_rate": 0.0,
         "decay_power": 1.0,
         "weight_decay_rate": 0.01,
         "beta1": 0.9,
@@ -178,6 +182,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "epsilon": 1e-6,
         "clip_norm": 1.0,
         "bias_correction": False,
+        "momentum": 0.95,  # of muon
       },
       "data": {
         "path": "",  # what experiments.build_data wrote

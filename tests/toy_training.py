@@ -18,22 +18,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from convbert_jax.errors import UserError
-from convbert_jax.training import (
-  checkpoint,
-  loop,
-  optimizer,
-  reporting,
-  restore,
-  sharding,
-)
+from convbert_jax.training import checkpoint, restore, sharding
 from convbert_jax.training import state as states
+from convbert_jax.training.checkpoint import CheckpointConfig
+from convbert_jax.training.fit import FitConfig, Program, fit
+from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from convbert_jax.training.reporting import ReportConfig
+from convbert_jax.training.step import apply_gradients
 
 ROWS, WIDTH, RECORDS = 8, 8, 40
-OPTIMIZER = optimizer.make_optimizer(
-  optimizer.learning_rate_schedule(0.05, 100, 3)
+OPTIMIZER = make_optimizer(
+  OptimizerConfig(learning_rate=0.05, warmup_steps=3), 100
 )
 CONFIG = {"seed": 0, "num_steps": 20, "report": {"every": 4}}
 
@@ -84,23 +81,15 @@ def train_step(state, batch, rng):
     return jnp.mean(jnp.square(outputs - batch["inputs"][:, :4]))
 
   loss, grads = jax.value_and_grad(loss_fn)(state.params)
-  updates, opt_state = OPTIMIZER.update(
-    grads, state.opt_state, state.params, step=state.step
-  )
-  one = jnp.float32(1)
-  return state.replace(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    opt_state=opt_state,
-  ), {
-    "loss": (loss, one),
-    "gradient_norm": (optimizer.global_norm(grads), one),
+  state, metrics = apply_gradients(state, grads, OPTIMIZER)
+  return state, metrics | {
+    "loss": (loss, jnp.float32(1)),
     "error": (loss * ROWS, jnp.float32(ROWS)),
   }
 
 
-def evaluate(state):
-  kernel = np.asarray(state.params["dense"]["kernel"], np.float64)
+def evaluate(params):
+  kernel = np.asarray(params["dense"]["kernel"], np.float64)
   return {"kernel_sum": float(kernel.sum()), "kernel_sum_baseline": 0.0}
 
 
@@ -110,6 +99,11 @@ def make_mesh(num_devices):
     sharding.MESH_AXES,
     axis_types=(jax.sharding.AxisType.Auto,) * 3,
   )
+
+
+def program(num_devices=1, step=train_step, init_params=init_params):
+  init = states.make_init(init_params, OPTIMIZER)
+  return Program(init, step, make_mesh(num_devices))
 
 
 def run(
@@ -126,73 +120,64 @@ def run(
   batches=None,
   step=train_step,
   resume_from="",
-  init_from="",
-  **reporter_options,
+  given=None,
+  **report,
 ):
-  """Does what pretrain does: opens, restores, trains; returns the state."""
-  mesh = make_mesh(num_devices)
-  key = jax.random.key(0)
-  batches = batches or Batches()
-  with checkpoint.Checkpointer(
-    workdir, config, keep_last=keep_last, keep_every=keep_every
-  ) as checkpointer:
-    restored = restore.restore_or_init(
-      checkpointer,
-      states.make_init(init_params, OPTIMIZER),
-      key,
-      mesh,
-      batches,
-      resume_from=resume_from,
-      init_from=init_from,
-    )
-    with reporting.Reporter(
-      workdir,
-      reporting.ReportConfig(every=report_every, tensorboard=False),
-      start_step=int(restored.state.step),
+  """Fits the toy as pre-training fits a model; returns the state."""
+  state, _ = fit(
+    program(num_devices, step),
+    workdir,
+    config,
+    batches or Batches(),
+    FitConfig(
+      seed=0,
       num_steps=num_steps,
-      config=config,
-      **reporter_options,
-    ) as reporter:
-      return loop.train(
-        restored.state,
-        loop.compile_step(step, restored.state, mesh),
-        batches,
-        mesh=mesh,
-        rng=key,
-        num_steps=num_steps,
-        checkpointer=checkpointer,
-        reporter=reporter,
-        report_every=report_every,
+      tokens_per_step=ROWS,
+      eval_every=eval_every,
+      checkpoint=CheckpointConfig(
         save_every=save_every,
-        evaluate=evaluate,
-        eval_every=eval_every,
-        tokens_per_step=ROWS,
-        window=restored.window,
-      )
+        keep_last=keep_last,
+        keep_every=keep_every,
+        resume_from=resume_from,
+      ),
+      report=ReportConfig(
+        every=report_every, **{"tensorboard": False, **report}
+      ),
+    ),
+    evaluate=evaluate,
+    given=given,
+  )
+  return state
 
 
 def save_states(folder, steps, config=CONFIG, **keep):
   """Saves the initial state under some steps, as quick as can be."""
-  init = states.make_init(init_params, OPTIMIZER)
-  mesh = make_mesh(1)
-  state, _ = sharding.init_state(init, jax.random.key(1), mesh)
-  with checkpoint.Checkpointer(folder, config, **keep) as checkpointer:
+  toy = program()
+  state, _ = sharding.init_state(toy.init, jax.random.key(1), toy.mesh)
+  options = CheckpointConfig(save_every=1, **{"keep_last": 3, **keep})
+  with checkpoint.Checkpointer(folder, config, options) as checkpointer:
     for step in steps:
       state = state.replace(step=jnp.full_like(state.step, step))
       checkpointer.save(state, step, {"index": step}, {"loss": [0.1, 3.0]})
   return state
 
 
-def restored(folder, config=CONFIG, init_params=init_params, **sources):
+def restored(
+  folder, config=CONFIG, init_params=init_params, resume_from="", init_from=""
+):
+  toy = program(init_params=init_params)
   batches = Batches()
-  with checkpoint.Checkpointer(folder, config) as checkpointer:
+  with checkpoint.Checkpointer(
+    folder, config, CheckpointConfig(save_every=1)
+  ) as checkpointer:
     found = restore.restore_or_init(
       checkpointer,
-      states.make_init(init_params, OPTIMIZER),
+      toy.init,
       jax.random.key(0),
-      make_mesh(1),
+      toy.mesh,
       batches,
-      **sources,
+      resume_from=resume_from,
+      given=restore.params_of_run(init_from) if init_from else None,
     )
   return found, batches.index
 

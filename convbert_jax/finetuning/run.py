@@ -24,7 +24,7 @@ from convbert_jax.finetuning import results as board
 from convbert_jax.finetuning.task_runs import (
   PREDICTIONS_FOLDER,
   Results,
-  Trials,
+  TaskRuns,
 )
 from convbert_jax.formats.load import MODEL_FOLDER
 from convbert_jax.tasks.task import MissingSplit
@@ -54,16 +54,16 @@ def finetune(
       f"--workdir={workdir_path}: fine-tuning writes to a file system only;"
       " name a folder"
     )
-  if config.num_trials < 1:
-    raise UserError(f"num_trials={config.num_trials}: run at least one")
-  trials = Trials(config, folder, init_from)
-  asked = range(config.seed, config.seed + config.num_trials)
+  if config.num_seeds < 1:
+    raise UserError(f"num_seeds={config.num_seeds}: run at least one")
+  runs = TaskRuns(config, folder, init_from)
+  asked = range(config.seed, config.seed + config.num_seeds)
   # Those of earlier calls count too: there is one set of results in a folder.
-  seeds = sorted({*asked, *trials.finished_seeds()})
-  results = trials.results([trials.run(seed) for seed in seeds])
+  seeds = sorted({*asked, *runs.finished_seeds()})
+  results = runs.results([runs.run(seed) for seed in seeds])
   if jax.process_index() == 0:
     with files.explained_disk_errors(folder):
-      _keep_best(folder, results, config.checkpoint.keep_all_models)
+      _keep_best(folder, results, config.keep_all_models)
     files.write_text(
       folder / board.RESULTS_FILE, files.to_json(results, indent=2) + "\n"
     )

@@ -7,14 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from convbert_jax.data.task_batches import Batching, iter_all
 from convbert_jax.errors import unknown_name
 from convbert_jax.tasks.task import PADDING, Batch, Task
 from convbert_jax.tasks.task_data import Split
 from convbert_jax.training import loop, sharding
-from convbert_jax.training.optimizer import Schedule
+from convbert_jax.training.optimizer import Optimizer
 from convbert_jax.training.state import TrainState
 from convbert_jax.training.step import apply_gradients
 
@@ -24,8 +23,7 @@ LOSSES = ("sum", "mean")
 def make_train_step(
   task: Task,
   model: nn.Module,
-  optimizer: optax.GradientTransformationExtraArgs,
-  schedule: Schedule,
+  optimizer: Optimizer,
   loss: str,
 ) -> loop.TrainStep:
   """Builds one update of all parameters.
@@ -33,8 +31,7 @@ def make_train_step(
   Args:
     task: knows the loss.
     model: its model.
-    optimizer: its update takes `step`.
-    schedule: learning rate of a step, for the metrics.
+    optimizer: as `optimizer.make_optimizer` returns it.
     loss: what is minimised, the "sum" over a batch as in the original, whose
       gradients are then nearly always clipped, or the "mean" over its labels.
 
@@ -60,7 +57,7 @@ def make_train_step(
     state: TrainState, batch: Batch, rng: jax.Array
   ) -> tuple[TrainState, loop.Metrics]:
     grads, pair = jax.grad(minimised, has_aux=True)(state.params, batch, rng)
-    state, metrics = apply_gradients(state, grads, optimizer, schedule)
+    state, metrics = apply_gradients(state, grads, optimizer)
     return state, {"loss": pair, **metrics}
 
   return train_step

@@ -1,6 +1,7 @@
-"""The trials of one task: its files are read and its steps compiled once."""
+"""The runs of one task: its files are read and its steps compiled once."""
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -35,31 +36,24 @@ from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task import HEADS
 from convbert_jax.tasks.task_data import read_task_data
-from convbert_jax.training import (
-  checkpoint,
-  environment,
-  layer_decay,
-  loop,
-  reporting,
-  restore,
-  run_files,
-  sharding,
-)
-from convbert_jax.training import optimizer as optimizers
-from convbert_jax.training.state import TrainState, make_init
+from convbert_jax.training import checkpoint, restore, run_files, sharding
+from convbert_jax.training.checkpoint import CheckpointConfig
+from convbert_jax.training.fit import FitConfig, Program, fit
+from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from convbert_jax.training.reporting import ReportConfig
+from convbert_jax.training.state import make_init
 
 SCORES_FILE = "scores.json"
 PREDICTIONS_FOLDER = "predictions"
 
-_PARAMS_STREAM, _STEPS_STREAM = 0, 1
 # Of a long epoch, no more than this many steps are lost to a kill.
 _MOST_STEPS_UNSAVED = 1000
 
 Results = dict[str, Any]
 
 
-class Trials:
-  """The trials of one task: read once, compiled once, run for each seed.
+class TaskRuns:
+  """The runs of one task, one for each seed.
 
   Args:
     config: as `configs/finetune.py` returns it.
@@ -73,11 +67,6 @@ class Trials:
     if config.head not in HEADS:
       raise unknown_name("head", config.head, HEADS)
     _check_ranges(config)
-    self._report = reporting.ReportConfig(**config.report)
-    if self._report.compilation_cache:
-      jax.config.update(
-        "jax_compilation_cache_dir", self._report.compilation_cache
-      )
     self._config, self._folder, self._init_from = config, folder, init_from
     self._task = registry.get_task(config.task)
     self._start = load_starting_point(config, init_from)
@@ -93,6 +82,7 @@ class Trials:
     )
     self._warn_of_untrained_positions()
     self._compile()
+    self._given = self._given_params()
     self._checksums = {
       "train_rows": _checksum(
         row[name] for row in self._data.train_rows for name in sorted(row)
@@ -103,22 +93,22 @@ class Trials:
     }
 
   def run(self, seed: int) -> Results:
-    """Returns the scores of one trial, trained unless it is done already."""
+    """Returns the scores of one seed, trained unless it is done already."""
     folder = self._folder / f"seed_{seed}"
-    trial_config = self._trial_config(seed)
+    kept_config = self._kept_config(seed)
     scores_path = folder / SCORES_FILE
     if scores_path.exists():
       kept = json.loads((folder / run_files.CONFIG_FILE).read_text())
-      checkpoint.check_resumable(kept, trial_config, os.fspath(folder))
+      checkpoint.check_resumable(kept, kept_config, os.fspath(folder))
       _delete_checkpoints(folder)
       if jax.process_index() == 0:
         print(f"{self._task.name}, seed {seed}: done already, in {folder}")
       return json.loads(scores_path.read_text())
-    params = self._train(seed, folder, trial_config)
+    params = self._train(seed, folder, kept_config)
     scores = self._write_predictions(params, folder)
     whole = jax.device_get(self._gather(params))
     rows = run_files.read_rows(os.fspath(folder))
-    trial = {
+    run = {
       "seed": seed,
       "seconds": _training_seconds(rows),
       "scores": scores,
@@ -128,18 +118,17 @@ class Trials:
         shutil.rmtree(left, ignore_errors=True)
       shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
       self._write_model(folder, whole)
-      text = files.to_json(trial, indent=2) + "\n"
-      files.write_text(scores_path, text)
+      files.write_json(scores_path, run)
       _delete_checkpoints(folder)
     else:
       # Orbax counts its writes in every process and waits for equal counts at
       # the next checkpoint, so that all must write, though one is kept.
       with tempfile.TemporaryDirectory() as elsewhere:
         self._write_model(epath.Path(elsewhere), whole)
-    return trial
+    return run
 
   def finished_seeds(self) -> list[int]:
-    """Returns the seeds whose trials are done, in this or an earlier call."""
+    """Returns the seeds that are done, in this or an earlier call."""
     done = self._folder.glob(f"seed_*/{SCORES_FILE}")
     return sorted(int(path.parent.name.removeprefix("seed_")) for path in done)
 
@@ -169,9 +158,9 @@ class Trials:
       "summary": summary,
     }
 
-  def _trial_config(self, seed: int) -> dict[str, Any]:
+  def _kept_config(self, seed: int) -> dict[str, Any]:
     config = self._config.to_dict()
-    del config["num_trials"]
+    del config["num_seeds"]
     return config | {
       "seed": seed,
       "init_from": self._init_from,
@@ -215,11 +204,9 @@ class Trials:
       )
 
   def _compile(self) -> None:
-    """Builds the functions that all trials share."""
+    """Builds what the runs of all seeds share."""
     config = self._config
-    batches = TrainBatches(
-      self._data.train_rows, self._batching, config.seed, config.data.pool
-    )
+    batches = self._train_batches(config.seed)
     self._epoch_steps = batches.batches_per_epoch
     self._tokens_per_step = round(batches.mean_tokens())
     self._num_steps = int(self._epoch_steps * config.num_train_epochs)
@@ -228,123 +215,83 @@ class Trials:
         f"num_train_epochs={config.num_train_epochs} is less than one of"
         f" {self._epoch_steps} steps; give more, or 0 to evaluate alone"
       )
-    given = config.optimizer
-    # A schedule has one step at least, also where none is made.
-    total = max(self._num_steps, 1)
-    schedule = optimizers.learning_rate_schedule(
-      given.learning_rate, total, given.warmup_rate * total, given.decay_power
-    )
-    optimizer = optimizers.make_optimizer(
-      schedule,
-      beta1=given.beta1,
-      beta2=given.beta2,
-      epsilon=given.epsilon,
-      weight_decay_rate=given.weight_decay_rate,
-      clip_norm=given.clip_norm,
-      bias_correction=given.bias_correction,
-      rate_scale=layer_decay.layer_rate_scale(
-        given.layer_decay,
-        self._start.config.num_hidden_layers,
-        given.layer_decay_exponents,
-      ),
+    optimizer = make_optimizer(
+      OptimizerConfig(**config.optimizer),
+      # A schedule has one step at least, also where none is made.
+      max(self._num_steps, 1),
+      self._start.config.num_hidden_layers,
     )
     shape = (1, *self._data.train_rows[0]["input_ids"].shape)
     # Not through `self`: what is compiled is kept, and would keep it too.
     model = self._model
-    self._init = make_init(
-      lambda key: model.init(key, jnp.zeros(shape, jnp.int32))["params"],
-      optimizer,
-    )
-    like = sharding.abstract(self._init, jax.random.key(0), self._mesh)
-    self._step = loop.compile_step(
-      make_train_step(
-        self._task, self._model, optimizer, schedule, config.loss
+    self._program = Program(
+      make_init(
+        lambda key: model.init(key, jnp.zeros(shape, jnp.int32))["params"],
+        optimizer,
       ),
-      like,
+      make_train_step(self._task, model, optimizer, config.loss),
       self._mesh,
     )
     self._evaluator = Evaluator(
       self._task,
-      self._model,
+      model,
       self._mesh,
       self._make_batching("eval.batch_size", config.eval.batch_size),
     )
     whole = sharding.replicated(self._mesh)
     self._gather = jax.jit(lambda tree: tree, out_shardings=whole)
-    self._given_params = self._place_given(like.params)
 
-  def _place_given(self, like: Any) -> Any:
-    """Returns what is taken over from the starting point, on the devices."""
+  def _given_params(self) -> restore.GivenParams | None:
+    """Returns what runs take over from the starting point."""
     source = self._start.source
     if source is None:
-      return {}
+      return None
     params = {"convbert": source.encoder.params}
     if not self._num_steps:
       check_same_model(
-        self._init_from, source, like, self._model, self._task.label_words
+        self._init_from,
+        source,
+        self._program.state_like.params,
+        self._model,
+        self._task.label_words,
       )
       params = source.params
-    like = {name: like[name] for name in params}
-    return jax.tree.map(_place, nn.unbox(params), like)
+    return restore.params_of_arrays(nn.unbox(params), self._init_from)
+
+  def _train_batches(self, seed: int) -> TrainBatches:
+    return TrainBatches(
+      self._data.train_rows, self._batching, seed, self._config.data.pool
+    )
 
   def _train(
-    self, seed: int, folder: epath.Path, trial_config: dict[str, Any]
+    self, seed: int, folder: epath.Path, kept_config: dict[str, Any]
   ) -> Any:
     """Returns the parameters after training."""
-    config, path = self._config, os.fspath(folder)
-    key = jax.random.key(seed)
-    batches = TrainBatches(
-      self._data.train_rows, self._batching, seed, config.data.pool
-    )
-    with checkpoint.Checkpointer(
-      path, trial_config, keep_last=1
-    ) as checkpointer:
-      is_new = checkpointer.latest_step is None
-      restored = restore.restore_or_init(
-        checkpointer,
-        self._init,
-        jax.random.fold_in(key, _PARAMS_STREAM),
-        self._mesh,
-        batches,
-      )
-      state, source = restored.state, restored.source
-      if is_new:
-        state = self._with_given_params(state)
-        source = self._init_from or source
-      text = files.to_json(trial_config, indent=2) + "\n"
-      run_files.write_run_files(path, {run_files.CONFIG_FILE: text})
-      environment.record_environment(path, int(state.step))
-      with reporting.Reporter(
-        path,
-        self._report,
-        start_step=int(state.step),
+    config = self._config
+    saving = CheckpointConfig(**config.checkpoint)
+    if not saving.save_every:
+      often = min(self._epoch_steps, _MOST_STEPS_UNSAVED)
+      saving = dataclasses.replace(saving, save_every=often)
+    state, _ = fit(
+      self._program,
+      os.fspath(folder),
+      kept_config,
+      self._train_batches(seed),
+      FitConfig(
+        seed=seed,
         num_steps=self._num_steps,
-        config=trial_config,
-      ) as reporter:
-        reporter.say(
-          f"{self._task.name}, seed {seed}:"
-          f" {len(self._data.train_rows):,} rows, {self._num_steps:,} steps,"
-          f" from {source}"
-        )
-        state = loop.train(
-          state,
-          self._step,
-          batches,
-          mesh=self._mesh,
-          rng=jax.random.fold_in(key, _STEPS_STREAM),
-          num_steps=self._num_steps,
-          checkpointer=checkpointer,
-          reporter=reporter,
-          report_every=self._report.every,
-          save_every=config.checkpoint.save_every
-          or min(self._epoch_steps, _MOST_STEPS_UNSAVED),
-          evaluate=lambda state: self._evaluator.scores(
-            state.params, self._data.dev_splits
-          ),
-          eval_every=config.eval.every or self._epoch_steps,
-          tokens_per_step=self._tokens_per_step,
-          window=restored.window,
-        )
+        tokens_per_step=self._tokens_per_step,
+        eval_every=config.eval.every or self._epoch_steps,
+        checkpoint=saving,
+        report=ReportConfig(**config.report),
+      ),
+      evaluate=lambda params: self._evaluator.scores(
+        params, self._data.dev_splits
+      ),
+      given=self._given,
+      title=f"{self._task.name}, seed {seed}: {self._num_steps:,} steps on"
+      f" {len(self._data.train_rows):,} rows, starting",
+    )
     return state.params
 
   def _write_model(self, folder: epath.Path, params: Any) -> None:
@@ -359,10 +306,6 @@ class Trials:
         os.fspath(folder / MODEL_FOLDER),
         Pretrained(self._model, params, tokenizer, self._task.label_words),
       )
-
-  def _with_given_params(self, state: TrainState) -> TrainState:
-    # Copied, since the state is donated at the first step.
-    return state.replace(params={**state.params, **_copy(self._given_params)})
 
   def _write_predictions(
     self, params: Any, folder: epath.Path
@@ -390,7 +333,6 @@ def _check_ranges(config: ConfigDict) -> None:
     ("seed", config.seed, 0),
     ("num_train_epochs", config.num_train_epochs, 0),
     ("data.pool", config.data.pool, 1),
-    ("optimizer.warmup_rate", config.optimizer.warmup_rate, 0),
   ):
     if value < least:
       raise UserError(f"{name}={value} must be at least {least}")
@@ -418,18 +360,6 @@ def _delete_checkpoints(folder: epath.Path) -> None:
   """Deletes what a trial that is done no longer needs."""
   if jax.process_index() == 0:
     shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
-
-
-def _place(value: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
-  value = np.asarray(value, like.dtype)
-  return jax.make_array_from_callback(
-    like.shape, like.sharding, lambda index: value[index]
-  )
-
-
-@jax.jit
-def _copy(tree: Any) -> Any:
-  return jax.tree.map(jnp.copy, tree)
 
 
 def _training_seconds(rows: list[run_files.Row]) -> float:

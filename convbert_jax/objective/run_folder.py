@@ -7,7 +7,6 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.objective import electra as objectives
 from convbert_jax.training import restore, run_files, sharding
@@ -49,23 +48,22 @@ def load_run_params(
   return restore.restore_params(workdir_path, like, step)
 
 
-def keep_run_files(config: ConfigDict, workdir_path: str) -> None:
-  """Keeps config and tokenizer beside the results.
+def tokenizer_files(records: str, workdir: str) -> dict[str, str]:
+  """Returns the tokenizer's files, text by name, to keep beside the results.
+
+  Args:
+    records: folder that `experiments.build_data` wrote.
+    workdir: the run's folder.
 
   Raises:
     UserError: if the workdir has another vocabulary, of the same size.
   """
-  records = epath.Path(config.data.path)
-  vocabulary = (records / VOCABULARY_FILE).read_text()
-  kept = epath.Path(workdir_path) / VOCABULARY_FILE
-  if kept.exists() and kept.read_text() != vocabulary:
+  names = (VOCABULARY_FILE, TOKENIZER_FILE)
+  texts = {name: (epath.Path(records) / name).read_text() for name in names}
+  kept = epath.Path(workdir) / VOCABULARY_FILE
+  if kept.exists() and kept.read_text() != texts[VOCABULARY_FILE]:
     raise UserError(
-      f"{workdir_path} was trained with another vocabulary than that of "
-      f"{config.data.path}; use its records, or another workdir"
+      f"{workdir} was trained with another vocabulary than that of {records};"
+      " use its records, or another workdir"
     )
-  texts = {
-    run_files.CONFIG_FILE: files.to_json(config.to_dict(), indent=2) + "\n",
-    VOCABULARY_FILE: vocabulary,
-    TOKENIZER_FILE: (records / TOKENIZER_FILE).read_text(),
-  }
-  run_files.write_run_files(workdir_path, texts)
+  return texts

@@ -9,15 +9,56 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from convbert_jax.data import loader
-from convbert_jax.data.manifest import Manifest
+from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.objective import electra as objectives
-from convbert_jax.objective import masking
+from convbert_jax.objective import masking, run_folder
 from convbert_jax.objective import metrics as scores
-from convbert_jax.objective.electra import Batch, Electra
-from convbert_jax.training import sharding
+from convbert_jax.objective.electra import Batch, Electra, make_electra
+from convbert_jax.training import reporting, sharding
 
 # Evaluation selects the same positions whatever the run's step.
 _EVALUATION_SEED = 20_081
+
+
+def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
+  """Evaluates a run's checkpoint on its whole held-out split and prints it.
+
+  Args:
+    workdir: the run's folder.
+    step: of a checkpoint that was kept; None for the newest.
+
+  Returns:
+    Values by name, baselines among them.
+
+  Raises:
+    UserError: if the workdir holds no run or no such checkpoint.
+  """
+  config = run_folder.load_run_config(workdir)
+  config.eval.max_batches = 0
+  electra = make_electra(config)
+  manifest = load_records(config)
+  mesh = sharding.make_mesh(**config.mesh)
+  params, step = run_folder.load_run_params(
+    config, electra, mesh, workdir, step
+  )
+  values = Evaluator(config, electra, manifest, mesh)(params)
+  if jax.process_index() == 0:
+    print(f"step {step} of {workdir}, held out: ", end="")
+    print(reporting.held_out_text({f"eval_{k}": v for k, v in values.items()}))
+  return values
+
+
+def load_records(config: ConfigDict) -> Manifest:
+  """Returns the manifest of a config's records.
+
+  Raises:
+    UserError: if they are of another length or vocabulary than the config's.
+  """
+  manifest = load_manifest(config.data.path)
+  manifest.check(
+    max_seq_length=config.max_seq_length, vocab_size=config.model.vocab_size
+  )
+  return manifest
 
 
 class Evaluator:

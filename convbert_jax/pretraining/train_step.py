@@ -5,19 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from convbert_jax.objective import masking
 from convbert_jax.objective import metrics as scores
 from convbert_jax.objective.electra import Batch, Electra
-from convbert_jax.training import step
+from convbert_jax.training.optimizer import Optimizer
 from convbert_jax.training.state import TrainState
+from convbert_jax.training.step import apply_gradients
 
 
 def make_train_step(
   electra: Electra,
-  optimizer: optax.GradientTransformationExtraArgs,
-  schedule: Callable[[jax.Array], jax.Array],
+  optimizer: Optimizer,
   special_ids: Mapping[str, int],
   accumulation_steps: int = 1,
 ) -> Callable[
@@ -27,8 +26,7 @@ def make_train_step(
 
   Args:
     electra: networks and objective.
-    optimizer: its update takes `step`.
-    schedule: learning rate of a step, for the metrics.
+    optimizer: as `optimizer.make_optimizer` returns it.
     special_ids: ids of cls, sep and mask.
     accumulation_steps: parts that the batch is computed in. Selection and
       counts are the whole batch's, so the gradient is too.
@@ -73,7 +71,7 @@ def make_train_step(
         dropout_key,
         accumulation_steps,
       )
-    state, of_update = step.apply_gradients(state, grads, optimizer, schedule)
+    state, of_update = apply_gradients(state, grads, optimizer)
     loss, _ = metrics["loss"]
     metrics |= of_update | {"loss": (loss, jnp.float32(1))}
     return state, metrics

@@ -83,7 +83,7 @@ def fit(
   evaluate: Callable[[Any], Mapping[str, float]] | None = None,
   given: restore.GivenParams | None = None,
   kept_files: Mapping[str, str] | None = None,
-  title: str = "",
+  title: str = "starting",
 ) -> tuple[TrainState, run_files.Row]:
   """Trains to the last step, going on where the workdir left off.
 
@@ -97,7 +97,7 @@ def fit(
     evaluate: from parameters to the values of the held-out split.
     given: parameters that a new run starts from.
     kept_files: further files for the workdir, text by name.
-    title: what the first line says of the run, before where it starts from.
+    title: begins the run's first line, which ends with where it starts from.
 
   Returns:
     The state after the last step, and the last row of metrics.
@@ -138,7 +138,7 @@ def fit(
       num_steps=config.num_steps,
       config=kept_config,
     ) as reporter:
-      reporter.say(f"{title}{', ' if title else ''}from {restored.source}")
+      reporter.say(f"{title} from {restored.source}")
       state = loop.train(
         restored.state,
         program.compiled_step,

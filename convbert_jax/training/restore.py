@@ -16,7 +16,6 @@ from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import FOLDER
 from convbert_jax.training.state import TrainState
 
-
 # Reads the parameters that a new run starts from: from the tree of shapes and
 # shardings of all parameters to the tree of those that are given, arrays that
 # the run may reuse, and where they come from, for people. What the tree leaves

@@ -13,8 +13,8 @@ from convbert_jax.finetuning.steps import Evaluator, Split, make_train_step
 from convbert_jax.tasks.glue import GLUE_TASKS
 from convbert_jax.tasks.task import Feature, arrays_of
 from convbert_jax.tasks.text_classification import TextExample
-from convbert_jax.training import optimizer as optimizers
 from convbert_jax.training import sharding
+from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from convbert_jax.training.state import TrainState
 
 TASK = GLUE_TASKS["rte"]
@@ -25,7 +25,7 @@ CONFIG = TINY.replace(
   attention_probs_dropout_prob=0.0,
 )
 MODEL = TASK.model(CONFIG, "original")
-SCHEDULE = optimizers.learning_rate_schedule(1e-2, 100, 0)
+OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1e-2), 100)
 
 
 def make_split(number, seed=0, shortest=3, longest=60):
@@ -87,9 +87,8 @@ def test_without_the_masks_padding_shows(params):
 
 def gradient_norm(params, batch, loss):
   """Returns the norm of one update's gradient, and its (total, weight)."""
-  optimizer = optimizers.make_optimizer(SCHEDULE)
-  step = jax.jit(make_train_step(TASK, MODEL, optimizer, SCHEDULE, loss))
-  state = TrainState(jnp.int32(0), params, optimizer.init(params))
+  step = jax.jit(make_train_step(TASK, MODEL, OPTIMIZER, loss))
+  state = TrainState(jnp.int32(0), params, OPTIMIZER.init(params))
   _, metrics = step(state, batch, jax.random.key(0))
   return float(metrics["gradient_norm"][0]), jax.device_get(metrics["loss"])
 
@@ -111,9 +110,8 @@ def test_a_filled_batch_trains_as_its_real_rows(params):
 
 
 def test_an_unknown_loss_is_one_line():
-  optimizer = optimizers.make_optimizer(SCHEDULE)
   with pytest.raises(UserError, match="unknown loss 'total'; valid: mean, sum"):
-    make_train_step(TASK, MODEL, optimizer, SCHEDULE, "total")
+    make_train_step(TASK, MODEL, OPTIMIZER, "total")
 
 
 def test_scores_are_named_by_split(params):

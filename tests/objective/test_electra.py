@@ -18,7 +18,9 @@ from tiny_electra import (
 
 from convbert_jax.objective import electra as objectives
 from convbert_jax.objective import masking
-from convbert_jax.training import optimizer as optimizers
+from convbert_jax.pretraining.evaluation import make_eval_step
+from convbert_jax.pretraining.train_step import make_train_step
+from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from convbert_jax.training.state import make_init
 
 
@@ -213,12 +215,11 @@ OPTIONS = [
 )
 def test_every_option_trains(fields):
   electra = make_electra(**fields)
-  schedule = optimizers.learning_rate_schedule(3e-3, 100, 1)
-  optimizer = optimizers.make_optimizer(schedule)
-  state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
-  step = jax.jit(
-    objectives.make_train_step(electra, optimizer, schedule, SPECIAL)
+  optimizer = make_optimizer(
+    OptimizerConfig(learning_rate=3e-3, warmup_steps=1), 100
   )
+  state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
+  step = jax.jit(make_train_step(electra, optimizer, SPECIAL))
   batch, first = make_batch(), None
   for i in range(12):
     state, metrics = step(state, batch, jax.random.key(i))
@@ -234,15 +235,12 @@ def test_accumulation_is_the_whole_batch():
     TINY, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
   )
   electra = make_electra(config)
-  schedule = optimizers.learning_rate_schedule(1e-3, 100, 0)
-  optimizer = optimizers.make_optimizer(schedule)
+  optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 100)
   batch = without_rows(make_batch(rows=8), 6)
   results = []
   for parts in (1, 4):
     state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
-    step = objectives.make_train_step(
-      electra, optimizer, schedule, SPECIAL, parts
-    )
+    step = make_train_step(electra, optimizer, SPECIAL, parts)
     results.append(jax.jit(step)(state, batch, jax.random.key(3)))
   (whole, whole_metrics), (state, metrics) = results
   for name, pair in whole_metrics.items():
@@ -274,7 +272,7 @@ def test_no_gradient_from_discriminator_into_generator():
 def test_filler_rows_change_nothing():
   electra = make_electra()
   params, batch = unboxed_params(electra), make_batch(rows=4)
-  step = jax.jit(objectives.make_eval_step(electra, SPECIAL))
+  step = jax.jit(make_eval_step(electra, SPECIAL))
   alone = step(params, batch, jax.random.key(0))
   empty = {k: np.zeros_like(v) for k, v in batch.items()}
   filler = step(params, empty, jax.random.key(0))

@@ -6,9 +6,9 @@ import pytest
 import toy_training as toy
 from tiny_electra import SPECIAL, make_batch, make_electra
 
-from convbert_jax.objective import electra as objectives
+from convbert_jax.pretraining.train_step import make_train_step
 from convbert_jax.training import loop, sharding
-from convbert_jax.training import optimizer as optimizers
+from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from convbert_jax.training.state import make_init
 
 NUM_STEPS = 3
@@ -17,13 +17,14 @@ NUM_STEPS = 3
 def train(mesh):
   """Takes some steps with dropout; returns parameters, losses, compilations."""
   electra = make_electra()
-  schedule = optimizers.learning_rate_schedule(1e-2, 100, 1)
-  optimizer = optimizers.make_optimizer(schedule)
+  optimizer = make_optimizer(
+    OptimizerConfig(learning_rate=1e-2, warmup_steps=1), 100
+  )
   state, _ = sharding.init_state(
     make_init(electra.init_params, optimizer), jax.random.key(0), mesh
   )
   step = loop.compile_step(
-    objectives.make_train_step(electra, optimizer, schedule, SPECIAL),
+    make_train_step(electra, optimizer, SPECIAL),
     state,
     mesh,
   )

@@ -15,11 +15,11 @@ from convbert_jax.errors import UserError
 from convbert_jax.training import (
   checkpoint,
   loop,
-  optimizer,
   reporting,
   restore,
   sharding,
 )
+from convbert_jax.training.checkpoint import CheckpointConfig
 from convbert_jax.training.state import make_init
 
 
@@ -42,7 +42,7 @@ def test_a_step_saved_already_is_left_alone(tmp_path):
 @pytest.mark.parametrize("keep", [{"keep_last": 0}, {"keep_every": -1}])
 def test_refuses_to_keep_less_than_nothing(tmp_path, keep):
   with pytest.raises(UserError, match=f"checkpoint.{next(iter(keep))}="):
-    checkpoint.Checkpointer(tmp_path, {}, **keep)
+    CheckpointConfig(save_every=1, **keep)
 
 
 def change(config, field, value):
@@ -166,9 +166,9 @@ def test_a_save_is_not_spoilt_by_the_steps_after_it(tmp_path):
     }
 
   mesh, key = toy.make_mesh(8), jax.random.key(0)
-  adam = optimizer.make_optimizer(lambda step: jnp.float32(0))
-  init = make_init(init_params, adam)
-  with checkpoint.Checkpointer(tmp_path, {}, keep_last=50) as checkpointer:
+  init = make_init(init_params, toy.OPTIMIZER)
+  options = CheckpointConfig(save_every=3, keep_last=50)
+  with checkpoint.Checkpointer(tmp_path, {}, options) as checkpointer:
     state, _ = sharding.init_state(init, key, mesh)
     begin = np.array(state.params["kernel"])
     report = reporting.ReportConfig(tensorboard=False)
@@ -182,10 +182,9 @@ def test_a_save_is_not_spoilt_by_the_steps_after_it(tmp_path):
         mesh=mesh,
         rng=key,
         num_steps=12,
+        periods=loop.Periods(report=0, evaluate=0, save=3),
         checkpointer=checkpointer,
         reporter=reporter,
-        report_every=0,
-        save_every=3,
       )
   like = sharding.abstract(init_params, key, mesh)
   for saved in (3, 6, 9, 12):

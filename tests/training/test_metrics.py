@@ -16,13 +16,13 @@ def test_is_due_every_so_often_and_at_the_end(step, every, due):
   assert loop.is_due(step, every, num_steps=12) == due
 
 
-def test_window_weighs_in_float64_and_starts_anew():
-  window = meters.Window({"accuracy": [1.0, 4.0]})
-  window.add({"accuracy": (2.0, 2.0), "empty": (0.0, 0.0)})
-  means = window.take()
+def test_sums_weigh_in_float64_and_starts_anew():
+  sums = meters.MetricSums({"accuracy": [1.0, 4.0]})
+  sums.add({"accuracy": (2.0, 2.0), "empty": (0.0, 0.0)})
+  means = sums.take()
   assert means["accuracy"] == 0.5
   assert math.isnan(means["empty"])
-  assert window.take() == {}
+  assert sums.take() == {}
 
 
 def test_stopwatch_leaves_out_what_is_apart_and_counts_waiting():
