@@ -9,23 +9,23 @@ flags.disclaim_key_flags()
 
 
 class DistributedFlags:
-  """The flags that say who is who among the processes of one run."""
+  """The flags that number the processes of one run."""
 
   def __init__(self) -> None:
     self._distributed = flags.DEFINE_boolean(
       "distributed",
       False,
-      "Set on every host of a run on many; a TPU pod, Slurm and Open MPI are"
-      " recognised, elsewhere give the three flags below too.",
+      "Set this on every host of a run on many. TPU pods, Slurm and Open MPI"
+      " are recognised; elsewhere, give the next three flags too.",
     )
     self._address = flags.DEFINE_string(
       "coordinator_address", None, "HOST:PORT, where process 0 listens."
     )
     self._num_processes = flags.DEFINE_integer(
-      "num_processes", None, "N, how many processes take part."
+      "num_processes", None, "N, the number of processes."
     )
     self._process_id = flags.DEFINE_integer(
-      "process_id", None, "Which of them this one is, from 0."
+      "process_id", None, "N, the number of this process, from 0."
     )
 
   def initialize(self) -> None:
@@ -34,8 +34,8 @@ class DistributedFlags:
     Must come before anything that asks JAX for its devices.
 
     Raises:
-      UserError: the flags contradict each other, or who is who could not be
-        found out.
+      UserError: the flags contradict each other, or no cluster was recognised
+        and the flags are missing.
     """
     given = {
       "coordinator_address": self._address.value,
@@ -59,6 +59,6 @@ class DistributedFlags:
       jax.distributed.initialize(**given)
     except ValueError as error:
       raise UserError(
-        f"--distributed found no cluster it knows ({error}); give"
+        f"--distributed recognised no cluster ({error}); give"
         " --coordinator_address, --num_processes and --process_id"
       ) from error

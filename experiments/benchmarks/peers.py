@@ -58,6 +58,8 @@ _REQUIRED = {
   "objective.tie_generator": False,
   "objective.uniform_generator": False,
   "objective.disallow_correct": False,
+  "optimizer.name": "adamw",
+  "optimizer.schedule": "polynomial",
 }
 
 _CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")

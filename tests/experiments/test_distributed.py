@@ -73,7 +73,7 @@ def test_two_processes_share_a_run(tmp_path, overrides):
 @pytest.mark.slow
 def test_two_processes_fine_tune_as_one(tmp_path):
   root = data.write_cola(tmp_path / "data")
-  config = data.load(root, data.write_vocabulary(tmp_path), "num_trials=2")
+  config = data.load(root, data.write_vocabulary(tmp_path), "num_seeds=2")
   program = (
     "finetune",
     "--config=configs/finetune.py:task=cola,size=tiny",
@@ -108,7 +108,7 @@ def test_two_processes_fine_tune_as_one(tmp_path):
       " --process_id=2",
       "--process_id=2 is not one of 2 processes, 0 to 1",
     ),
-    ("--distributed", "found no cluster it knows"),
+    ("--distributed", "recognised no cluster"),
   ],
 )
 def test_contradictory_distributed_flags_are_one_line(

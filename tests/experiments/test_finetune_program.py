@@ -16,7 +16,7 @@ def files(tmp_path_factory):
 
 
 def test_all_tasks_with_files_and_their_report(files, tmp_path):
-  config = data.load(*files, "num_train_epochs=1", "num_trials=2")
+  config = data.load(*files, "num_train_epochs=1", "num_seeds=2")
   done = run(
     "finetune",
     "--config=configs/finetune.py:task=all,size=tiny",

@@ -10,7 +10,10 @@ from recording import Recording
 
 from convbert_jax import load_pretrained
 from convbert_jax.errors import UserError
-from convbert_jax.pretraining import run as pretrain
+from convbert_jax.objective import run_folder
+from convbert_jax.objective.electra import make_electra
+from convbert_jax.pretraining.evaluation import evaluate
+from convbert_jax.pretraining.run import pretrain
 from convbert_jax.training import sharding
 from experiments.config_files import flatten
 
@@ -19,7 +22,7 @@ from experiments.config_files import flatten
 def finished(tmp_path_factory, load):
   """The workdir of a finished run, and the config fields that it read."""
   workdir, read = tmp_path_factory.mktemp("programs") / "run", set()
-  pretrain.pretrain(Recording(load(), read), str(workdir))
+  pretrain(Recording(load(), read), str(workdir))
   return workdir, read
 
 
@@ -62,7 +65,7 @@ def test_the_same_command_finds_the_run_finished(finished, overrides):
 
 def test_another_config_is_refused_by_the_workdir(finished, load):
   with pytest.raises(UserError, match="seed") as caught:
-    pretrain.pretrain(load("seed=5"), str(finished[0]))
+    pretrain(load("seed=5"), str(finished[0]))
   assert "\n" not in str(caught.value)
   config = json.loads((finished[0] / "config.json").read_text())
   assert config["seed"] == 0
@@ -103,7 +106,7 @@ def test_values_that_cannot_work_are_refused(
   tmp_path, load, override, expected
 ):
   with pytest.raises(UserError) as caught:
-    pretrain.pretrain(load(override), str(tmp_path / "run"))
+    pretrain(load(override), str(tmp_path / "run"))
   assert expected in str(caught.value)
   assert "\n" not in str(caught.value)
   assert not list(tmp_path.glob("run/checkpoints/*"))
@@ -111,7 +114,7 @@ def test_values_that_cannot_work_are_refused(
 
 def test_a_folder_without_a_run_is_not_evaluated(tmp_path):
   with pytest.raises(UserError, match="holds no run"):
-    pretrain.evaluate(str(tmp_path))
+    evaluate(str(tmp_path))
 
 
 def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
@@ -124,10 +127,10 @@ def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   folder = str(tmp_path / "discriminator")
   config, params, tokenizer = load_pretrained(folder)
   assert tokenizer.vocab_size == config.vocab_size
-  trained = pretrain.load_run_config(str(workdir))
+  trained = run_folder.load_run_config(str(workdir))
   mesh = sharding.make_mesh()
-  electra = pretrain.make_electra(trained)
-  ours, _ = pretrain.load_run_params(trained, electra, mesh, str(workdir), 2)
+  electra = make_electra(trained)
+  ours, _ = run_folder.load_run_params(trained, electra, mesh, str(workdir), 2)
   jax.tree.map(
     np.testing.assert_array_equal, params, ours["discriminator"]["convbert"]
   )
