@@ -27,7 +27,12 @@ from convbert_jax.model.heads import (
   ConvBertForPreTraining,
 )
 from convbert_jax.objective import masking
-from convbert_jax.objective import metrics as scores
+from convbert_jax.objective.metrics import (
+  Metrics,
+  is_token,
+  replacement_metrics,
+  token_metrics,
+)
 from convbert_jax.ops import sampling
 
 KINDS = ("electra", "mlm")
@@ -168,7 +173,7 @@ class Electra:
     """Returns the ids [B, T] with samples of the logits at the selection."""
     logits_BxPxV = logits_BxPxV / self.objective.temperature
     if self.objective.disallow_correct:
-      is_true = scores.is_token(logits_BxPxV, selection.token_ids)
+      is_true = is_token(logits_BxPxV, selection.token_ids)
       logits_BxPxV += jnp.where(is_true, _FORBIDDEN_LOGIT, 0.0)
     vocab_size = logits_BxPxV.shape[-1]
     sampled_BxP = sampling.sample_tokens(
@@ -203,7 +208,7 @@ class Electra:
     selection: masking.Selection,
     dropout_key: jax.Array | None,
     corrupted_ids: jax.Array | None = None,
-  ) -> tuple[scores.Metrics, dict[str, jax.Array]]:
+  ) -> tuple[Metrics, dict[str, jax.Array]]:
     """Runs both networks on a batch.
 
     Args:
@@ -223,7 +228,7 @@ class Electra:
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
     logits_BxPxV = self.token_logits(params, batch, selection, keys[0])
-    metrics = scores.token_metrics(logits_BxPxV, selection)
+    metrics = token_metrics(logits_BxPxV, selection)
     parts = {"token_logits": logits_BxPxV}
     if self.objective.kind == "mlm":
       return metrics, parts
@@ -233,7 +238,7 @@ class Electra:
       params, batch, corrupted_ids, keys[1]
     )
     is_replaced_BxT = corrupted_ids != batch["input_ids"]
-    metrics |= scores.replacement_metrics(
+    metrics |= replacement_metrics(
       replaced_logits_BxT, is_replaced_BxT, batch["attention_mask"]
     )
     parts |= {
@@ -244,7 +249,7 @@ class Electra:
     return metrics, parts
 
   def total_loss(
-    self, metrics: scores.Metrics, num_selected: jax.Array, num_real: jax.Array
+    self, metrics: Metrics, num_selected: jax.Array, num_real: jax.Array
   ) -> jax.Array:
     """Returns the weighted loss, float32 scalar.
 

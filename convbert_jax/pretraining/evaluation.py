@@ -6,74 +6,41 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from convbert_jax.data import loader
-from convbert_jax.data.manifest import Manifest, load_manifest
-from convbert_jax.objective import electra as objectives
-from convbert_jax.objective import masking, run_folder
-from convbert_jax.objective import metrics as scores
-from convbert_jax.objective.electra import Batch, Electra, make_electra
-from convbert_jax.training import reporting, sharding
+from convbert_jax.data.manifest import Manifest
+from convbert_jax.objective import masking
+from convbert_jax.objective.electra import Batch, Electra
+from convbert_jax.objective.metrics import (
+  Metrics,
+  area_under_curve,
+  probability_histograms,
+)
+from convbert_jax.training import sharding
 
 # Evaluation selects the same positions whatever the run's step.
 _EVALUATION_SEED = 20_081
 
 
-def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
-  """Evaluates a run's checkpoint on its whole held-out split and prints it.
+class Evaluator:
+  """Evaluates parameters on the held-out split; compiled once.
 
   Args:
-    workdir: the run's folder.
-    step: of a checkpoint that was kept; None for the newest.
-
-  Returns:
-    Values by name, baselines among them.
-
-  Raises:
-    UserError: if the workdir holds no run or no such checkpoint.
+    electra: networks and objective.
+    manifest: of the records.
+    mesh: the devices.
+    batches: returns the batches of the split, from the first one on.
   """
-  config = run_folder.load_run_config(workdir)
-  config.eval.max_batches = 0
-  electra = make_electra(config)
-  manifest = load_records(config)
-  mesh = sharding.make_mesh(**config.mesh)
-  params, step = run_folder.load_run_params(
-    config, electra, mesh, workdir, step
-  )
-  values = Evaluator(config, electra, manifest, mesh)(params)
-  if jax.process_index() == 0:
-    print(f"step {step} of {workdir}, held out: ", end="")
-    print(reporting.held_out_text({f"eval_{k}": v for k, v in values.items()}))
-  return values
-
-
-def load_records(config: ConfigDict) -> Manifest:
-  """Returns the manifest of a config's records.
-
-  Raises:
-    UserError: if they are of another length or vocabulary than the config's.
-  """
-  manifest = load_manifest(config.data.path)
-  manifest.check(
-    max_seq_length=config.max_seq_length, vocab_size=config.model.vocab_size
-  )
-  return manifest
-
-
-class Evaluator:
-  """Evaluates parameters on the held-out split; compiled once."""
 
   def __init__(
     self,
-    config: ConfigDict,
-    electra: objectives.Electra,
+    electra: Electra,
     manifest: Manifest,
     mesh: jax.sharding.Mesh,
+    batches: Callable[[], Iterator[Mapping[str, np.ndarray]]],
   ) -> None:
-    self._config = config
     self._manifest = manifest
     self._mesh = mesh
+    self._batches = batches
     self._step = jax.jit(
       make_eval_step(electra, manifest.special_ids),
       out_shardings=sharding.replicated(mesh),
@@ -104,22 +71,10 @@ class Evaluator:
     _add(totals, pending)
     return _summarise(totals, self._manifest)
 
-  def _batches(self) -> Iterator[Mapping[str, np.ndarray]]:
-    config = self._config
-    return loader.iter_eval_batches(
-      config.data.path,
-      batch_size=config.eval.batch_size // jax.process_count(),
-      max_seq_length=config.max_seq_length,
-      vocab_size=config.model.vocab_size,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      max_batches=config.eval.max_batches or None,
-    )
-
 
 def make_eval_step(
   electra: Electra, special_ids: Mapping[str, int]
-) -> Callable[[Any, Batch, jax.Array], scores.Metrics]:
+) -> Callable[[Any, Batch, jax.Array], Metrics]:
   """Builds the evaluation of one batch, without dropout.
 
   Args:
@@ -133,13 +88,13 @@ def make_eval_step(
     (total) and original tokens (weight).
   """
 
-  def eval_step(params: Any, batch: Batch, key: jax.Array) -> scores.Metrics:
+  def eval_step(params: Any, batch: Batch, key: jax.Array) -> Metrics:
     selection = masking.select(
       key, batch, electra.objective.mask_rate, special_ids
     )
     metrics, parts = electra.losses(params, batch, selection, None)
     if electra.objective.kind == "electra":
-      metrics["probability"] = scores.probability_histograms(
+      metrics["probability"] = probability_histograms(
         parts["replaced_logits"], parts["is_replaced"], batch["attention_mask"]
       )
     return metrics
@@ -147,7 +102,7 @@ def make_eval_step(
   return eval_step
 
 
-def _add(totals: dict[str, list[Any]], metrics: scores.Metrics) -> None:
+def _add(totals: dict[str, list[Any]], metrics: Metrics) -> None:
   """Adds a batch's (total, weight) pairs in float64."""
   for name, pair in jax.device_get(metrics).items():
     sums = totals.setdefault(name, [0.0, 0.0])
@@ -169,7 +124,7 @@ def _summarise(
   if histograms is None:
     return values
   share = values["replaced_rate"]
-  values["discriminator_auc"] = scores.area_under_curve(*histograms)
+  values["discriminator_auc"] = area_under_curve(*histograms)
   return values | {
     "discriminator_auc_baseline": 0.5,
     "discriminator_accuracy_baseline": max(share, 1 - share),

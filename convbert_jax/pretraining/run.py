@@ -1,15 +1,18 @@
 """A pre-training run, from its config to its last row of metrics."""
 
+import functools
+
 import jax
 from ml_collections import ConfigDict
 
 from convbert_jax.data import loader
+from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
 from convbert_jax.objective import run_folder
-from convbert_jax.objective.electra import make_electra
-from convbert_jax.pretraining.evaluation import Evaluator, load_records
+from convbert_jax.objective.electra import Electra, make_electra
+from convbert_jax.pretraining.evaluation import Evaluator
 from convbert_jax.pretraining.train_step import make_train_step
-from convbert_jax.training import plots, restore, sharding
+from convbert_jax.training import plots, reporting, restore, sharding
 from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
 from convbert_jax.training.fit import FitConfig, Program, fit
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -45,7 +48,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     checkpoint=CheckpointConfig(**config.checkpoint),
     report=ReportConfig(**config.report),
   )
-  manifest = load_records(config)
+  manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
   train_step = make_train_step(
     electra, optimizer, manifest.special_ids, config.accumulation_steps
@@ -57,7 +60,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     config.to_dict(),
     _train_batches(config),
     fit_config,
-    evaluate=Evaluator(config, electra, manifest, mesh),
+    evaluate=_make_evaluator(config, electra, manifest, mesh),
     given=restore.params_of_run(init_from) if init_from else None,
     kept_files=run_folder.tokenizer_files(config.data.path, workdir),
   )
@@ -65,6 +68,47 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     plots.draw_plots(workdir)
     print(plots.summarise(workdir))
   return last_row
+
+
+def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
+  """Evaluates a run's checkpoint on its whole held-out split and prints it.
+
+  Args:
+    workdir: the run's folder.
+    step: of a checkpoint that was kept; None for the newest.
+
+  Returns:
+    Values by name, baselines among them.
+
+  Raises:
+    UserError: if the workdir holds no run or no such checkpoint.
+  """
+  config = run_folder.load_run_config(workdir)
+  config.eval.max_batches = 0
+  electra = make_electra(config)
+  manifest = _load_records(config)
+  mesh = sharding.make_mesh(**config.mesh)
+  params, step = run_folder.load_run_params(
+    config, electra, mesh, workdir, step
+  )
+  values = _make_evaluator(config, electra, manifest, mesh)(params)
+  if jax.process_index() == 0:
+    print(f"step {step} of {workdir}, held out: ", end="")
+    print(reporting.held_out_text({f"eval_{k}": v for k, v in values.items()}))
+  return values
+
+
+def _load_records(config: ConfigDict) -> Manifest:
+  """Returns the manifest of a config's records.
+
+  Raises:
+    UserError: if they are of another length or vocabulary than the config's.
+  """
+  manifest = load_manifest(config.data.path)
+  manifest.check(
+    max_seq_length=config.max_seq_length, vocab_size=config.model.vocab_size
+  )
+  return manifest
 
 
 def _check_batches(config: ConfigDict) -> None:
@@ -101,4 +145,27 @@ def _train_batches(config: ConfigDict) -> ResumableIterator:
     prefetch=config.data.prefetch,
     num_workers=config.data.num_workers,
     verify_checksums=config.data.verify_checksums,
+  )
+
+
+def _make_evaluator(
+  config: ConfigDict,
+  electra: Electra,
+  manifest: Manifest,
+  mesh: jax.sharding.Mesh,
+) -> Evaluator:
+  return Evaluator(
+    electra,
+    manifest,
+    mesh,
+    functools.partial(
+      loader.iter_eval_batches,
+      config.data.path,
+      batch_size=config.eval.batch_size // jax.process_count(),
+      max_seq_length=config.max_seq_length,
+      vocab_size=config.model.vocab_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      max_batches=config.eval.max_batches or None,
+    ),
   )

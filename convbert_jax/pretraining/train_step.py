@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from convbert_jax.objective import masking
-from convbert_jax.objective import metrics as scores
 from convbert_jax.objective.electra import Batch, Electra
+from convbert_jax.objective.metrics import Metrics
 from convbert_jax.training.optimizer import Optimizer
 from convbert_jax.training.state import TrainState
 from convbert_jax.training.step import apply_gradients
@@ -19,9 +19,7 @@ def make_train_step(
   optimizer: Optimizer,
   special_ids: Mapping[str, int],
   accumulation_steps: int = 1,
-) -> Callable[
-  [TrainState, Batch, jax.Array], tuple[TrainState, scores.Metrics]
-]:
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
   """Builds one update of all parameters.
 
   Args:
@@ -42,7 +40,7 @@ def make_train_step(
     selection: masking.Selection,
     key: jax.Array,
     counts: tuple[jax.Array, jax.Array],
-  ) -> tuple[jax.Array, scores.Metrics]:
+  ) -> tuple[jax.Array, Metrics]:
     metrics, _ = electra.losses(params, batch, selection, key)
     loss = electra.total_loss(metrics, *counts)
     return loss, metrics | {"loss": (loss, jnp.float32(0))}
@@ -51,7 +49,7 @@ def make_train_step(
 
   def train_step(
     state: TrainState, batch: Batch, rng: jax.Array
-  ) -> tuple[TrainState, scores.Metrics]:
+  ) -> tuple[TrainState, Metrics]:
     select_key, dropout_key = jax.random.split(rng)
     selection = masking.select(
       select_key, batch, electra.objective.mask_rate, special_ids
@@ -80,11 +78,11 @@ def make_train_step(
 
 
 def _accumulate(
-  gradient: Callable[..., tuple[Any, scores.Metrics]],
+  gradient: Callable[..., tuple[Any, Metrics]],
   arrays: Any,
   key: jax.Array,
   num_parts: int,
-) -> tuple[Any, scores.Metrics]:
+) -> tuple[Any, Metrics]:
   """Sums gradients and metrics over parts of the batch.
 
   Part `i` takes every `num_parts`-th row from `i` on, so that each device
@@ -95,7 +93,7 @@ def _accumulate(
     rows = array.reshape(-1, num_parts, *array.shape[1:])
     return jnp.swapaxes(rows, 0, 1)
 
-  def compute(part: tuple[Any, jax.Array]) -> tuple[Any, scores.Metrics]:
+  def compute(part: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
     (batch, selection), index = part
     return gradient(batch, selection, jax.random.fold_in(key, index))
 

@@ -13,7 +13,7 @@ from convbert_jax.finetuning import results_tables as board_tables
 
 def result(task, scores, main=None, **fields):
   """Results whose trials have the scores' lists of values, one a seed."""
-  num_trials = len(next(iter(scores.values())))
+  num_seeds = len(next(iter(scores.values())))
   return {
     "task": task,
     "main_score": main or next(iter(scores)),
@@ -28,7 +28,7 @@ def result(task, scores, main=None, **fields):
         "seconds": 10.0 + seed,
         "scores": {name: values[seed] for name, values in scores.items()},
       }
-      for seed in range(num_trials)
+      for seed in range(num_seeds)
     ],
   } | fields
 

@@ -14,7 +14,7 @@ from convbert_jax import Predictor, files
 from convbert_jax.data.task_batches import TrainBatches
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import run as finetune
-from convbert_jax.finetuning.task_runs import Trials
+from convbert_jax.finetuning.task_runs import TaskRuns
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.text_classification import TextClassification
 from convbert_jax.training import metrics as meters
@@ -33,7 +33,7 @@ def task_files(tmp_path_factory):
 def finished(task_files, tmp_path_factory):
   """A workdir after two trials, its results, and the fields that were read."""
   path, read = tmp_path_factory.mktemp("finished"), set()
-  config = data.load(*task_files, "num_trials=2", "num_train_epochs=6")
+  config = data.load(*task_files, "num_seeds=2", "num_train_epochs=6")
   results = finetune.finetune(Recording(config, read), str(path))
   return path, results, read
 
@@ -106,11 +106,11 @@ def test_a_seed_gives_the_same_trial_anywhere(finished, task_files, tmp_path):
 @pytest.mark.slow
 def test_trials_share_what_is_compiled(task_files, tmp_path):
   config = data.load(*task_files)
-  trials = Trials(config, files.absolute(str(tmp_path)), "")
+  runs = TaskRuns(config, files.absolute(str(tmp_path)), "")
   sizes = []
   for seed in range(3):
-    trials.run(seed)
-    sizes.append(trials._step._cache_size())
+    runs.run(seed)
+    sizes.append(runs._program.compiled_step._cache_size())
   assert sizes == [2, 2, 2]  # one for each length
 
 
@@ -122,7 +122,7 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
   task_files, tmp_path, monkeypatch
 ):
-  config = data.load(*task_files, "num_trials=2", "checkpoint.save_every=5")
+  config = data.load(*task_files, "num_seeds=2", "checkpoint.save_every=5")
   straight = finetune.finetune(config, str(tmp_path / "straight"))
   draw, drawn = TrainBatches.__next__, []
 
@@ -158,7 +158,7 @@ def test_a_trial_of_another_config_is_not_mixed_in(finished, task_files):
 @pytest.mark.slow
 def test_more_trials_join_those_that_are_there(finished, task_files):
   path, results, _ = finished
-  config = data.load(*task_files, "num_train_epochs=6", "num_trials=3")
+  config = data.load(*task_files, "num_train_epochs=6", "num_seeds=3")
   more = finetune.finetune(config, str(path))
   assert more["trials"][:2] == results["trials"]
   assert (path / "cola/model/model.json").exists()
@@ -168,7 +168,7 @@ def test_more_trials_join_those_that_are_there(finished, task_files):
   ("overrides", "message"),
   [
     (["tokenizer.vocab="], "no vocabulary is known"),
-    (["num_trials=0"], "num_trials=0: run at least one"),
+    (["num_seeds=0"], "num_seeds=0: run at least one"),
     (["head=transformer"], "did you mean 'transformers'"),
     (["loss=man"], "did you mean 'mean'"),
     (["data.min_length=64"], "data.min_length=64 must lie between 1 and"),
@@ -235,8 +235,8 @@ def test_the_choice_of_examples_is_that_of_no_seed(task_files, tmp_path):
     config = data.load(
       *task_files, "data.max_train_examples=20", f"seed={seed}"
     )
-    trials = Trials(config, files.absolute(str(tmp_path)), "")
-    rows.append([row["input_ids"].tolist() for row in trials._data.train_rows])
+    runs = TaskRuns(config, files.absolute(str(tmp_path)), "")
+    rows.append([row["input_ids"].tolist() for row in runs._data.train_rows])
   assert len(rows[0]) == 20
   assert rows[0] == rows[1]
 

@@ -9,11 +9,16 @@ import pytest
 from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import run as finetune
-from convbert_jax.finetuning.task_runs import Trials
+from convbert_jax.finetuning.task_runs import TaskRuns
 from convbert_jax.formats import orbax as orbax_folder
 from convbert_jax.formats.pretrained import Pretrained
 
 pytestmark = pytest.mark.slow
+
+
+def _given(runs):
+  """Returns the parameters that a new run takes over."""
+  return runs._given(runs._program.state_like.params)[0]
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +58,16 @@ def test_a_task_starts_from_the_encoder_of_another(
     (place / f"{split}.tsv").write_text("sentence\tlabel\ngood wa\t1\nwb\t0\n")
   (place / "test.tsv").write_text("index\tsentence\n0\tgood wa\n")
   config = data.load(tmp_path, task_files[1], "num_train_epochs=1", task="sst2")
-  trials = Trials(config, files.absolute(str(tmp_path)), str(path / "cola"))
-  source = trials._start.source.params["convbert"]
-  given = trials._given_params["convbert"]
-  assert list(trials._given_params) == ["convbert"]
+  runs = TaskRuns(config, files.absolute(str(tmp_path)), str(path / "cola"))
+  source = runs._start.source.params["convbert"]
+  given = _given(runs)["convbert"]
+  assert list(_given(runs)) == ["convbert"]
   np.testing.assert_array_equal(
     given["embeddings"]["word_embeddings"],
     source["embeddings"]["word_embeddings"],
   )
   # Twice, since the first run's donated copy must leave the original alone.
-  scores = [trials.run(seed)["seed"] for seed in (0, 1)]
+  scores = [runs.run(seed)["seed"] for seed in (0, 1)]
   assert scores == [0, 1]
   np.testing.assert_array_equal(
     given["embeddings"]["word_embeddings"],
@@ -84,7 +89,7 @@ def test_a_model_of_another_size_is_one_line(
   config = data.load(*task_files, override)
   start = str(finished[0] / "cola")
   if message is None:  # for these heads the rules agree
-    Trials(config, files.absolute(str(tmp_path)), start)
+    TaskRuns(config, files.absolute(str(tmp_path)), start)
     return
   with pytest.raises(UserError) as caught:
     finetune.finetune(config, str(tmp_path), start)
@@ -122,5 +127,5 @@ def test_another_head_is_not_evaluated(finished, task_files, tmp_path):
 
 def test_a_named_format_is_looked_behind(finished, task_files, tmp_path):
   start = f"orbax:{finished[0] / 'cola'}"
-  trials = Trials(data.load(*task_files), files.absolute(str(tmp_path)), start)
-  assert list(trials._given_params) == ["convbert"]
+  runs = TaskRuns(data.load(*task_files), files.absolute(str(tmp_path)), start)
+  assert list(_given(runs)) == ["convbert"]
