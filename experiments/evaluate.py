@@ -6,7 +6,7 @@ python -m experiments.evaluate --workdir=runs/small --step=10000
 
 from absl import flags
 
-from convbert_jax.pretraining.evaluation import evaluate
+from convbert_jax.pretraining.run import evaluate
 from experiments import command_line, distributed
 
 _WORKDIR = flags.DEFINE_string(

@@ -8,8 +8,8 @@ trains a vocabulary on it, builds records, pre-trains the size `tiny` and
 evaluates it on documents it has not seen. Then, with three seeds each, it
 fine-tunes this model and one without pre-training to tell intact sentences of
 that prose from sentences with two words swapped. (Pre-training has read the
-intact sentences, but knows nothing of the task.) Started again, it goes on where
-it stopped; delete the folder to begin anew.
+intact sentences, but knows nothing of the task.) Started again, it goes on
+where it stopped; delete the folder to begin anew.
 """
 
 import json
