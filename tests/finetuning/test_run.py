@@ -19,7 +19,7 @@ from convbert_jax.tasks import registry
 from convbert_jax.tasks.text_classification import TextClassification
 from convbert_jax.training import metrics as meters
 from convbert_jax.training import run_files
-from experiments.command_line import flatten
+from experiments.config_files import flatten
 
 
 @pytest.fixture(scope="module")
