@@ -27,7 +27,7 @@ from convbert_jax.finetuning.task_runs import (
   TaskRuns,
 )
 from convbert_jax.formats.load import MODEL_FOLDER
-from convbert_jax.tasks.task import MissingSplit
+from convbert_jax.tasks.task_files import MissingSplit
 
 
 def finetune(

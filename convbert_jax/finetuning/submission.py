@@ -14,7 +14,7 @@ from etils import epath
 from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.tasks.glue import GLUE_TASKS
-from convbert_jax.tasks.task import read_lines
+from convbert_jax.tasks.task_files import read_lines
 
 HEADER = "index\tprediction"
 
@@ -267,7 +267,7 @@ def _inspect(path: str) -> tuple[list[str], list[str]]:
 def _wrong_names(names: Sequence[str]) -> Iterator[str]:
   expected = [sheet.name for sheet in SHEETS]
   if len(names) > _MAX_ENTRIES:
-    yield f"{len(names):,} files, but a submission has {len(SHEETS)}: not opened"
+    yield f"{len(names):,} files, a submission has {len(SHEETS)}: not opened"
   for name, count in collections.Counter(names).items():
     if name not in expected:
       base = name.rpartition("/")[2]
