@@ -3,13 +3,13 @@
   python -m experiments.finetune \\
     --config=configs/finetune.py:task=rte,size=small --workdir=runs/glue \\
     --config.data.path=GLUE_FOLDER --init_from=runs/small \\
-    --config.num_trials=3
+    --config.num_seeds=3
 
---init_from takes a run of experiments.pretrain, the folder of a task that was
-fine-tuned before, as runs/glue/mnli, or a folder or name of transformers.
-Without it training starts from scratch and needs
---config.tokenizer.vocab=vocab.txt. task=all runs every GLUE task that has
-files below --config.data.path. Started again, it goes on where it stopped.
+--init_from takes a run of experiments.pretrain, a folder or hub name of
+transformers, or the folder of a task fine-tuned before, such as runs/glue/mnli.
+Without it a model is trained from scratch and needs
+--config.tokenizer.vocab=vocab.txt. task=all runs every GLUE task that has files
+below --config.data.path. Started again, it goes on where it stopped.
 """
 
 import warnings
@@ -27,7 +27,7 @@ _CONFIG = command_line.ConfigFlag("configs/finetune.py:task=rte,size=small")
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "DIR, the folder that results go to, of one task or of several.",
+  "DIR, the folder for the results of one task or several.",
   required=True,
 )
 _INIT_FROM = flags.DEFINE_string(

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.command_line import flatten, load_config
+from experiments.config_files import flatten, load_config
 
 CONFIG = str(pathlib.Path(__file__).parents[1] / "configs" / "finetune.py")
 WORDS = [

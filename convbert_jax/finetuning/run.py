@@ -1,11 +1,11 @@
-"""Fine-tunes a pre-trained ConvBERT on a task, in one trial or several.
+"""Fine-tunes a ConvBERT on tasks, with one seed or several.
 
 What a workdir holds:
 
-  <task>/seed_<n>/     a trial: config, metrics, predictions, scores.json
-  <task>/predictions/  those of the best trial
+  <task>/seed_<n>/     one run: config, metrics, predictions, scores.json
+  <task>/predictions/  those of the best run
   <task>/model/        its parameters, ready to use
-  <task>/results.json  all trials and their summary
+  <task>/results.json  all runs and their summary
   results.json, results.md  all tasks there are, beside the paper's figures
 """
 
@@ -33,7 +33,7 @@ from convbert_jax.tasks.task import MissingSplit
 def finetune(
   config: ConfigDict, workdir_path: str, init_from: str = ""
 ) -> Results:
-  """Runs the trials of one task, going on where the workdir left off.
+  """Runs every seed of one task, going on where the workdir left off.
 
   Args:
     config: as `configs/finetune.py` returns it.
@@ -41,7 +41,7 @@ def finetune(
     init_from: the model to start from, see `starting_point`; "" for scratch.
 
   Returns:
-    What the task's `results.json` holds: every trial's scores, and their
+    What the task's `results.json` holds: every run's scores, and their
     median, mean, standard deviation and best.
 
   Raises:
@@ -58,15 +58,13 @@ def finetune(
     raise UserError(f"num_seeds={config.num_seeds}: run at least one")
   runs = TaskRuns(config, folder, init_from)
   asked = range(config.seed, config.seed + config.num_seeds)
-  # Those of earlier calls count too: there is one set of results in a folder.
+  # A folder has one set of results, so earlier seeds count too.
   seeds = sorted({*asked, *runs.finished_seeds()})
   results = runs.results([runs.run(seed) for seed in seeds])
   if jax.process_index() == 0:
     with files.explained_disk_errors(folder):
       _keep_best(folder, results, config.keep_all_models)
-    files.write_text(
-      folder / board.RESULTS_FILE, files.to_json(results, indent=2) + "\n"
-    )
+    files.write_json(folder / board.RESULTS_FILE, results)
     figures.draw_curves(folder, results)
     _write_board(workdir_path)
   return results
@@ -100,7 +98,7 @@ def finetune_board(
 
 
 def _write_board(workdir_path: str) -> None:
-  """Writes the table of all tasks; the task at hand is safe without it."""
+  """Writes the table of all tasks; without it this task's results are safe."""
   try:
     board.write_board(workdir_path)
   except UserError as error:
@@ -112,10 +110,10 @@ def _write_board(workdir_path: str) -> None:
 def _keep_best(
   folder: epath.Path, results: Results, keep_all_models: bool
 ) -> None:
-  """Puts the best trial's model and predictions in the task's folder.
+  """Puts the best run's model and predictions in the task's folder.
 
-  Whole folders are renamed, so that a kill at any moment leaves the model
-  either here or there.
+  Whole folders are renamed, so that a kill leaves the model in one of the two
+  places.
   """
   for left in folder.glob(".*.old"):
     shutil.rmtree(left, ignore_errors=True)

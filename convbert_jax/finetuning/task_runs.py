@@ -1,4 +1,4 @@
-"""The runs of one task: its files are read and its steps compiled once."""
+"""The runs of one task, which share its files and its compiled steps."""
 
 import copy
 import dataclasses
@@ -20,8 +20,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from convbert_jax import files
+from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
-from convbert_jax.data.task_batches import Batching, TrainBatches
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.finetuning import plots as figures
 from convbert_jax.finetuning import results as board
@@ -46,7 +46,7 @@ from convbert_jax.training.state import make_init
 SCORES_FILE = "scores.json"
 PREDICTIONS_FOLDER = "predictions"
 
-# Of a long epoch, no more than this many steps are lost to a kill.
+# A kill in a long epoch loses at most so many steps.
 _MOST_STEPS_UNSAVED = 1000
 
 Results = dict[str, Any]
@@ -132,18 +132,17 @@ class TaskRuns:
     done = self._folder.glob(f"seed_*/{SCORES_FILE}")
     return sorted(int(path.parent.name.removeprefix("seed_")) for path in done)
 
-  def results(self, trials: list[Results]) -> Results:
-    """Returns what `results.json` says of some trials."""
-    summary = board.summarise_scores(trials)
+  def results(self, runs: list[Results]) -> Results:
+    """Returns the content of `results.json`."""
+    summary = board.summarise_scores(runs)
     main = self._task.main_score
 
-    def main_score(trial: Results) -> float:
-      value = trial["scores"][main]
+    def main_score(run: Results) -> float:
+      value = run["scores"][main]
       # What JSON has no number for comes back as None.
       return value if value is not None and value == value else -math.inf
 
-    best = max(trials, key=main_score)
-    shapes = jax.eval_shape(self._init, jax.random.key(0)).params
+    best = max(runs, key=main_score)
     return {
       "task": self._task.name,
       "main_score": main,
@@ -152,9 +151,9 @@ class TaskRuns:
       "num_train_rows": len(self._data.train_rows),
       "num_steps": self._num_steps,
       "num_parameters": sum(
-        leaf.size for leaf in jax.tree.leaves(nn.unbox(shapes))
+        leaf.size for leaf in jax.tree.leaves(self._program.state_like.params)
       ),
-      "trials": trials,
+      "trials": runs,
       "summary": summary,
     }
 
@@ -164,7 +163,7 @@ class TaskRuns:
     return config | {
       "seed": seed,
       "init_from": self._init_from,
-      # Names alone do not say whether files or models have changed since.
+      # The contents may have changed under the same names.
       "checksums": self._checksums,
     }
 
@@ -295,7 +294,7 @@ class TaskRuns:
     return state.params
 
   def _write_model(self, folder: epath.Path, params: Any) -> None:
-    """Writes the trial's model below a folder."""
+    """Writes the run's model below a folder."""
     tokenizer = _with_length(
       self._start.tokenizer,
       self._config.max_seq_length,
@@ -328,7 +327,7 @@ class TaskRuns:
 
 
 def _check_ranges(config: ConfigDict) -> None:
-  """Refuses numbers that no run can be made of."""
+  """Refuses numbers out of range."""
   for name, value, least in (
     ("seed", config.seed, 0),
     ("num_train_epochs", config.num_train_epochs, 0),
@@ -341,7 +340,7 @@ def _check_ranges(config: ConfigDict) -> None:
 def _with_length(
   tokenizer: ConvBertTokenizer, length: int, *, is_new: bool
 ) -> ConvBertTokenizer:
-  """Returns the tokenizer with the length that positions are trained for."""
+  """Returns the tokenizer with the longest length that was trained."""
   tokenizer = copy.copy(tokenizer)
   trained = 0 if is_new else tokenizer.model_max_length
   tokenizer.model_max_length = max(trained, length)
@@ -349,7 +348,7 @@ def _with_length(
 
 
 def _checksum(arrays: Iterable[np.ndarray]) -> int:
-  """Returns a number that changes with the values of some arrays."""
+  """Returns a checksum of the values of some arrays."""
   total = 0
   for array in arrays:
     total = zlib.crc32(np.ascontiguousarray(array), total)
@@ -357,7 +356,7 @@ def _checksum(arrays: Iterable[np.ndarray]) -> int:
 
 
 def _delete_checkpoints(folder: epath.Path) -> None:
-  """Deletes what a trial that is done no longer needs."""
+  """Deletes what a finished run no longer needs."""
   if jax.process_index() == 0:
     shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
 

@@ -56,7 +56,7 @@ def replaced(output: Any, _: Arrays) -> jax.Array:
 
 
 def answer_spans(output: Any, _: Arrays) -> Arrays:
-  """Reads the scores of answers, see `spans.candidates`."""
+  """Reads the scores of answers, see `qa_answers.find_candidates`."""
   return output.spans()
 
 

@@ -1,4 +1,4 @@
-"""Which tokens are predicted, and what the generator sees in their place.
+"""Selects the tokens to predict and masks them for the generator.
 
 The original draws positions with replacement and averages the sampled ids of
 a position drawn twice; positions here are distinct.

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
 
 A checkpoint is a folder `checkpoints/<step>/` that appears whole or not at
 all, with `params`, `optimizer` (the step and the moments), `loader` (the
@@ -24,9 +24,8 @@ from convbert_jax.errors import UserError
 from convbert_jax.training import run_files
 from convbert_jax.training.state import TrainState
 
-# Config fields that may change when a run goes on: by name, or every field
-# under a name that ends in a dot. They alter no parameter of the run. All
-# others do, or may.
+# Config fields that may change when a run resumes, since they alter none of its
+# parameters. A name that ends in a dot stands for its whole group.
 MAY_CHANGE = (
   "checkpoint.",
   "data.num_threads",
@@ -115,7 +114,7 @@ class CheckpointConfig:
 
 
 class Checkpointer:
-  """Saves in the background, keeps what it is told to, restores."""
+  """Saves in the background and deletes old checkpoints."""
 
   def __init__(
     self,
@@ -201,21 +200,21 @@ class Checkpointer:
       )
 
   def check(self) -> None:
-    """Raises what went wrong in the background; costs next to nothing."""
+    """Raises what failed in the background; cheap."""
     with files.explained_disk_errors(self._manager.directory):
       self._manager.check_for_errors()
 
   def wait(self) -> None:
-    """Returns when the last save is on the disk, or raises why it is not."""
+    """Returns when the last save is on the disk; raises if it failed."""
     with files.explained_disk_errors(self._manager.directory):
       self._manager.wait_until_finished()
 
   def reached_preemption(self, step: int) -> bool:
-    """Says whether every process agreed to stop at this step."""
+    """Returns whether all processes agreed to stop at this step."""
     return self._manager.reached_preemption(step)
 
   def close(self) -> None:
-    """Waits for the last save and lets go of the folder."""
+    """Waits for the last save and closes the folder."""
     with files.explained_disk_errors(self._manager.directory):
       self._manager.close()
 
@@ -238,8 +237,8 @@ def _sum_bits(tree: Any) -> jax.Array:
 def checksum(tree: Any) -> int:
   """Sums the bits of a tree of arrays, the same for every mesh.
 
-  The files' own checks find what is cut short, but not a changed byte within
-  an array, nor a save that read memory which was already reused.
+  The files' own checks find truncation, but neither a changed byte within an
+  array nor a save that read memory which had been reused.
 
   Args:
     tree: arrays on the devices.

@@ -1,8 +1,8 @@
 """The training loop: one compiled step, fed and watched without waiting.
 
-While step n runs on the devices, the host transfers the batch of step n + 1,
-and it reads the metrics of step n only after step n + 1 was dispatched. The
-two wait for each other at the steps that evaluate or save, and nowhere else.
+While step n runs on the devices, the host transfers the batch of step n + 1. It
+reads the metrics of step n after dispatching step n + 1. Host and devices wait
+for each other only at steps that evaluate or save.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ TrainStep = Callable[
   [TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]
 ]
 
-# A step after which one of these is not finite has spoilt its parameters.
+# If one of these is not finite, the step has spoilt the parameters.
 _MUST_BE_FINITE = ("loss", "gradient_norm")
 
 
@@ -72,18 +72,18 @@ class Periods:
 
 
 class Reporter(Protocol):
-  """Shows and keeps what the loop tells it."""
+  """What the loop reports to; `reporting.Reporter` is one."""
 
   def say(self, line: str) -> None:
-    """Shows a line to the person in front of the run."""
+    """Shows a line of text."""
     ...
 
   def before_step(self, step: int) -> None:
-    """Hears that step `step`, from 1, is about to be dispatched."""
+    """Called before step `step`, counted from 1, is dispatched."""
     ...
 
   def after_step(self, step: int, metrics: Any) -> None:
-    """Hears that it was dispatched; `metrics` are still on the devices."""
+    """Called after it was dispatched; `metrics` are still on the devices."""
     ...
 
   def row(self, step: int, values: Mapping[str, float]) -> None:
@@ -92,15 +92,12 @@ class Reporter(Protocol):
 
 
 def is_due(step: int, every: int, num_steps: int) -> bool:
-  """Says whether something is due after `step`: every so often and at the end.
+  """Returns whether something periodic is due after `step`.
 
   Args:
     step: updates made so far.
-    every: period in steps; 0 for at the end only.
-    num_steps: the last step.
-
-  Returns:
-    Whether to do it now.
+    every: period in steps; 0 for the last step only.
+    num_steps: the last step, after which everything is due.
   """
   return step == num_steps or (every > 0 and step % every == 0)
 
@@ -142,14 +139,14 @@ def compile_step(
 def stop_request(checkpointer: Checkpointer) -> Iterator[Callable[[int], bool]]:
   """Listens for SIGTERM.
 
-  Several processes must stop at one step; there JAX's own service hears the
-  signal and agrees on it. A single process keeps a flag.
+  Several processes must stop at the same step, which JAX's coordination service
+  agrees on. A single process keeps a flag.
 
   Args:
-    checkpointer: knows what the processes agreed on.
+    checkpointer: asks that service.
 
   Yields:
-    A function of the step that says whether to stop after it.
+    A function from the step to whether to stop after it.
   """
   if jax.process_count() > 1:
     yield checkpointer.reached_preemption
@@ -168,7 +165,7 @@ def stop_request(checkpointer: Checkpointer) -> Iterator[Callable[[int], bool]]:
 
 
 class _Feed:
-  """Draws batches and starts their transfer; knows its position."""
+  """Reads batches and starts their transfer to the devices."""
 
   def __init__(
     self,
@@ -204,7 +201,7 @@ def _read(metrics: Metrics) -> dict[str, tuple[float, float]]:
 
 
 def _shapes(batch: Mapping[str, jax.Array]) -> tuple[tuple[int, ...], ...]:
-  """Returns what a step is compiled for, as something to look up."""
+  """Returns the shapes that a step is compiled for, hashable."""
   return tuple(batch[name].shape for name in sorted(batch))
 
 
@@ -232,7 +229,7 @@ class _Settler:
     record_ids: list[int],
     evaluate: Callable[[], Mapping[str, float]] | None = None,
   ) -> None:
-    """Waits for a step, refuses NaN, and writes its row if one is due."""
+    """Waits for a step, raises on NaN, and writes its row if one is due."""
     values = _read(metrics)
     for name in _MUST_BE_FINITE:
       if not math.isfinite(values[name][0]):

@@ -33,7 +33,7 @@ class MetricSums:
 
 
 class Stopwatch:
-  """Times the steps since the last report, but not evaluations and saves."""
+  """Times the steps since the last report, without evaluations and saves."""
 
   def __init__(
     self, tokens_per_step: int, clock: Callable[[], float] = time.monotonic
@@ -43,7 +43,7 @@ class Stopwatch:
     self.restart()
 
   def restart(self) -> None:
-    """Begins a report's worth of steps."""
+    """Starts timing anew."""
     self._start = self._clock()
     self._apart = 0.0
     self._waited = 0.0
@@ -55,14 +55,14 @@ class Stopwatch:
 
   @contextlib.contextmanager
   def apart(self) -> Iterator[None]:
-    """Leaves out the time of what is done inside."""
+    """Excludes the time spent inside."""
     start = self._clock()
     yield
     self._apart += self._clock() - start
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """Counts the time of what is done inside as waiting for data."""
+    """Counts the time spent inside as waiting for data."""
     start = self._clock()
     yield
     self._waited += self._clock() - start

@@ -23,6 +23,7 @@ FIGURES = {
   "learning_rate": ("learning_rate",),
 }
 _TRAIN, _HELD_OUT, _BASELINE_GREY = "#4C72B0", "#C44E52", "#6B6B6B"
+_MOST_MARKERS = 40
 STYLE = {
   "axes.edgecolor": "#9A9A9A",
   "axes.grid": True,
@@ -69,6 +70,26 @@ def _smooth(values: Sequence[float], reach: int) -> list[float]:
   return smooth
 
 
+def _draw_curve(
+  axes: Axes,
+  steps: Sequence[int],
+  values: Sequence[float],
+  color: str,
+  label: str,
+) -> None:
+  # Few points are marked, since a single one makes no line.
+  marker = "o" if len(values) < _MOST_MARKERS else None
+  axes.plot(
+    steps,
+    values,
+    color=color,
+    linewidth=1.8,
+    marker=marker,
+    markersize=4,
+    label=label,
+  )
+
+
 def _draw_metric(axes: Axes, rows: Sequence[run_files.Row], name: str) -> None:
   """Draws training, held-out and baseline curves of one metric."""
   steps, values = _points(rows, name)
@@ -78,13 +99,10 @@ def _draw_metric(axes: Axes, rows: Sequence[run_files.Row], name: str) -> None:
     values = _smooth(values, len(values) // 40)
   if values:
     label = "training, smoothed" if many else "training"
-    axes.plot(steps, values, color=_TRAIN, linewidth=1.8, label=label)
+    _draw_curve(axes, steps, values, _TRAIN, label)
   steps, values = _points(rows, f"eval_{name}")
   if values:
-    marker = {"marker": "o", "markersize": 4} if len(values) < 40 else {}
-    axes.plot(
-      steps, values, color=_HELD_OUT, linewidth=1.8, label="held out", **marker
-    )
+    _draw_curve(axes, steps, values, _HELD_OUT, "held out")
   _, baseline = _points(rows, f"eval_{name}{BASELINE}")
   if baseline:
     axes.axhline(
@@ -142,7 +160,11 @@ def draw_plots(workdir: str) -> list[str]:
   with files.explained_disk_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for figure, words in FIGURES.items():
-      names = _metrics_of(rows, words)
+      names = [
+        name
+        for name in _metrics_of(rows, words)
+        if any(_points(rows, prefix + name)[0] for prefix in ("", "eval_"))
+      ]
       if names:
         path = folder / f"{figure}.png"
         path.write_bytes(_figure_png(rows, names))

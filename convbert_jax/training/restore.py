@@ -173,7 +173,7 @@ def restore_params(
 
 
 class _Checkpoint:
-  """One checkpoint to read from, and how to speak of it."""
+  """One checkpoint to read from."""
 
   def __init__(self, path: str, said_as: str, step: int | None = None) -> None:
     folder = files.absolute(path)
@@ -217,7 +217,7 @@ class _Checkpoint:
       composite = ocp.args.Composite(**{item: args})
       return self._manager.restore(self.step, args=composite)[item]
     except Exception as error:
-      # Shapes have been compared, so what is left is the files' fault.
+      # Shapes have been compared, so the files are to blame.
       raise self._damaged(_unreadable(item, error)) from error
 
   def _damaged(self, how: str) -> UserError:

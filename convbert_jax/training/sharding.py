@@ -1,4 +1,4 @@
-"""Where every array lives: one mesh, one table from logical to mesh axes."""
+"""Where every array lives: one mesh, one table of rules."""
 
 import functools
 import math
@@ -104,7 +104,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def abstract(
   init: Callable[[jax.Array], Any], key: jax.Array, mesh: Mesh
 ) -> Any:
-  """Works out shapes and places of what `init` would build, building nothing.
+  """Returns shapes and shardings of what `init` would build.
 
   Args:
     init: takes a key; its tree may hold boxes with logical axis names.
@@ -139,7 +139,7 @@ def shardings_of(tree: Any) -> Any:
 def init_state(
   init: Callable[[jax.Array], Any], key: jax.Array, mesh: Mesh
 ) -> tuple[Any, Any]:
-  """Builds the state in one compiled call, each part where it will live.
+  """Builds the state in one compiled call, born sharded.
 
   No device ever holds more than its share, and the values are the same for
   every mesh.
@@ -160,7 +160,7 @@ def init_state(
 def _compiled_init(
   init: Callable[[jax.Array], Any], mesh: Mesh
 ) -> Callable[[jax.Array], Any]:
-  """Returns the same function for the same arguments, so that jit knows it."""
+  """Returns the same function for the same arguments: jit compiles it once."""
   shardings = shardings_of(abstract(init, jax.random.key(0), mesh))
   return jax.jit(lambda key: meta.unbox(init(key)), out_shardings=shardings)
 

@@ -1,4 +1,4 @@
-"""The one thing that a training step carries on: arrays, and nothing else."""
+"""The training state: arrays, and nothing else."""
 
 from collections.abc import Callable
 from typing import Any

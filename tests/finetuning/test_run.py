@@ -11,7 +11,7 @@ from etils import epath
 from recording import Recording
 
 from convbert_jax import Predictor, files
-from convbert_jax.data.task_batches import TrainBatches
+from convbert_jax.data.batching import TrainBatches
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import run as finetune
 from convbert_jax.finetuning.task_runs import TaskRuns
@@ -19,7 +19,7 @@ from convbert_jax.tasks import registry
 from convbert_jax.tasks.text_classification import TextClassification
 from convbert_jax.training import metrics as meters
 from convbert_jax.training import run_files
-from experiments.command_line import flatten
+from experiments.config_files import flatten
 
 
 @pytest.fixture(scope="module")
