@@ -9,7 +9,7 @@ import pytest
 from reference_models import GOLDEN
 
 from convbert_jax import ConvBertConfig, ConvBertForMaskedLM, ConvBertTokenizer
-from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats import huggingface
 from convbert_jax.formats.pretrained import Pretrained
 
 README = GOLDEN.parents[1] / "README.md"
@@ -33,7 +33,7 @@ def test_every_block_runs(tmp_path, monkeypatch):
   )
   model = ConvBertForMaskedLM(config)
   params = model.init(jax.random.key(0), np.zeros((1, 4), np.int32))["params"]
-  huggingface_folder.write_folder(
+  huggingface.write_folder(
     "folder",
     Pretrained(
       model, jax.device_get(nn.unbox(params)), ConvBertTokenizer(words)
