@@ -18,8 +18,8 @@ import jax
 from absl import flags
 
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import results as board
 from convbert_jax.finetuning import run as finetune
+from convbert_jax.finetuning.results import write_results
 from convbert_jax.tasks import registry
 from experiments import command_line, distributed
 
@@ -48,18 +48,18 @@ def main() -> None:
       f" --config=configs/finetune.py:task={config.task}"
     )
   _DISTRIBUTED.initialize()
-  if config.task in registry.BOARDS:
+  if config.task in registry.TASK_GROUPS:
     configs = {
       name: _CONFIG.with_argument("task", name)
-      for name in registry.BOARDS[config.task]
+      for name in registry.TASK_GROUPS[config.task]
     }
-    skipped = finetune.finetune_board(configs, _WORKDIR.value, _INIT_FROM.value)
+    skipped = finetune.finetune_tasks(configs, _WORKDIR.value, _INIT_FROM.value)
     for name, why in skipped.items():
       print(f"skipped {name}: {why}")
   else:
     finetune.finetune(config, _WORKDIR.value, _INIT_FROM.value)
   if jax.process_index() == 0:
-    print(board.write_board(_WORKDIR.value))
+    print(write_results(_WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import plots as figures
-from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning import plots
+from convbert_jax.finetuning.results import RESULTS_FILE, write_results
 from convbert_jax.finetuning.task_runs import (
   PREDICTIONS_FOLDER,
   Results,
@@ -64,13 +64,13 @@ def finetune(
   if jax.process_index() == 0:
     with files.explained_disk_errors(folder):
       _keep_best(folder, results, config.keep_all_models)
-    files.write_json(folder / board.RESULTS_FILE, results)
-    figures.draw_curves(folder, results)
-    _write_board(workdir_path)
+    files.write_json(folder / RESULTS_FILE, results)
+    plots.draw_curves(folder, results)
+    _write_all_results(workdir_path)
   return results
 
 
-def finetune_board(
+def finetune_tasks(
   configs: Mapping[str, ConfigDict], workdir_path: str, init_from: str = ""
 ) -> dict[str, str]:
   """Runs `finetune` for several tasks.
@@ -97,10 +97,10 @@ def finetune_board(
   return skipped
 
 
-def _write_board(workdir_path: str) -> None:
+def _write_all_results(workdir_path: str) -> None:
   """Writes the table of all tasks; without it this task's results are safe."""
   try:
-    board.write_board(workdir_path)
+    write_results(workdir_path)
   except UserError as error:
     warnings.warn(
       f"the table of all tasks is not written: {error}", stacklevel=2
@@ -129,7 +129,7 @@ def _keep_best(
       files.copy_beside(model) if keep_all_models else model,
     )
   if not keep_all_models:
-    for trial in results["trials"]:
+    for run in results["runs"]:
       shutil.rmtree(
-        folder / f"seed_{trial['seed']}" / MODEL_FOLDER, ignore_errors=True
+        folder / f"seed_{run['seed']}" / MODEL_FOLDER, ignore_errors=True
       )

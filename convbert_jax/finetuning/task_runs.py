@@ -23,8 +23,8 @@ from convbert_jax import files
 from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.finetuning import plots as figures
-from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning import plots
+from convbert_jax.finetuning.results import summarise_scores
 from convbert_jax.finetuning.starting_point import (
   check_same_model,
   load_starting_point,
@@ -134,7 +134,7 @@ class TaskRuns:
 
   def results(self, runs: list[Results]) -> Results:
     """Returns the content of `results.json`."""
-    summary = board.summarise_scores(runs)
+    summary = summarise_scores(runs)
     main = self._task.main_score
 
     def main_score(run: Results) -> float:
@@ -153,7 +153,7 @@ class TaskRuns:
       "num_parameters": sum(
         leaf.size for leaf in jax.tree.leaves(self._program.state_like.params)
       ),
-      "trials": runs,
+      "runs": runs,
       "summary": summary,
     }
 
@@ -322,7 +322,7 @@ class TaskRuns:
           os.fspath(place), split.name, split.examples, predictions
         )
         if found:
-          figures.draw_predictions(place, self._task, split, predictions)
+          plots.draw_predictions(place, self._task, split, predictions)
     return scores
 
 

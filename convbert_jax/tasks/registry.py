@@ -18,7 +18,7 @@ TASKS: dict[str, Task] = {
 }
 
 # Tasks that one name stands for.
-BOARDS: dict[str, tuple[str, ...]] = {"all": tuple(GLUE_TASKS)}
+TASK_GROUPS: dict[str, tuple[str, ...]] = {"all": tuple(GLUE_TASKS)}
 
 
 def get_task(name: str) -> Task:
@@ -28,5 +28,5 @@ def get_task(name: str) -> Task:
     UserError: if there is none of that name.
   """
   if name not in TASKS:
-    raise unknown_name("task", name, [*TASKS, *BOARDS])
+    raise unknown_name("task", name, [*TASKS, *TASK_GROUPS])
   return TASKS[name]

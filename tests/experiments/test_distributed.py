@@ -13,7 +13,7 @@ import pytest
 from programs import CONFIG, DEVICES, ROOT, assert_one_line, run
 
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning.results import read_results
 from experiments.distributed import join
 
 
@@ -87,11 +87,11 @@ def test_two_processes_fine_tune_as_one(tmp_path):
   assert "matthews" not in outputs[1]
   one = run(*program, f"--workdir={tmp_path / 'one'}")
   assert one.returncode == 0, one.stderr
-  trials = [
-    board.read_results(str(tmp_path / name))["cola"]["trials"]
+  runs = [
+    read_results(str(tmp_path / name))["cola"]["runs"]
     for name in ("one", "two")
   ]
-  for single, shared in zip(*trials, strict=True):
+  for single, shared in zip(*runs, strict=True):
     for name, value in single["scores"].items():
       found = shared["scores"][name]
       np.testing.assert_allclose(found, value, rtol=1e-3, err_msg=name)

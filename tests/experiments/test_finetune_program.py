@@ -7,7 +7,7 @@ import pytest
 from programs import run
 
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning.results import read_results
 from convbert_jax.finetuning.run import finetune
 
 
@@ -36,7 +36,7 @@ def test_all_tasks_with_files_and_their_report(tmp_path):
   assert "| cola | dev/matthews |" in done.stdout
   results = json.loads((tmp_path / "results.json").read_text())
   assert list(results["tasks"]) == ["cola"]
-  assert len(board.read_results(str(tmp_path))["cola"]["trials"]) == 2
+  assert len(read_results(str(tmp_path))["cola"]["runs"]) == 2
   shown = run("report", f"--workdir={tmp_path}")
   assert (shown.returncode, shown.stderr) == (0, "")
   assert "ConvBERT-base, 4M" in shown.stdout

@@ -23,7 +23,7 @@ def test_quickstart_begins_to_learn_and_goes_on(tmp_path):
   assert last["eval_generator_loss"] < baseline - 0.1
   for name in ("pretrained", "scratch"):
     results = tmp_path / "quick" / name / "cola" / "results.json"
-    assert len(json.loads(results.read_text())["trials"]) == 3
+    assert len(json.loads(results.read_text())["runs"]) == 3
   assert "Pre-training gained" in done.stdout.splitlines()[-1]
   again = run(*command, xla_flags=XLA_DEFAULTS)
   assert again.returncode == 0, again.stderr
