@@ -20,8 +20,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from convbert_jax import files
+from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
-from convbert_jax.data.task_batches import Batching, TrainBatches
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.finetuning import plots as figures
 from convbert_jax.finetuning import results as board

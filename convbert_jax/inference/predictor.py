@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from convbert_jax.data import buckets
-from convbert_jax.data.buckets import Row
+from convbert_jax.data import batching
+from convbert_jax.data.batching import Row
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import load as pretrained
@@ -28,7 +28,13 @@ from convbert_jax.model.task_heads import (
   ConvBertForQuestionAnswering,
   ConvBertForSequenceClassification,
 )
-from convbert_jax.tasks import spans
+from convbert_jax.tasks.qa_answers import (
+  NULL_THRESHOLD,
+  Answer,
+  best_answer,
+  find_candidates,
+)
+from convbert_jax.tasks.qa_windows import encode_with_offsets, make_windows
 
 POOLINGS = ("mean", "cls")
 
@@ -116,7 +122,7 @@ class Predictor:
     mask = self.tokenizer.mask_token
     rows, _ = self._encode(texts)
     positions = [
-      np.flatnonzero(np.asarray(row.input_ids) == self.tokenizer.mask_token_id)
+      np.flatnonzero(row["input_ids"] == self.tokenizer.mask_token_id)
       for row in rows
     ]
     for number, found in enumerate(positions):
@@ -124,7 +130,7 @@ class Predictor:
         raise UserError(
           f"text {number + 1} has no {mask} (or beyond the limit)"
         )
-    slots = buckets.bucket(max(map(len, positions)), self.max_length)
+    slots = batching.round_up(max(map(len, positions)), 1, self.max_length)
     padded = np.array(
       [np.resize(found, slots) for found in positions], np.int32
     )
@@ -217,7 +223,7 @@ class Predictor:
     questions: Sequence[str],
     contexts: Sequence[str],
     null_threshold: float | None = None,
-  ) -> list[spans.Answer]:
+  ) -> list[Answer]:
     """Finds the answer to every question in its context, or none.
 
     A context that is too long is read in windows that overlap; of the spans
@@ -241,12 +247,12 @@ class Predictor:
       raise UserError(f"{len(questions)} questions, {len(contexts)} contexts")
     if null_threshold is None:
       joint = isinstance(self.model, ConvBertForJointQuestionAnswering)
-      null_threshold = spans.NULL_THRESHOLD if joint else np.inf
+      null_threshold = NULL_THRESHOLD if joint else np.inf
     windows = [
-      spans.windows(self.tokenizer, question, context, self.max_length)
+      make_windows(self.tokenizer, question, context, self.max_length)
       for question, context in zip(
-        spans.encode(self.tokenizer, questions),
-        spans.encode(self.tokenizer, contexts),
+        encode_with_offsets(self.tokenizer, questions),
+        encode_with_offsets(self.tokenizer, contexts),
         strict=True,
       )
     ]
@@ -256,8 +262,8 @@ class Predictor:
     answers = []
     for context, found in zip(contexts, windows, strict=True):
       parts = [window.part for window in found]
-      scored = [spans.candidates(part, next(outputs)) for part in parts]
-      answers.append(spans.best_answer(context, parts, scored, null_threshold))
+      scored = [find_candidates(part, next(outputs)) for part in parts]
+      answers.append(best_answer(context, parts, scored, null_threshold))
     return answers
 
   def _check_head(self, *needed: type[nn.Module]) -> None:
@@ -287,7 +293,9 @@ class Predictor:
         stacklevel=3,
       )
       columns = encode(truncation=True, max_length=self.max_length)
-    rows = map(Row, columns["input_ids"], columns["token_type_ids"])
+    rows = map(
+      batching.make_row, columns["input_ids"], columns["token_type_ids"]
+    )
     return list(rows), list(columns["offset_mapping"])
 
   def _run(
@@ -310,7 +318,7 @@ class Predictor:
     with tqdm.tqdm(
       total=len(rows), unit="text", disable=not self._progress
     ) as bar:
-      for chosen, batch in buckets.iter_batches(
+      for chosen, batch in batching.iter_prediction_batches(
         rows, self._batch_size, self.max_length
       ):
         missing = len(batch["input_ids"]) - len(chosen)

@@ -15,8 +15,8 @@ import dataclasses
 from typing import Self
 
 from convbert_jax import errors
+from convbert_jax.model.conv_kinds import CONV_KINDS
 
-CONV_TYPES = ("span_dynamic", "none")
 HEAD_SIZE_RULES = ("tf1", "hf")
 ACTIVATIONS = ("gelu", "relu", "tanh", "linear")
 DTYPES = ("float32", "bfloat16", "float64")
@@ -107,8 +107,8 @@ class ConvBertConfig:
 
   @property
   def has_conv(self) -> bool:
-    """Whether the convolution branch exists."""
-    return self.conv_type != "none"
+    """Whether there are convolution heads."""
+    return CONV_KINDS[self.conv_type].heads is not None
 
   @property
   def mixed_size(self) -> int:
@@ -121,7 +121,7 @@ class ConvBertConfig:
 
   def _check_choices(self) -> None:
     for field, valid in (
-      ("conv_type", CONV_TYPES),
+      ("conv_type", CONV_KINDS),
       ("head_size_rule", HEAD_SIZE_RULES),
       ("hidden_act", ACTIVATIONS),
       ("dtype", DTYPES),

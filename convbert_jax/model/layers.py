@@ -1,12 +1,13 @@
 """The small modules that everything else is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.conv_kinds import Parameter
 from convbert_jax.ops import dropout, grouped_linear, normalization
 
 Initializer = Callable[..., jax.Array]
@@ -85,6 +86,29 @@ class Linear(nn.Module):
     return grouped_linear.linear(
       x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
     )
+
+
+class Parameters(nn.Module):
+  """Declares the parameters of a function of `ops/`.
+
+  Attributes:
+    specs: shape, axes and initial values by name.
+    dtype: in which the function takes them.
+  """
+
+  specs: Mapping[str, Parameter]
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self) -> dict[str, jax.Array]:
+    """Returns the arrays by name."""
+    return {
+      name: table(
+        self, name, spec.shape, spec.axes,
+        truncated_normal(spec.stddev) if spec.stddev else nn.initializers.zeros,
+      ).astype(self.dtype)
+      for name, spec in self.specs.items()
+    }  # fmt: skip
 
 
 class Dropout(nn.Module):

@@ -12,50 +12,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.ops import (
-  attention,
-  grouped_linear,
-  normalization,
-  numerics,
-  span_conv,
-)
-
-
-class SeparableConv(nn.Module):
-  """Depthwise convolution over the input's channels, then a linear map."""
-
-  config: ConvBertConfig
-
-  @nn.compact
-  def __call__(self, x_BxTxM: jax.Array) -> jax.Array:
-    """Maps [B, T, M] to [B, T, A]."""
-    config = self.config
-    num_taps, width = config.conv_kernel_size, x_BxTxM.shape[-1]
-    depthwise_KxM = layers.table(
-      self,
-      "depthwise_kernel",
-      (num_taps, width),
-      (None, "hidden"),
-      layers.truncated_normal(1.0 / num_taps),
-    )
-    pointwise_MxA = layers.table(
-      self,
-      "pointwise_kernel",
-      (width, config.all_head_size),
-      ("hidden", "heads"),
-      layers.truncated_normal(config.initializer_range),
-    )
-    bias_A = layers.table(
-      self, "bias", (config.all_head_size,), ("heads",), nn.initializers.zeros
-    )
-    convolved_BxTxM = span_conv.depthwise_conv(
-      x_BxTxM, depthwise_KxM.astype(x_BxTxM.dtype)
-    )
-    return grouped_linear.linear(
-      checkpoint_name(convolved_BxTxM, "depthwise_conv"),
-      pointwise_MxA.astype(x_BxTxM.dtype),
-      bias_A.astype(x_BxTxM.dtype),
-    )
+from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.ops import attention, grouped_linear
 
 
 class MixedAttention(nn.Module):
@@ -152,19 +110,9 @@ class MixedAttention(nn.Module):
       real_BxT = mask_BxT.astype(hidden_BxTxM.dtype)
       hidden_BxTxM = hidden_BxTxM * real_BxT[:, :, None]
       value_BxTxHxD = value_BxTxHxD * real_BxT[:, :, None, None]
-    span_BxTxA = SeparableConv(config, name="conv_key")(hidden_BxTxM)
-    logits_BxTxHK = layers.Linear(
-      config.num_heads_kept * config.conv_kernel_size,
-      ("heads", None),
-      layers.truncated_normal(config.initializer_range),
-      dtype=config.dtype,
-      name="conv_kernel",
-    )(span_BxTxA * query_BxTxHxD.reshape(span_BxTxA.shape))
-    logits_BxTxHxK = logits_BxTxHK.reshape(
-      *query_BxTxHxD.shape[:-1], config.conv_kernel_size
-    )
-    kernel_BxTxHxK = normalization.softmax(
-      numerics.precise(logits_BxTxHxK)
-    ).astype(config.dtype)
-    conv_BxTxHxD = span_conv.span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK)
-    return conv_BxTxHxD, kernel_BxTxHxK
+    kind = CONV_KINDS[config.conv_type]
+    params = {
+      group: layers.Parameters(specs, config.dtype, name=group)()
+      for group, specs in kind.parameters(config).items()
+    }
+    return kind.heads(params, hidden_BxTxM, query_BxTxHxD, value_BxTxHxD)

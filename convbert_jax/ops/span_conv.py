@@ -6,14 +6,57 @@ products, so that nothing of `K` times the input's size is ever formed, and
 their gradients keep only the inputs.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from convbert_jax.ops import normalization, numerics
-from convbert_jax.ops.numerics import precise_dtype
+from convbert_jax.ops import grouped_linear, normalization, numerics
 
 # Positions whose products are added up before anything is written.
 _RUN = 8
+
+
+def span_dynamic_heads(
+  params: Mapping[str, Mapping[str, jax.Array]],
+  hidden_BxTxM: jax.Array,
+  query_BxTxHxD: jax.Array,
+  value_BxTxHxD: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Convolves values with kernels made from a span of the input.
+
+  ConvBERT, section 3.2: `softmax(W (K_s * Q))` is the kernel of a position and
+  head, `K_s` a depthwise-separable convolution of the layer's input.
+
+  Args:
+    params: in `conv_key`, `depthwise_kernel` [K, M], `pointwise_kernel`
+      [M, HD] and `bias` [HD]; in `conv_kernel`, `kernel` [HD, HK] and `bias`
+      [HK]. All in the dtype of the other arguments.
+    hidden_BxTxM: the layer's input.
+    query_BxTxHxD: the attention heads' queries, unscaled.
+    value_BxTxHxD: what is summed.
+
+  Returns:
+    The heads [B, T, H, D], and their kernels [B, T, H, K], which sum to 1.
+  """
+  key = params["conv_key"]
+  convolved_BxTxM = depthwise_conv(hidden_BxTxM, key["depthwise_kernel"])
+  span_BxTxHD = grouped_linear.linear(
+    checkpoint_name(convolved_BxTxM, "depthwise_conv"),
+    key["pointwise_kernel"],
+    key["bias"],
+  )
+  logits_BxTxHK = grouped_linear.linear(
+    span_BxTxHD * query_BxTxHxD.reshape(span_BxTxHD.shape),
+    params["conv_kernel"]["kernel"],
+    params["conv_kernel"]["bias"],
+  )
+  logits_BxTxHxK = logits_BxTxHK.reshape(*query_BxTxHxD.shape[:-1], -1)
+  kernel_BxTxHxK = normalization.softmax(
+    numerics.precise(logits_BxTxHxK)
+  ).astype(value_BxTxHxD.dtype)
+  return span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK), kernel_BxTxHxK
 
 
 def _windows(x_BxTx: jax.Array, num_taps: int) -> list[jax.Array]:
@@ -39,7 +82,7 @@ def depthwise_conv(x_BxTxM: jax.Array, kernel_KxM: jax.Array) -> jax.Array:
   Returns:
     [B, T, M], in the input's dtype.
   """
-  dtype = precise_dtype(x_BxTxM, kernel_KxM)
+  dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
   taps = kernel_KxM.astype(dtype)
   total = sum(
     tap[None, None, :] * window.astype(dtype)
@@ -59,7 +102,7 @@ def _depthwise_conv_backward(
   saved: tuple[jax.Array, jax.Array], grad_BxTxM: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x_BxTxM, kernel_KxM = saved
-  dtype = precise_dtype(x_BxTxM, kernel_KxM)
+  dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
   grad = grad_BxTxM.astype(dtype)
   # Runs of positions are added up first, in one pass for all taps; a plain sum
   # for each tap would write its window to memory.
@@ -100,7 +143,7 @@ def span_dynamic_conv(
   Returns:
     [B, T, H, D], in the value's dtype.
   """
-  dtype = precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
+  dtype = numerics.precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
   windows = _windows(value_BxTxHxD, kernel_BxTxHxK.shape[-1])
   total = sum(
     kernel_BxTxHxK[..., j, None].astype(dtype) * window.astype(dtype)
@@ -120,7 +163,7 @@ def _span_dynamic_conv_backward(
   saved: tuple[jax.Array, jax.Array], grad_BxTxHxD: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   value_BxTxHxD, kernel_BxTxHxK = saved
-  dtype = precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
+  dtype = numerics.precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
   num_taps = kernel_BxTxHxK.shape[-1]
   grad = grad_BxTxHxD.astype(dtype)
   grad_kernel_BxTxHxK = jnp.stack(

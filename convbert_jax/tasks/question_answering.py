@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
 
+from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import unknown_name
 from convbert_jax.model.config import ConvBertConfig
@@ -27,8 +28,8 @@ from convbert_jax.model.outputs import (
   QuestionAnsweringOutput,
 )
 from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
-from convbert_jax.tasks import qa_decoding, qa_metrics, spans
-from convbert_jax.tasks.qa_decoding import Prediction
+from convbert_jax.tasks import qa_answers, qa_metrics, qa_windows
+from convbert_jax.tasks.qa_answers import Prediction
 from convbert_jax.tasks.qa_files import Example, read_examples
 from convbert_jax.tasks.task import (
   HEADS,
@@ -36,7 +37,6 @@ from convbert_jax.tasks.task import (
   Batch,
   Feature,
   Task,
-  arrays_of,
   dropout_options,
   find_file,
 )
@@ -51,7 +51,7 @@ Output = JointQuestionAnsweringOutput | QuestionAnsweringOutput
 class QuestionAnswering(Task):
   """Finds the answer to a question in a text, or says that there is none.
 
-  Examples are `qa_files.Example`, predictions `qa_decoding.Prediction`. All
+  Examples are `qa_files.Example`, predictions `qa_answers.Prediction`. All
   questions of a file are scored. In training those are left out whose answer
   their text does not hold.
 
@@ -66,7 +66,7 @@ class QuestionAnswering(Task):
   main_score: str = "dev/f1"
   test_splits: tuple[str, ...] = ()
   version_2: bool = False
-  null_threshold: float = spans.NULL_THRESHOLD
+  null_threshold: float = qa_answers.NULL_THRESHOLD
   num_best: int = 20
 
   def read(self, root: str, split: str) -> list[Example]:
@@ -90,9 +90,11 @@ class QuestionAnswering(Task):
     """
     # Many questions are about one context.
     texts = list(dict.fromkeys(example.context for example in examples))
-    contexts = dict(zip(texts, spans.encode(tokenizer, texts), strict=True))
+    contexts = dict(
+      zip(texts, qa_windows.encode_with_offsets(tokenizer, texts), strict=True)
+    )
     asked = [example.question for example in examples]
-    questions = spans.encode(tokenizer, asked)
+    questions = qa_windows.encode_with_offsets(tokenizer, asked)
     features, left_out = [], 0
     for number, question in enumerate(questions):
       example = examples[number]
@@ -101,11 +103,10 @@ class QuestionAnswering(Task):
       if training and answer is None and not example.is_impossible:
         left_out += 1
         continue
-      for row, part in spans.windows(
+      for row, part in qa_windows.make_windows(
         tokenizer, question, context, max_seq_length, _STEP
       ):
-        arrays = arrays_of(row.input_ids, row.token_type_ids)
-        arrays |= _labels(answer, part, example.is_impossible)
+        arrays = row | _labels(answer, part, example.is_impossible)
         features.append(Feature(arrays, number, part))
     if left_out:
       warnings.warn(
@@ -171,7 +172,7 @@ class QuestionAnswering(Task):
     for number, feature in enumerate(features):
       rows[feature.example].append(number)
     return [
-      qa_decoding.decode(
+      qa_answers.best_texts(
         example.context,
         [features[row].origin for row in rows[number]],
         [outputs[row] for row in rows[number]],
@@ -206,12 +207,12 @@ class QuestionAnswering(Task):
       example.id: prediction
       for example, prediction in zip(examples, predictions, strict=True)
     }
-    files = {
+    contents = {
       "": {name: self._text(one) for name, one in by_id.items()},
-      "_nbest": {name: one.shares() for name, one in by_id.items()},
+      "_nbest": {name: one.probabilities() for name, one in by_id.items()},
       "_null_scores": {name: one.null_score for name, one in by_id.items()},
     }
-    for suffix, content in files.items():
+    for suffix, content in contents.items():
       text = files.to_json(content, indent=1, ensure_ascii=False) + "\n"
       files.write_text(epath.Path(folder) / f"{split}{suffix}.json", text)
 
@@ -246,17 +247,17 @@ class QuestionAnswering(Task):
 
 
 def _answer_tokens(
-  example: Example, context: spans.Encoded
+  example: Example, context: qa_windows.Encoded
 ) -> tuple[int, int] | None:
   """Returns the first and last token of the answer, if it has any."""
   if example.span is None:
     return None
-  first, last = spans.token_span(context.offsets, *example.span)
+  first, last = qa_windows.token_span(context.offsets, *example.span)
   return (first, last) if first <= last else None
 
 
 def _labels(
-  answer: tuple[int, int] | None, part: spans.Part, is_impossible: bool
+  answer: tuple[int, int] | None, part: qa_windows.Part, is_impossible: bool
 ) -> dict[str, np.ndarray]:
   start = end = 0
   if answer is not None:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+from convbert_jax.data.windows import plan_windows
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.outputs import HeadOutput
@@ -42,28 +43,13 @@ _CLASSIFIER_DROPOUT = {"original": 0.0, "transformers": None}
 _BAR_COLOUR = "#4C72B0"
 
 
-class Window(NamedTuple):
-  """A part of a sentence that one row holds.
-
-  Attributes:
-    begin: number of the first word read.
-    end: of the word after the last.
-    first: of the first word that is labelled and predicted here.
-    stop: of the word after the last such word.
-  """
-
-  begin: int
-  end: int
-  first: int
-  stop: int
-
-
 class Origin(NamedTuple):
-  """Which words a row predicts, and where.
+  """Which words a row predicts, and where they stand in it.
 
   Attributes:
-    first: number in its sentence of the first such word.
-    positions: of every such word's first token in the row, int [W].
+    first: index in the sentence of the first word that is predicted here; the
+      others follow it.
+    positions: position in the row of each such word's first token, int [n].
   """
 
   first: int
@@ -150,23 +136,22 @@ class Tagging(Task):
       sizes = np.array([len(some) for some in ids])
       labels = None
       if sentence.tags is not None:
-        labels = [class_of[tag] for tag in tag_spans.bioes_tags(sentence)]
-      for window in windows(sizes, room):
+        labels = np.array([class_of[t] for t in tag_spans.bioes_tags(sentence)])
+      for window in plan_windows(sizes, room, room // 2, full_last=True):
+        if not window.owned.any():
+          continue
         seen = slice(window.begin, window.end)
         arrays = pair_arrays(
           tokenizer, [i for some in ids[seen] for i in some], (), max_seq_length
         )
-        # Behind [CLS].
+        # After [CLS].
         starts = 1 + np.cumsum(sizes[seen]) - sizes[seen]
-        positions = starts[
-          window.first - window.begin : window.stop - window.begin
-        ]
+        positions = starts[window.owned]
         if labels is not None:
           arrays["labels"] = np.full_like(arrays["input_ids"], losses.IGNORED)
-          arrays["labels"][positions] = labels[window.first : window.stop]
-        features.append(
-          Feature(arrays, number, Origin(window.first, positions))
-        )
+          arrays["labels"][positions] = labels[seen][window.owned]
+        first = window.begin + int(np.argmax(window.owned))
+        features.append(Feature(arrays, number, Origin(first, positions)))
     return features
 
   def model(self, config: ConvBertConfig, head: str) -> nn.Module:
@@ -283,46 +268,6 @@ class Tagging(Task):
     axes.set_xlim(0, 112)
     axes.set_xlabel("F1")
     axes.set_ylabel("type (spans)")
-
-
-def windows(sizes: np.ndarray, room: int) -> list[Window]:
-  """Returns the parts that a sentence is read in: one if it fits.
-
-  Windows overlap by about half, and the last one reaches back as far as it
-  can. Every word is labelled in the window where it has most context on its
-  poorer side, counted in tokens.
-
-  Args:
-    sizes: tokens of every word, each from 1 to `room`.
-    room: tokens of a window, without special ones.
-
-  Returns:
-    Windows in order, without any that would label no word; every word is
-    labelled in exactly one.
-  """
-  ends = np.cumsum(sizes)
-  starts = ends - sizes
-  begins, stops = [], []
-  begin, stop = 0, int(np.searchsorted(ends, room, "right"))
-  while stop < len(sizes):
-    begins.append(begin)
-    stops.append(stop)
-    middle = int(np.searchsorted(starts, starts[begin] + room // 2))
-    begin = min(max(begin + 1, middle), stop)
-    stop = int(np.searchsorted(ends, starts[begin] + room, "right"))
-  begins.append(int(np.searchsorted(starts, ends[-1] - room)))
-  stops.append(len(sizes))
-  # Context is negative outside of a window; ties go to the earlier one.
-  left = starts - starts[begins][:, None]
-  right = ends[np.array(stops) - 1][:, None] - ends
-  owners = np.argmax(np.minimum(left, right), axis=0)
-  found = []
-  for number in np.unique(owners):
-    (owned,) = np.nonzero(owners == number)
-    found.append(
-      Window(begins[number], stops[number], int(owned[0]), int(owned[-1]) + 1)
-    )
-  return found
 
 
 _CHUNK = Tagging(

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 
+from convbert_jax.data.batching import PADDING, make_row
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
@@ -37,9 +38,6 @@ HEADS = ("original", "transformers")
 
 # The tokenizer keeps far more of a text than its ids.
 _TEXTS_AT_ONCE = 4096
-
-# Padding of the arrays that every model reads.
-PADDING = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,18 +318,7 @@ def pair_arrays(
   if len(second):
     ids += [*second[:keep_second], tokenizer.sep_token_id]
     types += [1] * (keep_second + 1)
-  return arrays_of(ids, types)
-
-
-def arrays_of(
-  ids: Sequence[int], types: Sequence[int]
-) -> dict[str, np.ndarray]:
-  """Returns what every model reads of one row, int32 [T] each."""
-  return {
-    "input_ids": np.array(ids, np.int32),
-    "attention_mask": np.ones(len(ids), np.int32),
-    "token_type_ids": np.array(types, np.int32),
-  }
+  return make_row(ids, types)
 
 
 def encode(tokenizer: ConvBertTokenizer, texts: Sequence[str]) -> list[Any]:

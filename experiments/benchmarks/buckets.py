@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
-from convbert_jax.data.task_batches import Batching, TrainBatches
+from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.finetuning.starting_point import load_starting_point
 from convbert_jax.finetuning.steps import make_train_step
 from convbert_jax.tasks import registry

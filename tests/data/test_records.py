@@ -220,18 +220,20 @@ def test_settings_out_of_range_are_refused(tmp_path, vocab, options):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-@pytest.mark.parametrize("name", ["train-00002.array_record", "build.json"])
+@pytest.mark.parametrize(
+  "name", ["train-00002.array_record.tmp", "build.json.new"]
+)
 def test_a_full_disk_loses_nothing(tmp_path, vocab, inputs, name):
   straight = tmp_path / "straight"
   text.build(inputs, vocab, straight)
   full = tmp_path / "full"
   with pytest.raises(KeyboardInterrupt):
     text.build(inputs, vocab, full, stop_after=1)
-  os.symlink("/dev/full", full / f"{name}.tmp")
-  with pytest.raises(UserError, match="no space left to write in"):
+  os.symlink("/dev/full", full / name)
+  with pytest.raises(UserError, match="no room left to write in"):
     text.build(inputs, vocab, full)
   assert (full / "train-00000.array_record").exists()
-  (full / f"{name}.tmp").unlink(missing_ok=True)
+  (full / name).unlink(missing_ok=True)
   text.build(inputs, vocab, full)
   assert text.contents(full) == text.contents(straight)
 

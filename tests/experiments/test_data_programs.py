@@ -175,4 +175,4 @@ def test_a_full_disk_is_one_line(tmp_path):
   output.symlink_to("/dev/full")
   done = _run("train_vocab", f"--input={path}", f"--output={output}")
   assert done.returncode == 1 and done.stderr.count("\n") == 1
-  assert "no space left to write in" in done.stderr
+  assert "no room left to write in" in done.stderr

@@ -11,7 +11,7 @@ from etils import epath
 from recording import Recording
 
 from convbert_jax import Predictor, files
-from convbert_jax.data.task_batches import TrainBatches
+from convbert_jax.data.batching import TrainBatches
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import run as finetune
 from convbert_jax.finetuning.task_runs import TaskRuns

@@ -13,7 +13,7 @@ from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
-from convbert_jax.tasks.qa_decoding import Prediction, Scored
+from convbert_jax.tasks.qa_answers import Prediction, ScoredText
 from convbert_jax.tasks.qa_files import Example
 from convbert_jax.tasks.question_answering import QA_TASKS
 
@@ -152,8 +152,8 @@ def test_labels_in_answers_out(features, joint):
 def test_every_question_counts_and_files_are_written(tmp_path):
   examples = EXAMPLES[1:4]
   found = [
-    Prediction("Élan", -3.0, (Scored("Élan", 2.0), Scored("s", 1.0))),
-    Prediction("文", -2.0, (Scored("文", 0.5),)),
+    Prediction("Élan", -3.0, (ScoredText("Élan", 2.0), ScoredText("s", 1.0))),
+    Prediction("文", -2.0, (ScoredText("文", 0.5),)),
     Prediction("", 1.0, ()),
   ]
   scores = TASK.score(examples, found)

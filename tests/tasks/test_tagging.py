@@ -12,7 +12,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.ops.losses import IGNORED
 from convbert_jax.tasks import tag_spans
 from convbert_jax.tasks.tag_spans import Sentence
-from convbert_jax.tasks.tagging import TAGGING_TASKS, Tagging, windows
+from convbert_jax.tasks.tagging import TAGGING_TASKS, Tagging
 from convbert_jax.tasks.task import MissingSplit
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -38,38 +38,6 @@ def test_score_of_a_case_counted_by_hand():
   )
   assert TASK.score([Sentence(("a",), None)], [["O"]]) == {}
   assert TASK.score([Sentence(("a",), ("O",))], [["O"]])["f1"] == 0
-
-
-@pytest.mark.parametrize("room", [1, 2, 3, 8, 21])
-def test_windows_label_every_word_once_where_it_sees_most(room):
-  random = np.random.default_rng(room)
-  for num_words in (1, 2, 5, 30, 77):
-    for largest in {1, min(3, room), room}:
-      sizes = random.integers(1, largest + 1, num_words)
-      ends = np.cumsum(sizes)
-      starts = ends - sizes
-      found = windows(sizes, room)
-      owned = [w for f in found for w in range(f.first, f.stop)]
-      assert owned == list(range(num_words))
-      if len(found) > 1:
-        assert sizes.sum() > room
-        assert sizes[found[-1].begin :].sum() > room - sizes.max()
-      for window in found:
-        assert sizes[window.begin : window.end].sum() <= room
-        for word in range(window.first, window.stop):
-          assert window.begin <= word < window.end
-          context = [
-            min(starts[word] - starts[w.begin], ends[w.end - 1] - ends[word])
-            for w in found
-            if w.begin <= word < w.end
-          ]
-          best = min(
-            starts[word] - starts[window.begin],
-            ends[window.end - 1] - ends[word],
-          )
-          assert best == max(context)
-          to_edge = min(starts[word], ends[-1] - ends[word])
-          assert best >= min(to_edge, room // 4 - sizes.max())
 
 
 def test_rows_are_labelled_at_first_tokens():

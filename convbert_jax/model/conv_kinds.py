@@ -1,0 +1,110 @@
+"""Kinds of convolution heads, one row each.
+
+`ConvBertConfig.conv_type` names a row of `CONV_KINDS`. To add a kind:
+
+  1. Write its function in `ops/`, with the signature of
+     `span_conv.span_dynamic_heads`: arrays in, heads and kernels out.
+  2. Add a row here: that function, its parameters, its matrix products, and
+     the checkpoint formats that can hold it (none, for a new kind).
+
+Nothing else names a kind. The config's check, `MixedAttention`, the FLOP count
+and the writers of checkpoint formats read the row.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import jax
+
+from convbert_jax.ops import span_conv
+
+if TYPE_CHECKING:
+  # The config looks its kinds up here.
+  from convbert_jax.model.config import ConvBertConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+  """How a parameter of a kind is made.
+
+  Attributes:
+    shape: of the array, float32.
+    axes: logical name of each axis, or None; see `training/sharding.py`.
+    stddev: of the normal, cut at two of it, that it is drawn from; 0 gives
+      zeros.
+  """
+
+  shape: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  stddev: float = 0.0
+
+
+# By group and name, as they stand in the parameter tree.
+Parameters = Mapping[str, Mapping[str, Parameter]]
+# (parameters by group and name, hidden [B, T, M], query [B, T, H, D],
+# values [B, T, H, D]) -> (heads [B, T, H, D], kernels [B, T, H, K]).
+Heads = Callable[
+  [Mapping[str, Mapping[str, jax.Array]], jax.Array, jax.Array, jax.Array],
+  tuple[jax.Array, jax.Array],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvKind:
+  """A kind of convolution heads.
+
+  Attributes:
+    heads: from parameters and activations to the heads; None for a layer of
+      attention heads alone. Parameters come in the dtype of the activations.
+      The values are projected by `MixedAttention`.
+    parameters: from a config to the parameters of `heads`. Their order decides
+      what each is drawn from: append, do not reorder.
+    products: from a config to the multiplications for each token in matrix
+      products with these parameters.
+    expressible_in: names of the checkpoint formats that can hold the kind,
+      besides our own: "tf1" (the original's), "hf" (transformers').
+  """
+
+  heads: Heads | None
+  parameters: Callable[["ConvBertConfig"], Parameters] = lambda config: {}
+  products: Callable[["ConvBertConfig"], int] = lambda config: 0
+  expressible_in: frozenset[str] = frozenset()
+
+
+def _span_dynamic_parameters(config: "ConvBertConfig") -> Parameters:
+  taps, width = config.conv_kernel_size, config.hidden_size
+  heads, num_logits = config.all_head_size, config.num_heads_kept * taps
+  stddev = config.initializer_range
+  return {
+    "conv_key": {
+      "depthwise_kernel": Parameter(
+        (taps, width), (None, "hidden"), 1.0 / taps
+      ),
+      "pointwise_kernel": Parameter(
+        (width, heads), ("hidden", "heads"), stddev
+      ),
+      "bias": Parameter((heads,), ("heads",)),
+    },
+    "conv_kernel": {
+      "kernel": Parameter((heads, num_logits), ("heads", None), stddev),
+      "bias": Parameter((num_logits,), (None,)),
+    },
+  }
+
+
+def _span_dynamic_products(config: "ConvBertConfig") -> int:
+  num_logits = config.num_heads_kept * config.conv_kernel_size
+  return config.all_head_size * (config.hidden_size + num_logits)
+
+
+CONV_KINDS: dict[str, ConvKind] = {
+  "span_dynamic": ConvKind(
+    heads=span_conv.span_dynamic_heads,
+    parameters=_span_dynamic_parameters,
+    products=_span_dynamic_products,
+    expressible_in=frozenset({"tf1", "hf"}),
+  ),
+  # BERT, with a head ratio of 1. transformers always has convolution heads.
+  "none": ConvKind(heads=None, expressible_in=frozenset({"tf1"})),
+}

@@ -1,0 +1,40 @@
+"""Floating-point operations of a model's matrix products, from its config.
+
+A multiplication and the addition after it are two operations. Only matrix
+products count, attention's included: they are nearly all of the work, and a
+device's peak rate is given for them.
+"""
+
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.conv_kinds import CONV_KINDS
+
+
+def encoder_flops(config: ConvBertConfig, length: int) -> float:
+  """Returns the operations of one forward pass for each token.
+
+  Args:
+    config: of the encoder.
+    length: tokens of a sequence, padding included.
+  """
+  width, heads = config.hidden_size, config.all_head_size
+  attention = 3 * width * heads + 2 * length * heads
+  if config.has_conv:
+    kind = CONV_KINDS[config.conv_type]
+    attention += width * heads + kind.products(config)
+  attention += config.mixed_size * width
+  feed_forward = 2 * width * config.intermediate_size // config.num_groups
+  project = config.embedding_size * width
+  if config.embedding_size == width:
+    project = 0
+  layers = config.num_hidden_layers * (attention + feed_forward)
+  return 2.0 * (layers + project)
+
+
+def masked_lm_head_flops(config: ConvBertConfig) -> float:
+  """Returns the operations of one forward pass for each predicted token."""
+  return 2.0 * config.embedding_size * (config.hidden_size + config.vocab_size)
+
+
+def discriminator_head_flops(config: ConvBertConfig) -> float:
+  """Returns the operations of one forward pass for each token."""
+  return 2.0 * config.hidden_size * (config.hidden_size + 1)
