@@ -10,7 +10,11 @@ from ml_collections import ConfigDict
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.formats import load
-from convbert_jax.formats.pretrained import Pretrained, check_vocabulary, load_tokenizer
+from convbert_jax.formats.pretrained import (
+  Pretrained,
+  check_vocabulary,
+  load_tokenizer,
+)
 from convbert_jax.model.config import ConvBertConfig, check_sequence_length
 
 # What two models must have in common for parameters to mean the same.

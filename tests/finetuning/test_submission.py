@@ -155,10 +155,19 @@ def changed(name, old, new):
     (changed("WNLI.tsv", "7\t1", "7 1"), ["row 9: '7 1' is not an index, a"]),
     (changed("WNLI.tsv", "7\t1", "7\t1\t"), ["row 9: '7\\t1\\t' is not an"]),
     (changed("WNLI.tsv", "7\t1", "7\t2"), ["row 9: '2' is none of 0, 1"]),
-    (changed("STS-B.tsv", "7\t0.700", "7\t5.1"), ["'5.1' is not a number from 0"]),
+    (
+      changed("STS-B.tsv", "7\t0.700", "7\t5.1"),
+      ["'5.1' is not a number from 0"],
+    ),
     (changed("STS-B.tsv", "7\t0.700", "7\t-0.1"), ["'-0.1' is not a number"]),
-    (changed("STS-B.tsv", "7\t0.700", "7\tnan"), ["row 9: 'nan' is not a number"]),
-    (changed("STS-B.tsv", "7\t0.700", "7\t0_1"), ["row 9: '0_1' is not a number"]),
+    (
+      changed("STS-B.tsv", "7\t0.700", "7\tnan"),
+      ["row 9: 'nan' is not a number"],
+    ),
+    (
+      changed("STS-B.tsv", "7\t0.700", "7\t0_1"),
+      ["row 9: '0_1' is not a number"],
+    ),
     (
       changed("WNLI.tsv", "145\t1", None),
       ["row 146: ends after 145 predictions, the official test set has 146"],
