@@ -15,7 +15,7 @@ import warnings
 
 from absl import flags
 
-from convbert_jax.formats import load as pretrained
+from convbert_jax.formats import load, registry
 from experiments import command_line
 
 _FROM = flags.DEFINE_string(
@@ -49,17 +49,17 @@ def main() -> None:
   """Reads, writes and says what stands where."""
   warnings.showwarning = command_line.print_warning
   source, target = _FROM.value, _TO.value
-  named, _ = pretrained.split_format(target)
+  named, _ = registry.split_format(target)
   if named is None:
-    named = "orbax" if pretrained.format_of(source) == "hf" else "hf"
-    target = f"{named}:{target}"
-  networks = pretrained.load_networks(
+    found, _ = registry.resolve(source)
+    target = f"{'orbax' if found == 'hf' else 'hf'}:{target}"
+  networks = load.load_networks(
     source,
     step=_STEP.value,
     vocabulary=_VOCAB.value,
     num_attention_heads=_HEADS.value,
   )
-  for line in pretrained.save_networks(target, networks):
+  for line in load.save_networks(target, networks):
     print(line)
 
 

@@ -11,7 +11,7 @@ program that runs it.
 
 from absl import flags
 
-from convbert_jax.formats import load as pretrained
+from convbert_jax.formats import load
 from convbert_jax.inference import export as serving
 from experiments import command_line
 
@@ -34,7 +34,7 @@ _PLATFORMS = flags.DEFINE_string(
 
 def main() -> None:
   """Loads, lowers and writes."""
-  found = pretrained.load_model(_MODEL.value, _HEAD.value)
+  found = load.load_model(_MODEL.value, _HEAD.value)
   platforms = _PLATFORMS.value.split(",")
   serving.write_folder(_OUTPUT.value, found, platforms)
   told = ", ".join(platforms)

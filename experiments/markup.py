@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from convbert_jax.inference.predictor import Word
+from convbert_jax.inference.answers import Word
 
 # Words at least this likely to be replaced are marked, and marked strongly.
 MARKED, SURE = 0.2, 0.5

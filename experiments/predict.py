@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from convbert_jax import errors
-from convbert_jax.formats import load as pretrained
+from convbert_jax.formats import load
 from convbert_jax.inference.predictor import POOLINGS, Predictor
 from experiments import command_line, markup
 
@@ -82,7 +82,7 @@ def main() -> None:
   # Where there are several, the predictor says whether it is one of them.
   heads = HEADS[task] if task is not None else ()
   head = heads[0] if len(heads) == 1 else None
-  found = pretrained.load_model(_MODEL.value, head)
+  found = load.load_model(_MODEL.value, head)
   if task is None:
     by_head = {head: name for name in HEADS for head in HEADS[name]}
     task = by_head.get(type(found.model).__name__, "embed")

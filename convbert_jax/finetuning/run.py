@@ -26,7 +26,7 @@ from convbert_jax.finetuning.task_runs import (
   Results,
   TaskRuns,
 )
-from convbert_jax.formats.load import MODEL_FOLDER
+from convbert_jax.formats.orbax import MODEL_FOLDER
 from convbert_jax.tasks.task_files import MissingSplit
 
 

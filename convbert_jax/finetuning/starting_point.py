@@ -9,8 +9,12 @@ from ml_collections import ConfigDict
 
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.formats import load as pretrained
-from convbert_jax.formats.pretrained import Pretrained, check_vocabulary
+from convbert_jax.formats import load
+from convbert_jax.formats.pretrained import (
+  Pretrained,
+  check_vocabulary,
+  load_tokenizer,
+)
 from convbert_jax.model.config import ConvBertConfig, check_sequence_length
 
 # What two models must have in common for parameters to mean the same.
@@ -58,7 +62,7 @@ def load_starting_point(config: ConfigDict, init_from: str) -> StartingPoint:
   Args:
     config: as `configs/finetune.py` returns it.
     init_from: a run, a task's folder of another fine-tuning, or any folder or
-      name that `pretrained.load_model` takes; "" for scratch.
+      name that `load.load_model` takes; "" for scratch.
 
   Raises:
     UserError: if the model is of another size or vocabulary than the config
@@ -68,10 +72,10 @@ def load_starting_point(config: ConfigDict, init_from: str) -> StartingPoint:
   check_sequence_length(model, config.max_seq_length)
   tokenizer, source = None, None
   if config.tokenizer.vocab:
-    tokenizer = pretrained.load_tokenizer(config.tokenizer.vocab)
+    tokenizer = load_tokenizer(config.tokenizer.vocab)
     check_vocabulary(tokenizer, model, config.tokenizer.vocab)
   if init_from:
-    source = pretrained.load_model(init_from)
+    source = load.load_model(init_from)
     _check_architecture(init_from, source.model.config, model)
     tokenizer = _same_tokenizer(init_from, source, tokenizer)
   if tokenizer is None:

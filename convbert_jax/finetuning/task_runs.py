@@ -31,7 +31,7 @@ from convbert_jax.finetuning.starting_point import (
 )
 from convbert_jax.finetuning.steps import Evaluator, make_train_step
 from convbert_jax.formats import orbax as orbax_folder
-from convbert_jax.formats.load import MODEL_FOLDER
+from convbert_jax.formats.orbax import MODEL_FOLDER
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task import HEADS

@@ -16,7 +16,7 @@ from convbert_jax.training import run_files
 from convbert_jax.training.metrics import TIMES
 from convbert_jax.training.reporting import BASELINE, time_text
 
-# Which figure a metric belongs to, by a word of its name, first match wins.
+# Figure -> words; it shows the metrics that have one of them in their names.
 FIGURES = {
   "losses": ("loss",),
   "accuracies": ("accuracy", "precision", "recall", "auc"),
@@ -61,7 +61,7 @@ def _metrics_of(
 
 
 def _smooth(values: Sequence[float], reach: int) -> list[float]:
-  """Means over `reach` values to either side, fewer at the ends."""
+  """Averages each value with `reach` on either side, fewer at the ends."""
   smooth = []
   for place in range(len(values)):
     near = min(reach, place, len(values) - 1 - place)
@@ -147,7 +147,7 @@ def draw_plots(workdir: str) -> list[str]:
       draws.
 
   Returns:
-    The files drawn; a figure with nothing to show is left out.
+    The files drawn. A figure without a value is not drawn.
 
   Raises:
     UserError: if the disk is full.
@@ -173,14 +173,14 @@ def draw_plots(workdir: str) -> list[str]:
 
 
 def summarise(workdir: str) -> str:
-  """Writes what became of a run on one screen.
+  """Summarises a run on one screen.
 
   Args:
     workdir: the run's folder, with `metrics.jsonl`.
 
   Returns:
-    Lines of text: the last value of every metric, training beside held out
-    beside its baseline, then the speed and where the files are.
+    Lines of text: the last value of every metric in training and held out,
+    beside its baseline; then the speed, and where the plots are.
   """
   rows = run_files.read_rows(workdir)
   if not rows:
@@ -219,7 +219,7 @@ def _cell(value: float | None) -> str:
 
 
 def _speed_lines(rows: Sequence[run_files.Row]) -> list[str]:
-  """Writes the run's median speed and how much of it went on waiting."""
+  """Writes the median speed, and the share of time spent waiting for data."""
   timed = [row for row in rows if row.get("seconds_per_step")]
   if not timed:
     return []

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from convbert_jax import load_pretrained
-from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats import huggingface
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
@@ -60,7 +60,7 @@ def write_weights(workload: peer_worker.Workload) -> None:
   batch = workload.batch()
   key = jax.random.key(workload.config["seed"])
   params = jax.jit(model.init)(key, **batch)["params"]
-  huggingface_folder.write_folder(
+  huggingface.write_folder(
     workload.weights_folder,
     Pretrained(model, params),
   )

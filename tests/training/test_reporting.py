@@ -37,10 +37,11 @@ def make_reporter(folder, start_step=0, stream=None, clock=None, **report):
   )
 
 
-def test_what_a_run_of_seconds_says(tmp_path):
-  stream = io.StringIO()
-  toy.run(tmp_path, num_steps=8, save_every=0, stream=stream)
-  compiling, held_out, training, last = stream.getvalue().splitlines()
+def test_what_a_run_of_seconds_says(tmp_path, capsys):
+  toy.run(tmp_path, num_steps=8, save_every=0)
+  lines = capsys.readouterr().out.splitlines()
+  start, compiling, held_out, training, last = lines
+  assert start == "starting from scratch"
   assert compiling == "compiling the training step ..."
   assert re.fullmatch(
     r"step 6 held out: kernel_sum \S+ \(baseline 0\.000\)", held_out
