@@ -3,15 +3,16 @@
 import runpy
 
 import pytest
+from programs import ROOT
 from tiny_convbert import TINY
 
 from convbert_jax import ConvBertConfig, ConvBertModel, ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import starting_point
 from convbert_jax.formats.pretrained import MAY_DIFFER, Pretrained
-from experiments.command_line import flatten, load_config
+from experiments.config_files import flatten, load_config
 
-CONFIG = "configs/finetune.py"
+CONFIG = str(ROOT / "configs" / "finetune.py")
 TOKENIZER = ConvBertTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
 
 

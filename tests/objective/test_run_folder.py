@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from programs import ROOT
 
 from convbert_jax.errors import UserError
 from convbert_jax.objective import run_folder
-from experiments.command_line import load_config
+from experiments.config_files import load_config
 
 
 def test_a_run_is_named_by_its_folder_or_a_checkpoint(tmp_path):
@@ -19,7 +20,7 @@ def test_a_run_is_named_by_its_folder_or_a_checkpoint(tmp_path):
 
 
 def test_configs_of_others_are_one_line(tmp_path):
-  config = load_config("configs/pretrain.py:size=tiny").to_dict()
+  config = load_config(f"{ROOT}/configs/pretrain.py:size=tiny").to_dict()
 
   def refusal():
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -33,7 +34,9 @@ def test_configs_of_others_are_one_line(tmp_path):
   del config["model"]["position_kind"]
   config["objective"]["samples"] = 2
   assert "Objective has no field samples here" in refusal()
-  config = load_config("configs/finetune.py:task=rte,size=tiny").to_dict()
+  config = load_config(
+    f"{ROOT}/configs/finetune.py:task=rte,size=tiny"
+  ).to_dict()
   assert "holds no run of experiments.pretrain" in refusal()
   (tmp_path / "config.json").unlink()
   with pytest.raises(UserError, match=r"holds no run \(no config\.json\)"):
