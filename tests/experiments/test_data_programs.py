@@ -107,7 +107,7 @@ def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
   assert not (broken / "manifest.json").exists()
   if kill == signal.SIGINT:
     assert process.returncode == 1
-    assert "interrupted: the same command goes on" in errors
+    assert "interrupted: the same command resumes" in errors
     assert "Traceback" not in errors
   kept = {p.name: p.stat().st_mtime_ns for p in broken.glob("train-0000[0-5]*")}
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
