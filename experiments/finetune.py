@@ -24,7 +24,9 @@ from convbert_jax.finetuning.results import write_results
 from convbert_jax.tasks import registry
 from experiments import command_line, distributed
 
-_CONFIG = command_line.ConfigFlag("configs/finetune.py:task=rte")
+_CONFIG = command_line.ConfigFlag(
+  "configs/finetune.py:task=rte", needs=("task", "num_seeds")
+)
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
