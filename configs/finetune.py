@@ -1,13 +1,14 @@
 """Fine-tuning ConvBERT: every task's recipe.
 
   python -m experiments.finetune \
-    --config=configs/finetune.py:task=rte,size=small --workdir=runs/glue \
+    --config=configs/finetune.py:task=rte --workdir=runs/glue \
     --config.data.path=GLUE_FOLDER --init_from=runs/small
 
 `task` is one of cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, "all" of
-these, or any other that convbert_jax/tasks/registry.py lists; `size` is one of
-`configs/pretrain.py`, and must be that of the parameters to start from. Any
-field can be set from the command line, as in `--config.num_train_epochs=3`.
+these, or any other that convbert_jax/tasks/registry.py lists. `size` is one of
+`configs/pretrain.py` and needed only from scratch: without it, the model to
+start from has the say. Any field can be set from the command line, as in
+`--config.num_train_epochs=3`.
 
 The recipes are those of the authors' code. What to expect of them are the
 paper's figures on the test sets (arXiv 2008.02496), which have not been
@@ -15,7 +16,7 @@ measured again here: with `small` at a million steps CoLA 54.8, SST-2 89.2,
 MRPC 83.3, STS-B 83.4, QQP 88.0, MNLI 81.5, QNLI 88.5, RTE 62.2.
 """
 
-import copy
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -53,24 +54,37 @@ LEARNING_RATES = {
 }
 
 
+# Fields of a model that its parameters do not depend on.
+_FREE_FIELDS = (
+  "hidden_dropout_prob",
+  "attention_probs_dropout_prob",
+  "initializer_range",
+  "mask_padding_in_conv",
+  "dtype",
+  "remat",
+  "scan_unroll",
+)
+
+
 def get_config(arguments: str = "") -> ConfigDict:
-  """Returns the fine-tuning config of one task and size.
+  """Returns the fine-tuning config of one task.
 
   Args:
     arguments: "task=rte,size=small", either part optional.
 
   Returns:
     The config; lengths are in tokens, the batch sizes in rows over all
-    processes, and everything called `every` in steps.
+    processes, and everything called `every` in steps. Without a size, 0 and ""
+    stand for the architecture of the model to start from, 0.0 for the learning
+    rate of the size in `named_sizes` that is nearest to it in hidden size; a
+    run keeps the values that these became.
 
   Raises:
     ValueError: an argument is unknown or its value not valid.
   """
   task, size = _parse_arguments(arguments)
   recipe = _RECIPE | TASKS.get(task, {})
-  base = pretrain.get_config(f"size={size}")
-  model = copy.deepcopy(base.model.to_dict())
-  model |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+  model = _model_fields(size)
   return ConfigDict(
     {
       "task": task,
@@ -90,7 +104,7 @@ def get_config(arguments: str = "") -> ConfigDict:
       "model": model,
       "optimizer": {
         "name": "adamw",  # or "lamb", "muon"
-        "learning_rate": LEARNING_RATES[size],
+        "learning_rate": LEARNING_RATES.get(size, 0.0),
         "schedule": "polynomial",  # or "constant", "cosine"
         # One of the two: in steps, or as a share of all steps.
         "warmup_steps": 0,
@@ -140,11 +154,35 @@ def get_config(arguments: str = "") -> ConfigDict:
       },
       # Devices along each axis; -1: all that are left.
       "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+      **({} if size else {"named_sizes": _named_sizes()}),
     }
   )
 
 
+def _model_fields(size: str) -> dict[str, Any]:
+  """Returns the fields of a size; without one, the architecture left open."""
+  fields = pretrain.get_config(f"size={size or 'small'}").model.to_dict()
+  fields |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+  if size:
+    return fields
+  return {
+    name: value if name in _FREE_FIELDS else type(value)()
+    for name, value in fields.items()
+  }
+
+
+def _named_sizes() -> dict[str, dict[str, Any]]:
+  """Returns what the learning rate of a model without a name goes by."""
+  return {
+    size: {
+      "hidden_size": recipe["model"]["hidden_size"],
+      "learning_rate": LEARNING_RATES[size],
+    }
+    for size, recipe in pretrain.SIZES.items()
+  }
+
+
 def _parse_arguments(arguments: str) -> tuple[str, str]:
   """Returns task and size out of "task=rte,size=small"."""
-  values = pretrain.split_arguments(arguments, {"task": "rte", "size": "small"})
+  values = pretrain.split_arguments(arguments, {"task": "rte", "size": ""})
   return values["task"], values["size"]

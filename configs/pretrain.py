@@ -223,14 +223,16 @@ def split_arguments(arguments: str, defaults: dict[str, str]) -> dict[str, str]:
   """Returns the values of "NAME=VALUE,..." over those of `defaults`.
 
   Raises:
-    ValueError: for a name that has no default, or an unknown size.
+    ValueError: for a name that has no default, or an unknown size; the default
+      size may be none.
   """
   values = dict(defaults)
   for argument in arguments.split(",") if arguments else []:
     name, _, value = argument.partition("=")
     _check_name("argument", name, values)
     values[name] = value
-  _check_name("size", values["size"], SIZES)
+  if values["size"] != defaults["size"]:
+    _check_name("size", values["size"], SIZES)
   return values
 
 

@@ -9,8 +9,11 @@ Whoever adds a config field adds a row.
 """
 
 import copy
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from convbert_jax.errors import UserError
 
 # Dotted name of an added field -> its value in configs that lack it.
 VALUES_BEFORE: dict[str, Any] = {
@@ -40,3 +43,22 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(place, dict):
       place.setdefault(name, value)
   return full
+
+
+def check_known(fields: Iterable[str], described: type) -> None:
+  """Refuses a kept config with fields that this version does not have.
+
+  Args:
+    fields: names that were kept.
+    described: the dataclass that they are to fill.
+
+  Raises:
+    UserError: naming the fields.
+  """
+  known = {field.name for field in dataclasses.fields(described)}
+  unknown = sorted(set(fields) - known)
+  if unknown:
+    raise UserError(
+      f"{described.__name__} has no field {', '.join(unknown)} here: another"
+      " version of this code wrote it, use that one"
+    )

@@ -1,27 +1,24 @@
-"""What every program shares: flags, configs, and one line for a mistake.
+"""What every program shares: parsing flags, and one line for a mistake.
 
 A program defines its flags with absl, its config with `ConfigFlag`, and ends
-with `run(main)`. Whatever the user can mend is answered by one `error:` line
-on stderr and exit status 1.
+with `run(main)`. A mistake that the user can mend is answered by one `error:`
+line on stderr and exit status 1.
 """
 
 import ctypes
-import fractions
-import glob
-import importlib.util
-import os
 import platform
 import re
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
 
 from convbert_jax import errors
+from experiments.config_files import flatten, load_config
 
 # The flags defined below show in the help of the program that asks for them.
 flags.disclaim_key_flags()
@@ -44,9 +41,12 @@ class ConfigFlag:
 
   Args:
     default: the file and arguments used where the flag is not given.
+    needs: fields or groups that every config of the program has. A config that
+      lacks one belongs to another program and is refused.
   """
 
-  def __init__(self, default: str) -> None:
+  def __init__(self, default: str, needs: Sequence[str]) -> None:
+    self._default, self._needs = default, needs
     flags.DEFINE_string(
       "config",
       default,
@@ -63,7 +63,7 @@ class ConfigFlag:
     Raises:
       UserError: the file, an argument, a field or a value is not valid.
     """
-    return load_config(flags.FLAGS.config, self.overrides)
+    return self._load(flags.FLAGS.config)
 
   @property
   def overrides(self) -> list[str]:
@@ -71,11 +71,11 @@ class ConfigFlag:
     return flags.FLAGS[_OVERRIDE].value
 
   def with_argument(self, name: str, value: str) -> ml_collections.ConfigDict:
-    """Returns the same with one of the file's arguments replaced.
+    """Returns the config with one of the file's arguments replaced.
 
     Args:
-      name: of the argument, which the command line gives.
-      value: in place of the one that is given.
+      name: of an argument given on the command line.
+      value: of that argument, instead of the one given.
 
     Raises:
       UserError: as `value`.
@@ -85,51 +85,18 @@ class ConfigFlag:
       f"{name}={value}" if argument.startswith(f"{name}=") else argument
       for argument in arguments.split(",")
     ]
-    return load_config(f"{path}:{','.join(replaced)}", self.overrides)
+    return self._load(f"{path}:{','.join(replaced)}")
 
-
-def load_config(
-  config_spec: str, overrides: Iterable[str] = ()
-) -> ml_collections.ConfigDict:
-  """Returns the config that a file describes, with some fields replaced.
-
-  `ml_collections.config_flags` does the same, but reads `sys.argv` by itself,
-  hides a missing file until the config is used, and answers a wrong field
-  with a traceback.
-
-  Args:
-    config_spec: "FILE" or "FILE:ARGUMENTS"; the arguments go to the file's
-      `get_config`.
-    overrides: "FIELD=VALUE" each, the field written with dots.
-
-  Returns:
-    The locked config.
-
-  Raises:
-    UserError: the file, an argument, a field or a value is not valid.
-  """
-  path, _, arguments = config_spec.partition(":")
-  get_config = _import_get_config(path)
-  try:
-    config = get_config(arguments)
-  except ValueError as error:
-    raise errors.UserError(f"--config={config_spec}: {error}") from error
-  for override in overrides:
-    field, given, text = override.partition("=")
-    _set_field(config, field, text if given else None)
-  return config.lock()
-
-
-def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Returns the values of a nested config by their dotted names, sorted."""
-  values = {}
-  for name, value in config.items():
-    if isinstance(value, ml_collections.ConfigDict):
-      inner = flatten(value).items()
-      values.update({f"{name}.{field}": leaf for field, leaf in inner})
-    else:
-      values[name] = value
-  return dict(sorted(values.items()))
+  def _load(self, config_spec: str) -> ml_collections.ConfigDict:
+    # Checked without the overrides, which would be unknown fields.
+    config = load_config(config_spec)
+    missing = [name for name in self._needs if name not in config]
+    if missing:
+      raise errors.UserError(
+        f"--config={config_spec} is a config of another program, it has no"
+        f" {' and no '.join(missing)}; use {self._default}"
+      )
+    return load_config(config_spec, self.overrides)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -150,22 +117,22 @@ def run(main: Callable[[], None]) -> NoReturn:
 def keep_freed_memory() -> None:
   """Makes malloc keep what is freed, for the next step to take again.
 
-  XLA on CPUs allocates a step's intermediate arrays anew for every step. By
-  default glibc hands each back to the system at once, and the next step pays
-  for clearing its pages. Does nothing where the C library is another one.
+  On CPUs, XLA allocates the intermediate arrays of every step anew. By default
+  glibc returns freed arrays to the system at once, and the next step waits
+  while the kernel clears the pages again. Other C libraries are left alone.
   """
   if platform.libc_ver()[0] != "glibc":
     return
   libc = ctypes.CDLL(None)
-  # The threads' own arenas are too small for large arrays, and would ask the
-  # system for each.
+  # The arenas of single threads are too small for large arrays; each array
+  # would come from the system.
   libc.mallopt(_M_ARENA_MAX, 1)
   libc.mallopt(_M_MMAP_MAX, 0)
   libc.mallopt(_M_TRIM_THRESHOLD, -1)  # Keep any amount.
 
 
 def print_warning(message: Warning | str, *_: object) -> None:
-  """Tells a warning in one line; for `warnings.showwarning`."""
+  """Prints a warning on one line; assign it to `warnings.showwarning`."""
   print(f"warning: {message}", file=sys.stderr)
 
 
@@ -187,7 +154,7 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
     _print_help()
     sys.exit(0)
   rest = _or_error(lambda: _checked_parse(argv))
-  # At absl's own default of INFO, libraries log every step of every save.
+  # At absl's default level, INFO, libraries log every step of every save.
   if flags.FLAGS["verbosity"].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING
   return rest
@@ -263,79 +230,3 @@ def _print_help() -> None:
       break_on_hyphens=False,
     )
     print(f"  --{flag.name}\n{text}")
-
-
-def _import_get_config(path: str) -> Callable[[str], ml_collections.ConfigDict]:
-  """Returns the function `get_config` of the Python file at `path`."""
-  if not os.path.isfile(path):
-    files = glob.glob("configs/[!_]*.py")
-    if not files:
-      raise errors.UserError(
-        f"no config file {path!r}; run from the repository's root"
-      )
-    raise errors.unknown_name("config file", path, files)
-  spec = importlib.util.spec_from_file_location("config", path)
-  if spec is None or spec.loader is None:
-    raise errors.UserError(f"config file {path!r} is not a Python file")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, "get_config"):
-    raise errors.UserError(f"config file {path!r} has no function get_config")
-  return module.get_config
-
-
-def _set_field(
-  config: ml_collections.ConfigDict, field: str, text: str | None
-) -> None:
-  """Sets one field from text, parsed as the type that the field has."""
-  values = flatten(config)
-  if field not in values:
-    group = [name for name in values if name.startswith(f"{field}.")]
-    if group:
-      raise errors.UserError(
-        f"--config.{field} is a group, set its fields one by one: "
-        + ", ".join(group)
-      )
-    raise errors.unknown_name("config field", field, values)
-  current = values[field]
-  if text is None:
-    if not isinstance(current, bool):
-      raise errors.UserError(
-        f"--config.{field} needs a value: --config.{field}=VALUE"
-      )
-    text = "true"
-  try:
-    value = _PARSERS[type(current)](text)
-  except ValueError as error:
-    raise errors.UserError(
-      f"--config.{field}={text}: {error}, as in --config.{field}={current}"
-    ) from error
-  config.update_from_flattened_dict({field: value})
-
-
-def _parse_bool(text: str) -> bool:
-  if text.lower() not in {"true", "false", "1", "0"}:
-    raise ValueError("expected true or false")
-  return text.lower() in {"true", "1"}
-
-
-def _parse_int(text: str) -> int:
-  try:
-    return int(text)
-  except ValueError:
-    raise ValueError("expected a whole number") from None
-
-
-def _parse_float(text: str) -> float:
-  try:
-    return float(fractions.Fraction(text))  # also takes "1/3"
-  except (ValueError, ZeroDivisionError, OverflowError):
-    raise ValueError("expected a finite number") from None
-
-
-_PARSERS = {
-  bool: _parse_bool,
-  int: _parse_int,
-  float: _parse_float,
-  str: str,
-}

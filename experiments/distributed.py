@@ -9,56 +9,69 @@ flags.disclaim_key_flags()
 
 
 class DistributedFlags:
-  """The flags that say who is who among the processes of one run."""
+  """The flags that number the processes of one run."""
 
   def __init__(self) -> None:
     self._distributed = flags.DEFINE_boolean(
       "distributed",
       False,
-      "Set on every host of a run on many; a TPU pod, Slurm and Open MPI are"
-      " recognised, elsewhere give the three flags below too.",
+      "Set this on every host of a run on many. TPU pods, Slurm and Open MPI"
+      " are recognised; elsewhere, give the next three flags too.",
     )
     self._address = flags.DEFINE_string(
       "coordinator_address", None, "HOST:PORT, where process 0 listens."
     )
     self._num_processes = flags.DEFINE_integer(
-      "num_processes", None, "N, how many processes take part."
+      "num_processes", None, "N, the number of processes."
     )
     self._process_id = flags.DEFINE_integer(
-      "process_id", None, "Which of them this one is, from 0."
+      "process_id", None, "N, the number of this process, from 0."
     )
 
   def initialize(self) -> None:
-    """Joins the other processes, where `--distributed` is set.
+    """Joins the other processes, if `--distributed` is set.
 
     Must come before anything that asks JAX for its devices.
 
     Raises:
-      UserError: the flags contradict each other, or who is who could not be
-        found out.
+      UserError: as `join` does.
     """
-    given = {
-      "coordinator_address": self._address.value,
-      "num_processes": self._num_processes.value,
-      "process_id": self._process_id.value,
-    }
-    missing = [f"--{name}" for name, value in given.items() if value is None]
-    if not self._distributed.value:
-      if len(missing) < len(given):
-        raise UserError("a run on many hosts needs --distributed as well")
-      return
-    if 0 < len(missing) < len(given):
-      raise UserError(f"--distributed needs {' and '.join(missing)} as well")
-    count, index = self._num_processes.value, self._process_id.value
-    if not missing and not 0 <= index < count:
-      raise UserError(
-        f"--process_id={index} is not one of {count} processes, 0 to"
-        f" {count - 1}"
-      )
-    try:
-      jax.distributed.initialize(**given)
-    except ValueError as error:
-      raise UserError(
-        f"--distributed found no cluster it knows ({error}); give"
-        " --coordinator_address, --num_processes and --process_id"
-      ) from error
+    join(
+      self._distributed.value,
+      coordinator_address=self._address.value,
+      num_processes=self._num_processes.value,
+      process_id=self._process_id.value,
+    )
+
+
+def join(distributed: bool, **given: str | int | None) -> None:
+  """Joins the other processes of a run; does nothing for a run on its own.
+
+  Args:
+    distributed: whether there are others.
+    **given: `coordinator_address`, `num_processes` and `process_id`, None for
+      what the cluster knows.
+
+  Raises:
+    UserError: the values contradict each other, or are missing where no cluster
+      was recognised.
+  """
+  missing = [f"--{name}" for name, value in given.items() if value is None]
+  if not distributed:
+    if len(missing) < len(given):
+      raise UserError("a run on many hosts needs --distributed as well")
+    return
+  if 0 < len(missing) < len(given):
+    raise UserError(f"--distributed needs {' and '.join(missing)} as well")
+  count, index = given["num_processes"], given["process_id"]
+  if not missing and not 0 <= index < count:
+    raise UserError(
+      f"--process_id={index} is not one of {count} processes, 0 to {count - 1}"
+    )
+  try:
+    jax.distributed.initialize(**given)
+  except ValueError as error:
+    raise UserError(
+      f"--distributed recognised no cluster ({error}); give"
+      " --coordinator_address, --num_processes and --process_id"
+    ) from error

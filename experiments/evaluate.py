@@ -6,7 +6,7 @@ python -m experiments.evaluate --workdir=runs/small --step=10000
 
 from absl import flags
 
-from convbert_jax.pretraining import run as pretrain
+from convbert_jax.pretraining.run import evaluate
 from experiments import command_line, distributed
 
 _WORKDIR = flags.DEFINE_string(
@@ -21,7 +21,7 @@ _DISTRIBUTED = distributed.DistributedFlags()
 def main() -> None:
   """Evaluates one checkpoint and prints its summary."""
   _DISTRIBUTED.initialize()
-  pretrain.evaluate(_WORKDIR.value, _STEP.value)
+  evaluate(_WORKDIR.value, _STEP.value)
 
 
 if __name__ == "__main__":

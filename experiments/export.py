@@ -1,4 +1,4 @@
-"""Writes a model for serving: run by JAX alone, without this code.
+"""Writes a model for serving, which JAX runs without this code.
 
 python -m experiments.export --model=runs/small --output=served
 python -m experiments.export --model=DIR --head=ConvBertModel --output=served \
@@ -11,7 +11,7 @@ program that runs it.
 
 from absl import flags
 
-from convbert_jax.formats import load as pretrained
+from convbert_jax.formats import load
 from convbert_jax.inference import export as serving
 from experiments import command_line
 
@@ -24,21 +24,23 @@ _OUTPUT = flags.DEFINE_string(
 _HEAD = flags.DEFINE_string(
   "head",
   None,
-  "CLASS, as ConvBertForMaskedLM where there are several; ConvBertModel for"
-  " the encoder of any.",
+  "CLASS, such as ConvBertForMaskedLM, if the source has several models;"
+  " ConvBertModel for the encoder of any.",
 )
 _PLATFORMS = flags.DEFINE_string(
-  "platforms", "cpu,cuda,tpu", "Any of cpu, cuda, rocm, tpu, with commas."
+  "platforms",
+  "cpu,cuda,tpu",
+  "Any of cpu, cuda, rocm, tpu, separated by commas.",
 )
 
 
 def main() -> None:
   """Loads, lowers and writes."""
-  found = pretrained.load_model(_MODEL.value, _HEAD.value)
+  found = load.load_model(_MODEL.value, _HEAD.value)
   platforms = _PLATFORMS.value.split(",")
   serving.write_folder(_OUTPUT.value, found, platforms)
-  told = ", ".join(platforms)
-  print(f"{_OUTPUT.value}: {type(found.model).__name__} for {told}")
+  name = type(found.model).__name__
+  print(f"{_OUTPUT.value}: {name} for {', '.join(platforms)}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """Fine-tunes a ConvBERT on GLUE, question answering, tagging or choices.
 
   python -m experiments.finetune \\
-    --config=configs/finetune.py:task=rte,size=small --workdir=runs/glue \\
+    --config=configs/finetune.py:task=rte --workdir=runs/glue \\
     --config.data.path=GLUE_FOLDER --init_from=runs/small \\
-    --config.num_trials=3
+    --config.num_seeds=3
 
---init_from takes a run of experiments.pretrain, the folder of a task that was
-fine-tuned before, as runs/glue/mnli, or a folder or name of transformers.
-Without it training starts from scratch and needs
---config.tokenizer.vocab=vocab.txt. task=all runs every GLUE task that has
-files below --config.data.path. Started again, it goes on where it stopped.
+--init_from takes a run of experiments.pretrain, a folder or hub name of
+transformers, or the folder of a task fine-tuned before, such as runs/glue/mnli.
+Without it a model is trained from scratch: name its size, as in
+task=rte,size=small, and its vocabulary,
+--config.tokenizer.vocab=vocab.txt. task=all runs every GLUE task that has files
+below --config.data.path. Started again, it goes on where it stopped.
 """
 
 import warnings
@@ -18,16 +19,18 @@ import jax
 from absl import flags
 
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import results as board
 from convbert_jax.finetuning import run as finetune
+from convbert_jax.finetuning.results import write_results
 from convbert_jax.tasks import registry
 from experiments import command_line, distributed
 
-_CONFIG = command_line.ConfigFlag("configs/finetune.py:task=rte,size=small")
+_CONFIG = command_line.ConfigFlag(
+  "configs/finetune.py:task=rte", needs=("task", "num_seeds")
+)
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "DIR, the folder that results go to, of one task or of several.",
+  "DIR, the folder for the results of one task or several.",
   required=True,
 )
 _INIT_FROM = flags.DEFINE_string(
@@ -48,18 +51,16 @@ def main() -> None:
       f" --config=configs/finetune.py:task={config.task}"
     )
   _DISTRIBUTED.initialize()
-  if config.task in registry.BOARDS:
+  if config.task in registry.TASK_GROUPS:
     configs = {
       name: _CONFIG.with_argument("task", name)
-      for name in registry.BOARDS[config.task]
+      for name in registry.TASK_GROUPS[config.task]
     }
-    skipped = finetune.finetune_board(configs, _WORKDIR.value, _INIT_FROM.value)
-    for name, why in skipped.items():
-      print(f"skipped {name}: {why}")
+    finetune.finetune_tasks(configs, _WORKDIR.value, _INIT_FROM.value)
   else:
     finetune.finetune(config, _WORKDIR.value, _INIT_FROM.value)
   if jax.process_index() == 0:
-    print(board.write_board(_WORKDIR.value))
+    print(write_results(_WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,31 @@
 """Pre-trains a ConvBERT on records written by experiments.build_data.
 
-  python -m experiments.pretrain \
-    --config=configs/pretrain.py:size=small,seq=128 \
+  python -m experiments.pretrain \\
+    --config=configs/pretrain.py:size=small,seq=128 \\
     --workdir=runs/small --config.data.path=runs/records
 
-Started again with the same command, a run goes on where its last checkpoint
-was written. Sizes: tiny, small, medium-small, base.
+Sizes: tiny, small, medium-small, base. Started again with the same command, a
+run goes on from its last checkpoint.
 
-On many hosts, start the same command on each with --distributed; a TPU pod
-and Slurm are recognised, elsewhere say who is who:
+On many hosts, start the same command with --distributed on each. TPU pods and
+Slurm are recognised; elsewhere, number the processes:
 
-  python -m experiments.pretrain --distributed \
+  python -m experiments.pretrain --distributed \\
     --coordinator_address=10.0.0.1:1234 --num_processes=2 --process_id=0 ...
 """
 
 from absl import flags
 
-from convbert_jax.pretraining import run as pretrain
+from convbert_jax.pretraining.run import pretrain
 from experiments import command_line, distributed
 
-_CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")
+_CONFIG = command_line.ConfigFlag(
+  "configs/pretrain.py:size=small,seq=128", needs=("objective", "num_steps")
+)
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "DIR, the folder that checkpoints, metrics and plots go to.",
+  "DIR, the folder for checkpoints, metrics and plots.",
   required=True,
 )
 _DISTRIBUTED = distributed.DistributedFlags()
@@ -33,7 +35,7 @@ def main() -> None:
   """Pre-trains; the summary is printed at the end."""
   config = _CONFIG.value
   _DISTRIBUTED.initialize()
-  pretrain.pretrain(config, _WORKDIR.value)
+  pretrain(config, _WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
   python -m experiments.quickstart
   python -m experiments.quickstart --workdir=runs/another --num_steps=2000
 
-Takes the English prose that comes with Python and the installed packages,
+Collects the English prose that comes with Python and the installed packages,
 trains a vocabulary on it, builds records, pre-trains the size `tiny` and
-evaluates it on documents it has not seen. Then it is fine-tuned to tell whole
-sentences of that prose from such in which two words have changed places, with
-three seeds, and so is a model that was not pre-trained. (Pre-training has read
-those sentences whole, but knows nothing of the task.) Started again, it goes on
+evaluates it on documents it has not seen. Then, with three seeds each, it
+fine-tunes this model and one without pre-training to tell intact sentences of
+that prose from sentences with two words swapped. (Pre-training has read the
+intact sentences, but knows nothing of the task.) Started again, it goes on
 where it stopped; delete the folder to begin anew.
 """
 
@@ -19,12 +19,13 @@ from typing import Any
 
 from absl import flags
 
-from convbert_jax.data.records import build_records
-from convbert_jax.data.tokenizer import train_vocabulary
-from convbert_jax.finetuning import run as finetune
-from convbert_jax.pretraining import run as pretrain
+from convbert_jax.data.records import BuildSettings, build_records
+from convbert_jax.data.tokenizer import load_tokenizer
+from convbert_jax.data.vocabulary import train_vocabulary
+from convbert_jax.finetuning.run import finetune
+from convbert_jax.pretraining.run import pretrain
 from convbert_jax.training import run_files
-from experiments import acceptability, command_line, prose
+from experiments import acceptability, command_line, config_files, prose
 
 TEXT_BYTES = 3_000_000
 VOCAB_SIZE = 4_000
@@ -34,18 +35,18 @@ TASK_CONFIG = "configs/finetune.py:task=cola,size=tiny"
 NUM_TRAIN, NUM_DEV, NUM_SEEDS = 3_000, 600, 3
 
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/quickstart", "DIR, the folder that everything goes to."
+  "workdir", "runs/quickstart", "DIR, the folder for everything."
 )
 _NUM_STEPS = flags.DEFINE_integer(
   "num_steps",
   1_200,
-  "N, how many steps to train; more learn more.",
+  "N, how many steps to pre-train.",
   lower_bound=1,
 )
 
 
 def main() -> None:
-  """Makes what is missing, pre-trains, evaluates, fine-tunes, compares."""
+  """Prepares the data, pre-trains, evaluates, fine-tunes and compares."""
   warnings.showwarning = command_line.print_warning
   workdir = _WORKDIR.value
   if os.path.exists(workdir):
@@ -56,10 +57,9 @@ def main() -> None:
   print("3/5 building records", flush=True)
   manifest = build_records(
     [text],
-    vocabulary,
+    load_tokenizer(vocabulary),
     records,
-    max_seq_length=SEQ_LENGTH,
-    held_out=0.03,
+    BuildSettings(max_seq_length=SEQ_LENGTH, held_out=0.03),
     num_workers=0,
   )
   overrides = [
@@ -71,12 +71,12 @@ def main() -> None:
   run = os.path.join(workdir, "run")
   settings = " ".join(f"--config.{override}" for override in overrides)
   print(
-    "4/5 pre-training and evaluating, which by hand is\n"
+    "4/5 pre-training and evaluating, as this command does:\n"
     f"    python -m experiments.pretrain --config={CONFIG} --workdir={run}"
     f" {settings}",
     flush=True,
   )
-  values = pretrain.pretrain(command_line.load_config(CONFIG, overrides), run)
+  values = pretrain(config_files.load_config(CONFIG, overrides), run)
   print(
     "\nOn documents it has not seen: the generator needs"
     " {eval_generator_loss:.2f} nats a token, word frequencies alone"
@@ -89,14 +89,14 @@ def main() -> None:
 
 
 def verdict(pretrained: dict[str, float], scratch: dict[str, float]) -> str:
-  """Says what pre-training bought.
+  """Compares the scores with and without pre-training, in a few lines.
 
   Args:
     pretrained: summary of the main score over the seeds.
     scratch: the same without pre-training.
   """
   lines = [
-    "Whole sentences told from those with two words swapped, Matthews"
+    "Telling intact sentences from sentences with two words swapped, Matthews"
     f" correlation of {pretrained['count']} seeds (0 is chance, 100 perfect):"
   ]
   for name, found in (("pre-trained", pretrained), ("from scratch", scratch)):
@@ -108,11 +108,11 @@ def verdict(pretrained: dict[str, float], scratch: dict[str, float]) -> str:
   spread = max(pretrained["std"], scratch["std"])
   if gain > spread:
     lines.append(
-      f"Pre-training bought {gain:.1f} points, more than the seeds differ."
+      f"Pre-training gained {gain:.1f} points, more than the seeds differ."
     )
   else:
     lines.append(
-      f"Pre-training bought nothing here: {gain:+.1f} points, and the seeds"
+      f"Pre-training gained nothing here: {gain:+.1f} points, and the seeds"
       f" differ by {spread:.1f}. Train longer with --num_steps."
     )
   return "\n".join(lines)
@@ -134,7 +134,7 @@ def _fine_tune(
   ]
   settings = " ".join(f"--config.{override}" for override in overrides)
   print(
-    "5/5 fine-tuning from it and from scratch, which by hand is\n"
+    "5/5 fine-tuning from it and from scratch, as this command does:\n"
     f"    python -m experiments.finetune --config={TASK_CONFIG}"
     f" --workdir={os.path.join(workdir, 'pretrained')} --init_from={run}"
     f" {settings}",
@@ -142,8 +142,8 @@ def _fine_tune(
   )
   summaries = []
   for name, init_from in (("pretrained", run), ("scratch", "")):
-    config = command_line.load_config(TASK_CONFIG, overrides)
-    results: dict[str, Any] = finetune.finetune(
+    config = config_files.load_config(TASK_CONFIG, overrides)
+    results: dict[str, Any] = finetune(
       config, os.path.join(workdir, name), init_from
     )
     summaries.append(results["summary"][results["main_score"]])

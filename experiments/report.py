@@ -1,4 +1,4 @@
-"""Shows the results of fine-tuning, and what one start bought over another.
+"""Shows the results of fine-tuning, or compares those of two workdirs.
 
 python -m experiments.report --workdir=runs/glue
 python -m experiments.report --workdir=runs/glue --baseline=runs/scratch
@@ -7,30 +7,31 @@ python -m experiments.report --workdir=runs/glue --baseline=runs/scratch
 from absl import flags
 
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning.results import read_results, results_markdown
+from convbert_jax.finetuning.results_comparison import comparison_markdown
 from experiments import command_line
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "DIR, where tasks were fine-tuned.", required=True
 )
 _BASELINE = flags.DEFINE_string(
-  "baseline", None, "DIR, where they were fine-tuned from another start."
+  "baseline", None, "DIR, another workdir to compare with."
 )
 
 
 def main() -> None:
-  """Prints the page of one workdir, or two beside each other."""
-  results = board.read_results(_WORKDIR.value)
+  """Prints the results of one workdir, or of two side by side."""
+  results = read_results(_WORKDIR.value)
   if _BASELINE.value is None:
-    print(board.markdown(results))
+    print(results_markdown(results))
     return
   if _BASELINE.value == _WORKDIR.value:
     raise UserError("--baseline names the same folder; give another")
   print(
-    board.compare_markdown(
+    comparison_markdown(
       {
         _WORKDIR.value: results,
-        _BASELINE.value: board.read_results(_BASELINE.value),
+        _BASELINE.value: read_results(_BASELINE.value),
       }
     )
   )

@@ -10,7 +10,7 @@ import pytest
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig, generator_config
 from convbert_jax.tasks import registry
-from experiments.command_line import flatten, load_config
+from experiments.config_files import flatten, load_config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 PRETRAIN = str(CONFIGS / "pretrain.py")

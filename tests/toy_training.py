@@ -38,13 +38,16 @@ CONFIG = {"seed": 0, "num_steps": 20, "report": {"every": 4}}
 class Batches:
   """Shuffled batches for ever; the position is a dict, as Grain's is."""
 
-  def __init__(self, nan_record=None, pause=0.0):
+  def __init__(self, nan_record=None, pause=0.0, file_limit=None):
     self.index = 0
+    self.file_limit = file_limit
     self.nan_record = nan_record
     self.pause = pause
 
   def __next__(self):
     time.sleep(self.pause)
+    if self.file_limit:  # The disk fills up once the run is on its way.
+      resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_limit,) * 2)
     epoch, place = divmod(self.index * ROWS, RECORDS)
     self.index += 1
     order = np.random.default_rng(epoch).permutation(RECORDS)
@@ -184,10 +187,10 @@ def restored(
 
 def main():
   workdir, options = sys.argv[1], json.loads(sys.argv[2])
-  file_limit = options.pop("file_limit", None)
-  if file_limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-  batches = Batches(pause=options.pop("pause", 0.0))
+  batches = Batches(
+    pause=options.pop("pause", 0.0),
+    file_limit=options.pop("file_limit", None),
+  )
   try:
     run(workdir, batches=batches, **options)
   except UserError as error:

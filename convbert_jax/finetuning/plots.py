@@ -1,4 +1,4 @@
-"""Pictures of a task's trials."""
+"""Figures of a task's runs: curves of training, and predictions."""
 
 import io
 import os
@@ -21,20 +21,20 @@ _TRAIN, _BEST, _OTHERS = "#4C72B0", "#C44E52", "#B8B8B8"
 
 
 def draw_curves(folder: os.PathLike[str], results: dict[str, Any]) -> str:
-  """Draws `curves.png`: training loss and main score of every trial.
+  """Draws `curves.png`: training loss and main score of every run.
 
   Args:
-    folder: of the task, with a folder for each trial.
-    results: what its `results.json` holds.
+    folder: of the task, with a folder for each seed.
+    results: the content of its `results.json`.
 
   Returns:
-    The path of the picture.
+    The path of the figure.
   """
   rows = {
-    trial["seed"]: run_files.read_rows(
-      os.path.join(folder, f"seed_{trial['seed']}")
+    run["seed"]: run_files.read_rows(
+      os.path.join(folder, f"seed_{run['seed']}")
     )
-    for trial in results["trials"]
+    for run in results["runs"]
   }
   best = results["best_seed"]
   main = f"eval_{results['main_score']}"
@@ -42,7 +42,7 @@ def draw_curves(folder: os.PathLike[str], results: dict[str, Any]) -> str:
 
   def draw(axes: Sequence[Axes]) -> None:
     for panel, (name, title) in zip(axes, panels, strict=True):
-      # The best one last, on top of the others.
+      # The best last, on top of the others.
       for seed in sorted(rows, key=lambda seed: seed == best):
         points = [
           (row["step"], row[name])
@@ -70,7 +70,7 @@ def draw_curves(folder: os.PathLike[str], results: dict[str, Any]) -> str:
 def draw_predictions(
   folder: os.PathLike[str], task: Task, split: Split, predictions: Sequence[Any]
 ) -> str:
-  """Draws `<split>.png` as the task does it; returns its path."""
+  """Draws `<split>.png` with the task's own plot; returns its path."""
   path = epath.Path(folder) / f"{split.name}.png"
 
   def draw(axes: Sequence[Axes]) -> None:
@@ -86,12 +86,11 @@ def draw_predictions(
 def _save(
   path: epath.Path, draw: Callable[[Sequence[Axes]], None], num_panels: int
 ) -> None:
-  # Not through pyplot, which keeps every figure and picks a backend.
+  # Not through pyplot, which keeps every figure and chooses a backend.
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(4.8 * num_panels, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure.subplots(1, num_panels, squeeze=False)[0])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
-  with files.explained_disk_errors(path.parent):
-    path.write_bytes(buffer.getvalue())
+  files.write_bytes(path, buffer.getvalue())

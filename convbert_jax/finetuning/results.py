@@ -1,4 +1,4 @@
-"""The table of fine-tuning results, beside the figures of the paper."""
+"""The results of fine-tuning, summarised and laid out beside the paper's."""
 
 import math
 import statistics
@@ -15,7 +15,6 @@ from convbert_jax.finetuning.results_tables import (
   NONE,
   glue_table,
   points,
-  signed,
   squad_table,
   table,
 )
@@ -23,7 +22,7 @@ from convbert_jax.finetuning.results_tables import (
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.md"
 
-# What the leaderboard has of each task; of several scores it takes the mean.
+# The scores that the leaderboard averages; of several it takes the mean.
 GLUE_SCORES = {
   "cola": ("dev/matthews",),
   "sst2": ("dev/accuracy",),
@@ -35,12 +34,17 @@ GLUE_SCORES = {
   "rte": ("dev/accuracy",),
   "wnli": ("dev/accuracy",),
 }
-# What the paper has of each task, in the order of its table.
+# The scores in the paper's tables, in the order of their columns.
 PAPER_SCORES = dict.fromkeys(COLUMNS, ("dev/accuracy",)) | {
   "mnli": ("dev_matched/accuracy",),
   "cola": ("dev/matthews",),
   "stsb": ("dev/spearman",),
 }
+_SQUAD_SCORES = {
+  "squad1": ("dev/exact_match", "dev/f1"),
+  "squad2": ("dev/exact", "dev/f1"),
+}
+# By name: title, and the scores of each task that is averaged.
 AVERAGES = {
   "glue": ("GLUE average", GLUE_SCORES),
   "glue_without_wnli": (
@@ -50,29 +54,27 @@ AVERAGES = {
   "paper": ("average as in the paper", PAPER_SCORES),
 }
 
-# In the order of the columns of `squad_table`.
-_SQUAD_SCORES = (
-  ("squad1", "dev/exact_match"),
-  ("squad1", "dev/f1"),
-  ("squad2", "dev/exact"),
-  ("squad2", "dev/f1"),
-)
 _HEADER = "task score median std best seeds rows steps seconds"
-# Losses and thresholds are no points.
-_NO_POINTS = ("loss", "threshold")
+_EXPLANATION = (
+  "In points. Median, sample standard deviation and best over the seeds;\n"
+  "rows trained on, training steps, and the median time of a seed's steps."
+)
+# Endings of scores that are not in points.
+_NOT_POINTS = ("loss", "threshold")
 
-Results = Mapping[str, Mapping[str, Any]]
+Result = Mapping[str, Any]
+Results = Mapping[str, Result]
 
 
 def read_results(workdir: str) -> dict[str, dict[str, Any]]:
-  """Returns the results of every task of a workdir.
+  """Returns the results of every finished task in a workdir.
 
   Args:
-    workdir: holds a folder for each task; unfinished ones are left out.
+    workdir: holds a folder for each task.
 
   Returns:
-    What each `results.json` holds by task, GLUE's first, with the `summary`
-    that follows from its trials. Scores that JSON has no number for are NaN.
+    By task, GLUE's first: the content of its `results.json` with a `summary`
+    of its runs, see `summarise_scores`. Scores that are null there are NaN.
 
   Raises:
     UserError: if a file is damaged, or there is none.
@@ -85,8 +87,9 @@ def read_results(workdir: str) -> dict[str, dict[str, Any]]:
     path = folder / RESULTS_FILE
     if folder.is_dir() and path.exists():
       result = read_result(path, folder.name)
-      summary = summarise_scores(result["trials"])
-      found[folder.name] = result | {"summary": summary}
+      found[folder.name] = result | {
+        "summary": summarise_scores(result["runs"])
+      }
   if not found:
     raise UserError(f"no task in {workdir} has results; fine-tune one first")
   order = [*GLUE_SCORES, *sorted(found)]
@@ -94,20 +97,21 @@ def read_results(workdir: str) -> dict[str, dict[str, Any]]:
 
 
 def summarise_scores(
-  trials: Sequence[Mapping[str, Any]],
+  runs: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, float]]:
-  """Returns median, mean, std, best and count of every score over the trials.
+  """Returns median, mean, std, best and count of each score over the runs.
 
   Args:
-    trials: each with its `scores` by name; None, as JSON has it, is NaN.
+    runs: each with its `scores` by name; None, as JSON has it, is NaN.
 
   Returns:
-    By score; `std` is the sample's, 0 for one trial, and `best` the highest,
-    of a loss the lowest. If a trial's score is not finite, only `best` may be.
+    By score; `std` is the sample standard deviation, 0 for one run, and `best`
+    is the highest value, of a loss the lowest. If a value is not finite, only
+    `best` may be.
   """
   values: dict[str, list[float]] = {}
-  for trial in trials:
-    for name, value in trial["scores"].items():
+  for run in runs:
+    for name, value in run["scores"].items():
       value = math.nan if value is None else value
       values.setdefault(name, []).append(value)
   return {name: _summary(name, found) for name, found in values.items()}
@@ -125,50 +129,37 @@ def averages(results: Results) -> dict[str, dict[str, Any]]:
   """
   found = {}
   for name, (_, wanted) in AVERAGES.items():
-    figures = _figures(results, wanted)
+    medians = mean_medians(results, wanted)
     found[name] = {
-      "average": _mean(figures.values()),
-      "tasks": list(figures),
-      "missing": [task for task in wanted if task not in figures],
+      "average": mean(medians.values()),
+      "tasks": list(medians),
+      "missing": [task for task in wanted if task not in medians],
     }
   return found
 
 
-def markdown(results: Results) -> str:
-  """Returns the results as a page, beside the figures of the paper."""
-  parts = [
-    "# Results",
-    _own(results),
-    "## GLUE, beside the paper",
-    "**Not the same measure**: the paper's figures are of the GLUE server's"
-    " test sets, those of this run are medians on the dev sets. MNLI matched,"
-    " QQP and MRPC are accuracies, STS-B is Spearman's and CoLA Matthews'"
-    " correlation; the average leaves WNLI out.",
-  ]
-  figures = _figures(results, PAPER_SCORES)
-  average = points(_mean(figures.values()))
-  if 0 < len(figures) < len(PAPER_SCORES):
-    average += f" ({len(figures)} of {len(PAPER_SCORES)})"
-  ours = [figures.get(task, math.nan) for task in PAPER_SCORES]
-  parts.append(glue_table(ours, average))
-  if any(task in results for task, _ in _SQUAD_SCORES):
-    ours = [_median(results.get(task), name) for task, name in _SQUAD_SCORES]
-    parts += [
-      "## SQuAD, beside the paper",
-      "Exact match and F1, all of the dev sets.",
-      squad_table(ours),
-    ]
+def results_markdown(results: Results) -> str:
+  """Returns the results as a page, beside the paper's.
+
+  Args:
+    results: as `read_results` returns them. Averages are shown of several
+      tasks, each seed of a single one.
+  """
+  if len(results) == 1:
+    parts = _single_task(next(iter(results.values())))
+  else:
+    parts = _several_tasks(results)
   return "\n\n".join(parts) + "\n"
 
 
-def write_board(workdir: str) -> str:
-  """Writes `results.json` and `results.md` of all tasks of a workdir.
+def write_results(workdir: str) -> str:
+  """Writes `results.json` and `results.md` over all tasks of a workdir.
 
   Args:
     workdir: see `read_results`.
 
   Returns:
-    The results in short, for the terminal.
+    A summary for the terminal.
 
   Raises:
     UserError: see `read_results`; or if there is no room to write.
@@ -177,132 +168,136 @@ def write_board(workdir: str) -> str:
   folder = epath.Path(workdir)
   values = {"tasks": results, "averages": averages(results)}
   files.write_json(folder / RESULTS_FILE, values)
-  files.write_text(folder / TABLE_FILE, markdown(results))
-  return f"{_own(results)}\n\nBeside the paper's: {folder / TABLE_FILE}"
+  files.write_text(folder / TABLE_FILE, results_markdown(results))
+  return f"{_summary_table(results)}\n\nMore in {folder / TABLE_FILE}"
 
 
-def compare_markdown(boards: Mapping[str, Results]) -> str:
-  """Returns two boards side by side, and what the first is better by.
+def median_of(result: Result | None, name: str) -> float:
+  """Returns the median of a score over the runs, NaN where there is none."""
+  summary = result["summary"] if result else {}
+  return summary[name]["median"] if name in summary else math.nan
+
+
+def mean_medians(
+  results: Results, wanted: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+  """Returns the mean of some medians for each task that has them all.
 
   Args:
-    boards: two results, as `read_results` returns them, by what to call them.
+    results: as `read_results` returns them.
+    wanted: names of scores, by task.
   """
-  (first, ours), (second, theirs) = boards.items()
-  rows = []
-  for task in dict.fromkeys([*ours, *theirs]):
-    pair = [ours.get(task), theirs.get(task)]
-    names = [name for result in pair if result for name in _shown(result)]
-    for name in dict.fromkeys(names):
-      medians = [_median(result, name) for result in pair]
-      error = math.hypot(*(_error(result, (name,)) for result in pair))
-      rows.append(
-        [
-          task,
-          name,
-          *map(points, medians),
-          signed(medians[0] - medians[1]),
-          points(error),
-          " / ".join(str(len(r["trials"])) if r else NONE for r in pair),
-          " / ".join(f"{r['num_steps']:,}" if r else NONE for r in pair),
-        ]
-      )
-  header = ["task", "score", first, second, "difference", "±", "seeds", "steps"]
-  parts = [
-    f"# {first}, beside {second}",
-    "Medians on the dev sets, in points. ± is the standard error of a"
-    " difference of means, from the spread of the seeds of both; a difference"
-    " of less than twice as much may well be chance.",
-    table(header, rows, num_left=2),
-    "\n".join(_compared_averages(boards)),
+  means = {
+    task: statistics.fmean(median_of(results.get(task), name) for name in names)
+    for task, names in wanted.items()
+  }
+  return {task: value for task, value in means.items() if math.isfinite(value)}
+
+
+def mean(values: Collection[float]) -> float:
+  """Returns the mean, NaN of no values."""
+  return statistics.fmean(values) if values else math.nan
+
+
+def shown_scores(result: Result) -> list[str]:
+  """Returns the scores to show of a task: GLUE's own, or all in points."""
+  names = GLUE_SCORES.get(result["task"]) or [
+    result["main_score"],
+    *(name for name in result["summary"] if not name.endswith(_NOT_POINTS)),
   ]
-  return "\n\n".join(parts) + "\n"
+  return [n for n in dict.fromkeys(names) if n in result["summary"]]
 
 
 def _summary(name: str, values: Sequence[float]) -> dict[str, float]:
   finite = [value for value in values if math.isfinite(value)]
   best = min if name.endswith("loss") else max
-  median = mean = std = math.nan
+  median = average = std = math.nan
   if len(finite) == len(values):
-    median, mean = statistics.median(values), statistics.fmean(values)
+    median, average = statistics.median(values), statistics.fmean(values)
     std = statistics.stdev(values) if len(values) > 1 else 0.0
   return {
     "median": median,
-    "mean": mean,
+    "mean": average,
     "std": std,
     "best": best(finite, default=math.nan),
     "count": len(values),
   }
 
 
-def _mean(values: Collection[float]) -> float:
-  return statistics.fmean(values) if values else math.nan
-
-
-def _median(result: Mapping[str, Any] | None, name: str) -> float:
-  """Returns a median, NaN where there is none."""
-  summary = result["summary"] if result else {}
-  return summary[name]["median"] if name in summary else math.nan
-
-
-def _figures(
-  results: Results, wanted: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-  """Returns the mean of the wanted medians, of the tasks that have them all."""
-  means = {
-    task: statistics.fmean(_median(results.get(task), name) for name in names)
-    for task, names in wanted.items()
-  }
-  return {task: mean for task, mean in means.items() if math.isfinite(mean)}
-
-
-def _error(result: Mapping[str, Any] | None, names: Sequence[str]) -> float:
-  """Returns the standard error of some scores' mean over the seeds, or NaN."""
-  trials = [trial["scores"] for trial in result["trials"]] if result else []
-  trials = [scores for scores in trials if all(n in scores for n in names)]
-  values = [statistics.fmean(scores[n] for n in names) for scores in trials]
-  if len(values) < 2 or not all(map(math.isfinite, values)):
-    return math.nan
-  return statistics.stdev(values) / math.sqrt(len(values))
-
-
-def _compared_averages(boards: Mapping[str, Results]) -> list[str]:
-  """Returns a line for each average, over the tasks that both boards have."""
-  (first, ours), (second, theirs) = boards.items()
-  lines = []
-  for label, wanted in AVERAGES.values():
-    one, other = _figures(ours, wanted), _figures(theirs, wanted)
-    tasks = [task for task in one if task in other]
-    if not tasks:
-      lines.append(f"- {label}: no task is in both")
-      continue
-    means = [_mean([figures[t] for t in tasks]) for figures in (one, other)]
-    errors = [_error(r[t], wanted[t]) for t in tasks for r in (ours, theirs)]
-    error = math.hypot(*errors) / len(tasks)
-    lines.append(
-      f"- {label}: {first} {points(means[0])}, {second} {points(means[1])},"
-      f" difference {signed(means[0] - means[1])} ± {points(error)}, over the"
-      f" {len(tasks)} of {len(wanted)} tasks that both have:"
-      f" {', '.join(tasks)}"
-    )
-  return lines
-
-
-def _shown(result: Mapping[str, Any]) -> list[str]:
-  """Returns the scores to show of a task: GLUE's own, or all in points."""
-  names = GLUE_SCORES.get(result["task"]) or [
-    result["main_score"],
-    *(name for name in result["summary"] if not name.endswith(_NO_POINTS)),
+def _several_tasks(results: Results) -> list[str]:
+  medians = mean_medians(results, PAPER_SCORES)
+  average = points(mean(medians.values()))
+  if 0 < len(medians) < len(PAPER_SCORES):
+    average += f" ({len(medians)} of {len(PAPER_SCORES)})"
+  columns = {task: medians.get(task, math.nan) for task in PAPER_SCORES}
+  parts = [
+    "# Results",
+    _summary_table(results),
+    "## GLUE, beside the paper",
+    "**Not the same measure**: the paper's scores are of the GLUE server's"
+    " test sets, those of this run are medians on the dev sets. MNLI matched,"
+    " QQP and MRPC are accuracies, STS-B is Spearman's and CoLA Matthews'"
+    " correlation; the average leaves WNLI out.",
+    glue_table(columns, average),
   ]
-  return [n for n in dict.fromkeys(names) if n in result["summary"]]
+  if any(task in results for task in _SQUAD_SCORES):
+    parts += [
+      "## SQuAD, beside the paper",
+      "Exact match and F1 on the dev sets.",
+      squad_table(_squad_medians(results, _SQUAD_SCORES)),
+    ]
+  return parts
 
 
-def _own(results: Results) -> str:
-  """Returns the table of the results alone, and their averages."""
+def _single_task(result: Result) -> list[str]:
+  task, names = result["task"], shown_scores(result)
+  rows = [
+    [
+      str(run["seed"]),
+      *(points(run["scores"].get(name, math.nan)) for name in names),
+      f"{round(run['seconds']):,}",
+    ]
+    for run in result["runs"]
+  ]
+  parts = [
+    f"# Results of {task}",
+    _summary_table({task: result}),
+    "## Seeds",
+    table(["seed", *names, "seconds"], rows, num_left=0),
+  ]
+  if task in PAPER_SCORES:
+    (name,) = PAPER_SCORES[task]
+    parts += [
+      "## Beside the paper",
+      "**Not the same measure**: the paper's scores are of the GLUE server's"
+      f" test set, that of this run is the median of {name}.",
+      glue_table({task: median_of(result, name)}),
+    ]
+  if task in _SQUAD_SCORES:
+    parts += [
+      "## Beside the paper",
+      "Exact match and F1 on the dev set.",
+      squad_table(_squad_medians({task: result}, [task])),
+    ]
+  return parts
+
+
+def _squad_medians(
+  results: Results, tasks: Collection[str]
+) -> dict[str, list[float]]:
+  return {
+    task: [median_of(results.get(task), name) for name in _SQUAD_SCORES[task]]
+    for task in tasks
+  }
+
+
+def _summary_table(results: Results) -> str:
+  """Returns the table of this run alone, averages of several tasks below."""
   rows = []
   for task, result in results.items():
-    seconds = statistics.median(t["seconds"] for t in result["trials"])
+    seconds = statistics.median(run["seconds"] for run in result["runs"])
     costs = [result["num_train_rows"], result["num_steps"], round(seconds)]
-    for number, name in enumerate(_shown(result)):
+    for number, name in enumerate(shown_scores(result)):
       score = result["summary"][name]
       rows.append(
         [
@@ -315,33 +310,29 @@ def _own(results: Results) -> str:
           *(f"{cost:,}" if number == 0 else "" for cost in costs),
         ]
       )
-  lines = [_average_line(*item) for item in averages(results).items()]
+  lines = _starting_points(results)
+  if len(results) > 1:
+    lines = [_average_line(*x) for x in averages(results).items()] + lines
   return "\n\n".join(
-    [
-      "In points. Median, sample standard deviation and best of the seeds;\n"
-      "rows and steps trained on, and the median seconds that a seed's steps"
-      " took.",
-      table(_HEADER.split(), rows, num_left=2),
-      "\n".join([*lines, *_origins(results)]),
-    ]
+    [_EXPLANATION, table(_HEADER.split(), rows, num_left=2), "\n".join(lines)]
   )
 
 
 def _average_line(name: str, found: Mapping[str, Any]) -> str:
-  label, wanted = AVERAGES[name]
+  title, wanted = AVERAGES[name]
   tasks, missing = found["tasks"], found["missing"]
   if not tasks:
-    return f"- {label}: none of its tasks is here"
-  over = f"all its {len(wanted)} tasks"
+    return f"- {title}: no results for any of its tasks"
+  over = f"all {len(wanted)} tasks"
   if missing:
     over = (
       f"only {len(tasks)} of {len(wanted)} tasks ({', '.join(tasks)});"
       f" missing {', '.join(missing)}"
     )
-  return f"- {label}: {points(found['average'])} over {over}"
+  return f"- {title}: {points(found['average'])} over {over}"
 
 
-def _origins(results: Results) -> list[str]:
+def _starting_points(results: Results) -> list[str]:
   """Returns a line for each model that tasks were fine-tuned from."""
   tasks: dict[str, list[str]] = {}
   for task, result in results.items():

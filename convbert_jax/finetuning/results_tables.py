@@ -1,13 +1,13 @@
-"""Tables in Markdown, and the paper's figures to stand beside one's own."""
+"""Tables in Markdown, and the paper's results to compare with."""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-# Stands for a figure that there is not.
+# Stands for a number that does not exist.
 NONE = "–"  # noqa: RUF001
 
-# Of the paper's table, by the tasks that they are of.
+# The columns of the paper's table of GLUE, by task.
 COLUMNS = {
   "mnli": "MNLI",
   "qnli": "QNLI",
@@ -19,7 +19,14 @@ COLUMNS = {
   "stsb": "STS-B",
 }
 
-# arXiv 2008.02496: the GLUE server's test figures, in the order of COLUMNS.
+# And of its table of SQuAD: exact match and F1.
+SQUAD_COLUMNS = {
+  "squad1": ("1.1 exact", "1.1 F1"),
+  "squad2": ("2.0 exact", "2.0 F1"),
+}
+
+# arXiv 2008.02496: scores of the GLUE server's test sets, in the order of
+# COLUMNS.
 _PAPER_TEST = {
   "ELECTRA-small": (79.7, 87.7, 88.0, 60.8, 89.1, 83.7, 54.6, 80.3),
   "ConvBERT-small, 1M steps": (81.5, 88.5, 88.0, 62.2, 89.2, 83.3, 54.8, 83.4),
@@ -29,9 +36,9 @@ _PAPER_TEST = {
   "ConvBERT-base, 1M": (85.3, 92.4, 89.6, 74.7, 95.0, 88.2, 66.0, 88.2),
   "ConvBERT-base, 4M": (88.3, 93.2, 90.0, 77.9, 95.7, 88.3, 67.8, 89.7),
 }
-# Its authors' dev medians, pre-trained on OpenWebText.
+# Medians on the dev sets, from ELECTRA's authors, pre-trained on OpenWebText.
 _ELECTRA_DEV = (78.9, 87.9, 88.3, 68.5, 88.3, 87.4, 56.8, 86.8)
-# Dev, exact match and F1, of version 1.1 and of 2.0.
+# Exact match and F1 on the dev sets, in the order of SQUAD_COLUMNS.
 _PAPER_SQUAD = {
   "ELECTRA-base": ((84.5, 90.8), (80.5, 83.3)),
   "ConvBERT-small, 1M steps": ((77.1, 84.1), (68.7, 70.5)),
@@ -42,57 +49,66 @@ _PAPER_SQUAD = {
 }
 
 
-def glue_table(figures: Sequence[float], average: str) -> str:
-  """Returns the paper's table of GLUE below a row of one's own.
+def glue_table(medians: Mapping[str, float], average: str | None = None) -> str:
+  """Returns a row for this run above the paper's results on GLUE.
 
   Args:
-    figures: dev medians of the run, in the order of `COLUMNS`; NaN where there
-      is none.
-    average: of them, as text.
+    medians: of the run on the dev sets, by task; NaN where there is none. Only
+      these tasks get a column.
+    average: of them, as text; None leaves the column of averages out.
   """
-  rows = [["this run", "dev", *map(points, figures), average]]
+  tasks = [task for task in COLUMNS if task in medians]
+  rows = [["this run", "dev", *(points(medians[task]) for task in tasks)]]
   published = [(name, "test", row) for name, row in _PAPER_TEST.items()]
   published.append(("ELECTRA-small, OpenWebText", "dev", _ELECTRA_DEV))
-  for name, split, row in published:
-    row = (*row, statistics.fmean(row))
-    rows.append([name, split, *(f"{figure:.1f}" for figure in row)])
-  header = ["model", "of", *COLUMNS.values(), "average"]
+  for name, split, scores in published:
+    by_task = dict(zip(COLUMNS, scores, strict=True))
+    rows.append([name, split, *(f"{by_task[task]:.1f}" for task in tasks)])
+  header = ["model", "split", *(COLUMNS[task] for task in tasks)]
+  if average is not None:
+    means = [f"{statistics.fmean(scores):.1f}" for *_, scores in published]
+    header.append("average")
+    for row, mean in zip(rows, [average, *means], strict=True):
+      row.append(mean)
   return table(header, rows, num_left=2)
 
 
-def squad_table(figures: Sequence[float]) -> str:
-  """Returns the paper's table of SQuAD below a row of one's own.
+def squad_table(medians: Mapping[str, Sequence[float]]) -> str:
+  """Returns a row for this run above the paper's results on SQuAD.
 
   Args:
-    figures: exact match and F1 of version 1.1, then of 2.0; NaN where there is
-      none.
+    medians: exact match and F1 of the run, by task, "squad1" or "squad2"; NaN
+      where there is none. Only these tasks get columns.
   """
-  rows = [["this run", *map(points, figures)]]
-  for name, versions in _PAPER_SQUAD.items():
-    rows.append([name, *(f"{x:.1f}" for pair in versions for x in pair)])
-  header = ["model", "1.1 exact", "1.1 F1", "2.0 exact", "2.0 F1"]
+  tasks = [task for task in SQUAD_COLUMNS if task in medians]
+  rows = [["this run", *(points(x) for task in tasks for x in medians[task])]]
+  for name, scores in _PAPER_SQUAD.items():
+    by_task = dict(zip(SQUAD_COLUMNS, scores, strict=True))
+    rows.append([name, *(f"{x:.1f}" for task in tasks for x in by_task[task])])
+  header = ["model", *(name for task in tasks for name in SQUAD_COLUMNS[task])]
   return table(header, rows, num_left=1)
 
 
 def points(value: float) -> str:
-  """Returns a figure with two digits, a dash for NaN."""
+  """Formats a number with two digits; a dash for NaN."""
   return f"{value:.2f}" if math.isfinite(value) else NONE
 
 
 def signed(value: float) -> str:
-  """Returns a difference with its sign and two digits, a dash for NaN."""
+  """Formats a difference with its sign and two digits; a dash for NaN."""
   return f"{value:+.2f}" if math.isfinite(value) else NONE
 
 
 def table(
   header: Sequence[str], rows: Sequence[Sequence[str]], *, num_left: int
 ) -> str:
-  """Returns a Markdown table that is aligned as plain text too.
+  """Returns a Markdown table that is aligned as plain text, too.
 
   Args:
-    header: one title a column.
-    rows: as many cells each.
-    num_left: how many columns are text, the others being numbers.
+    header: a title for each column.
+    rows: cells, as many as columns.
+    num_left: number of columns with text, aligned left; those after them hold
+      numbers, aligned right.
   """
   cells = [[c.replace("|", "\\|") for c in row] for row in (header, *rows)]
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -19,15 +19,16 @@ from ml_collections import ConfigDict
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import plots as figures
-from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning import plots
+from convbert_jax.finetuning.results import RESULTS_FILE, write_results
 from convbert_jax.finetuning.task_runs import (
   PREDICTIONS_FOLDER,
   Results,
   TaskRuns,
 )
-from convbert_jax.formats.load import MODEL_FOLDER
-from convbert_jax.tasks.task import MissingSplit
+from convbert_jax.formats.orbax import MODEL_FOLDER
+from convbert_jax.tasks import registry
+from convbert_jax.tasks.task_data import missing_files
 
 
 def finetune(
@@ -64,43 +65,46 @@ def finetune(
   if jax.process_index() == 0:
     with files.explained_disk_errors(folder):
       _keep_best(folder, results, config.keep_all_models)
-    files.write_json(folder / board.RESULTS_FILE, results)
-    figures.draw_curves(folder, results)
-    _write_board(workdir_path)
+    files.write_json(folder / RESULTS_FILE, results)
+    plots.draw_curves(folder, results)
+    _write_all_results(workdir_path)
   return results
 
 
-def finetune_board(
+def finetune_tasks(
   configs: Mapping[str, ConfigDict], workdir_path: str, init_from: str = ""
-) -> dict[str, str]:
-  """Runs `finetune` for several tasks.
+) -> None:
+  """Runs `finetune` for every task that has files.
+
+  Which tasks have none is printed before the first training.
 
   Args:
     configs: of each task, by its name.
     workdir_path: folder of them all.
     init_from: see `finetune`.
 
-  Returns:
-    Why each task that was skipped was: its files are not there.
-
   Raises:
     UserError: as `finetune`, or if no task has files.
   """
-  skipped = {}
-  for name, config in configs.items():
-    try:
-      finetune(config, workdir_path, init_from)
-    except MissingSplit as error:
-      skipped[name] = str(error)
+  missing = {
+    name: missing_files(registry.get_task(name), config.data.path)
+    for name, config in configs.items()
+  }
+  skipped = {name: why for name, why in missing.items() if why is not None}
   if len(skipped) == len(configs):
     raise UserError(f"no task has files: {next(iter(skipped.values()))}")
-  return skipped
+  if jax.process_index() == 0:
+    for name, why in skipped.items():
+      print(f"skipping {name}: {why}", flush=True)
+  for name, config in configs.items():
+    if name not in skipped:
+      finetune(config, workdir_path, init_from)
 
 
-def _write_board(workdir_path: str) -> None:
+def _write_all_results(workdir_path: str) -> None:
   """Writes the table of all tasks; without it this task's results are safe."""
   try:
-    board.write_board(workdir_path)
+    write_results(workdir_path)
   except UserError as error:
     warnings.warn(
       f"the table of all tasks is not written: {error}", stacklevel=2
@@ -129,7 +133,7 @@ def _keep_best(
       files.copy_beside(model) if keep_all_models else model,
     )
   if not keep_all_models:
-    for trial in results["trials"]:
+    for run in results["runs"]:
       shutil.rmtree(
-        folder / f"seed_{trial['seed']}" / MODEL_FOLDER, ignore_errors=True
+        folder / f"seed_{run['seed']}" / MODEL_FOLDER, ignore_errors=True
       )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convbert_jax.data.task_batches import Batching, iter_all
+from convbert_jax.data.batching import Batching, iter_eval_batches
 from convbert_jax.errors import unknown_name
 from convbert_jax.tasks.task import PADDING, Batch, Task
 from convbert_jax.tasks.task_data import Split
@@ -95,7 +95,7 @@ class Evaluator:
     ]
     outputs: list[Any] = [None] * len(rows)
     pending = None
-    for batch in iter_all(rows, self._batching):
+    for batch in iter_eval_batches(rows, self._batching):
       found = self._outputs(params, sharding.to_global(batch, self._mesh))
       # Read one batch late, so that the devices never wait for the host.
       if pending is not None:

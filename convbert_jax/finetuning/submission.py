@@ -1,4 +1,4 @@
-"""The archive that the GLUE server takes, written and checked."""
+"""The archive that the GLUE server accepts, written and checked."""
 
 import collections
 import dataclasses
@@ -14,16 +14,16 @@ from etils import epath
 from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.tasks.glue import GLUE_TASKS
-from convbert_jax.tasks.task import read_lines
+from convbert_jax.tasks.task_files import read_lines
 
 HEADER = "index\tprediction"
 
-# A real archive is a tenth of this, packed or not.
+# A real archive has a tenth of this, compressed or not.
 MAX_BYTES = 1 << 24
 _MAX_ENTRIES = 100
-# Of one file, so that a wrong column is not told 390,965 times.
+# Reported of one file: a wrong column would be 390,965 problems.
 _MAX_PROBLEMS = 10
-# The same predictions give the same bytes, whenever they are written.
+# Fixed, so that the same predictions always give the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -35,9 +35,9 @@ class Sheet:
 
   Attributes:
     name: of the file in the archive.
-    task: whose folder of the workdir has its predictions.
-    num_rows: of the official test set.
-    filler: what stands for predictions that are missing: the commonest label,
+    task: whose predictions it holds.
+    num_rows: number of rows in the official test set.
+    filler: takes the place of missing predictions: the most frequent label,
       or the middle of the ratings.
     split: of the task.
   """
@@ -55,7 +55,7 @@ class Sheet:
 
   @property
   def source(self) -> str:
-    """Where its predictions stand below a workdir."""
+    """The path of its predictions below a workdir."""
     return f"{self.task}/predictions/{self.split}.tsv"
 
 
@@ -81,16 +81,15 @@ def write_submission(
 
   Args:
     workdir: holds `<task>/predictions/<split>.tsv`.
-    path: of the archive; it appears whole, and the same predictions always
-      give the same bytes.
+    path: of the archive. The same predictions always give the same bytes.
     fill_missing: write each sheet's `filler` where there are no predictions.
 
   Returns:
-    A line on each file of the archive.
+    A line about each file of the archive.
 
   Raises:
-    UserError: naming all tasks that are missing; naming file and row, if
-      predictions are not as the server takes them; or if the archive cannot be
+    UserError: naming all tasks without predictions; naming file and row, if
+      the server would refuse a prediction; or if the archive cannot be
       written.
   """
   root = epath.Path(workdir)
@@ -104,7 +103,7 @@ def write_submission(
     raise UserError(
       f"{workdir} has no predictions for {names}; fine-tune these tasks with"
       " their test files in the data folder, or give --fill_missing to send the"
-      " commonest label instead"
+      " most frequent label instead"
     )
   lines, texts = [], {}
   for sheet in SHEETS:
@@ -124,31 +123,30 @@ def write_submission(
 
 
 def validate_submission(path: str) -> list[str]:
-  """Returns what the GLUE server would refuse of an archive.
+  """Returns what the GLUE server would refuse in an archive.
 
-  Nothing is unpacked to the disk, and nothing that is larger than a submission
-  can be is unpacked at all.
+  Files are unpacked in memory, and not at all if they are too large.
 
   Args:
     path: of the archive.
 
   Returns:
-    A line on each problem, with file and row; empty for a good archive.
+    A line about each problem, with file and row; empty for a valid archive.
 
   Raises:
-    UserError: if the file cannot be read at all.
+    UserError: if the archive cannot be read.
   """
   return _inspect(path)[1]
 
 
 def describe_submission(path: str) -> list[str]:
-  """Returns a line on each file of a good archive.
+  """Returns a line about each file of a valid archive.
 
   Args:
     path: of the archive.
 
   Raises:
-    UserError: if it cannot be read, or has a problem.
+    UserError: if it cannot be read or is not valid.
   """
   lines, problems = _inspect(path)
   if problems:
@@ -172,7 +170,7 @@ def _first_of(problems: Sequence[str]) -> str:
 
 
 def _problems(sheet: Sheet, lines: Sequence[str]) -> Iterator[str]:
-  """Yields what is wrong with a sheet, row by row, rows counted from 1."""
+  """Yields what is wrong with each row of a sheet, counted from 1."""
   if not lines or lines[0] != HEADER:
     found = repr(lines[0][:40]) if lines else "nothing"
     yield f"row 1: the header is {found}, not 'index\\tprediction'"
@@ -202,21 +200,21 @@ def _wrong_value(sheet: Sheet, value: str) -> str | None:
   highest = GLUE_TASKS[sheet.task].highest
   if _NUMBER.fullmatch(value) and 0 <= float(value) <= highest:
     return None
-  return f"no number from 0 to {highest:g}"
+  return f"not a number from 0 to {highest:g}"
 
 
 def _describe(sheet: Sheet, values: Sequence[str]) -> str:
-  """Returns a line on the predictions of a sheet."""
+  """Summarises the predictions of a sheet in one line."""
   if sheet.labels:
     counts = collections.Counter(values)
-    told = ", ".join(
+    summary = ", ".join(
       f"{label} {counts[label] / len(values):.1%}" for label in sheet.labels
     )
   else:
     ratings = [float(value) for value in values]
     mean = sum(ratings) / len(ratings)
-    told = f"{min(ratings):.2f} to {max(ratings):.2f}, mean {mean:.2f}"
-  return f"{sheet.name}: {len(values):,} predictions, {told}"
+    summary = f"{min(ratings):.2f} to {max(ratings):.2f}, mean {mean:.2f}"
+  return f"{sheet.name}: {len(values):,} predictions, {summary}"
 
 
 def _write_archive(path: epath.Path, texts: dict[str, str]) -> None:
@@ -225,14 +223,11 @@ def _write_archive(path: epath.Path, texts: dict[str, str]) -> None:
     for name, text in texts.items():
       entry = zipfile.ZipInfo(name, _DATE)
       entry.compress_type = zipfile.ZIP_DEFLATED
-      # By default both depend on the system that writes.
+      # By default, both depend on the operating system.
       entry.create_system, entry.external_attr = 3, 0o644 << 16
       archive.writestr(entry, text.encode(), compresslevel=9)
-  aside = path.parent / f"{path.name}.new"
   try:
-    with files.explained_disk_errors(path.parent):
-      aside.write_bytes(buffer.getvalue())
-      aside.replace(path)
+    files.write_bytes(path, buffer.getvalue())
   except OSError as error:
     raise UserError(
       f"cannot write {path}: {error.strerror}; give a file in a folder that"
@@ -241,13 +236,13 @@ def _write_archive(path: epath.Path, texts: dict[str, str]) -> None:
 
 
 def _inspect(path: str) -> tuple[list[str], list[str]]:
-  """Returns a line on each good file of an archive, and all problems."""
+  """Returns a line about each valid file of an archive, and all problems."""
   place = epath.Path(path)
   try:
     size = place.stat().length
     if size > MAX_BYTES:
       return [], [
-        f"{size:,} bytes are more than a submission's {MAX_BYTES:,}: not opened"
+        f"{size:,} bytes, more than the {MAX_BYTES:,} allowed: not opened"
       ]
     data = place.read_bytes()
   except OSError as error:
@@ -279,7 +274,7 @@ def _wrong_names(names: Sequence[str]) -> Iterator[str]:
       hint = "; it must not be in a folder" if base in expected else ""
       yield f"{name[:80]!r} is not a file of a submission{hint}"
     elif count > 1:
-      yield f"{name} is there {count} times"
+      yield f"{name} occurs {count} times"
   for name in expected:
     if name not in names:
       yield f"{name} is missing"
@@ -288,7 +283,7 @@ def _wrong_names(names: Sequence[str]) -> Iterator[str]:
 def _inspect_sheet(
   archive: zipfile.ZipFile, sheet: Sheet
 ) -> tuple[list[str], list[str]]:
-  """Returns the line on a sheet, if it is good, and what is wrong with it."""
+  """Returns the line about a sheet, if it is valid, and its problems."""
   try:
     lines = _unpack(archive.getinfo(sheet.name), archive)
   except UserError as error:
@@ -304,15 +299,15 @@ def _inspect_sheet(
 
 
 def _unpack(entry: zipfile.ZipInfo, archive: zipfile.ZipFile) -> list[str]:
-  """Returns the lines of a file, unless that would be dangerous."""
+  """Returns the lines of a file, unless it is unsafe to unpack."""
   if entry.flag_bits & 0x1:
     raise UserError("encrypted; pack it without a password")
   if entry.compress_type not in _PACKINGS:
-    raise UserError("packed in an unusual way; use plain deflate")
+    raise UserError("compressed in an unusual way; use plain deflate")
   if entry.file_size > MAX_BYTES:
-    raise UserError(f"{entry.file_size:,} bytes unpacked, far too many")
+    raise UserError(f"{entry.file_size:,} bytes when unpacked: too large")
   try:
-    # What is read ends at the size that was looked at.
+    # At most the size that was checked above.
     with archive.open(entry) as file:
       text = file.read(entry.file_size).decode()
   except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:

@@ -20,18 +20,18 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from convbert_jax import files
+from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
-from convbert_jax.data.task_batches import Batching, TrainBatches
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.finetuning import plots as figures
-from convbert_jax.finetuning import results as board
+from convbert_jax.finetuning import plots
+from convbert_jax.finetuning.results import summarise_scores
 from convbert_jax.finetuning.starting_point import (
   check_same_model,
   load_starting_point,
 )
 from convbert_jax.finetuning.steps import Evaluator, make_train_step
 from convbert_jax.formats import orbax as orbax_folder
-from convbert_jax.formats.load import MODEL_FOLDER
+from convbert_jax.formats.orbax import MODEL_FOLDER
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task import HEADS
@@ -67,9 +67,10 @@ class TaskRuns:
     if config.head not in HEADS:
       raise unknown_name("head", config.head, HEADS)
     _check_ranges(config)
-    self._config, self._folder, self._init_from = config, folder, init_from
+    self._folder, self._init_from = folder, init_from
     self._task = registry.get_task(config.task)
     self._start = load_starting_point(config, init_from)
+    self._config = config = self._start.run_config
     self._model = self._task.model(self._start.config, config.head)
     self._mesh = sharding.make_mesh(**config.mesh)
     self._batching = self._make_batching("batch_size", config.batch_size)
@@ -134,7 +135,7 @@ class TaskRuns:
 
   def results(self, runs: list[Results]) -> Results:
     """Returns the content of `results.json`."""
-    summary = board.summarise_scores(runs)
+    summary = summarise_scores(runs)
     main = self._task.main_score
 
     def main_score(run: Results) -> float:
@@ -153,7 +154,7 @@ class TaskRuns:
       "num_parameters": sum(
         leaf.size for leaf in jax.tree.leaves(self._program.state_like.params)
       ),
-      "trials": runs,
+      "runs": runs,
       "summary": summary,
     }
 
@@ -322,7 +323,7 @@ class TaskRuns:
           os.fspath(place), split.name, split.examples, predictions
         )
         if found:
-          figures.draw_predictions(place, self._task, split, predictions)
+          plots.draw_predictions(place, self._task, split, predictions)
     return scores
 
 

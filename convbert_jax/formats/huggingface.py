@@ -1,192 +1,299 @@
-"""Transformers' state dicts."""
+"""Model folders as transformers writes and reads them, and its hub.
 
+A folder holds `config.json`, `model.safetensors` (or `pytorch_model.bin`) and
+the tokenizer's files. Nothing is unpickled: PyTorch, an optional extra, reads a
+`pytorch_model.bin` with `weights_only`. Plain arrays are converted by
+`params_from_state_dict` and `state_dict_from_params`.
+"""
+
+import json
+import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import numpy as np
+import safetensors
+import safetensors.numpy
 
-from convbert_jax.errors import UserError
-from convbert_jax.formats import names
-from convbert_jax.formats.names import Arrays, Location
+from convbert_jax import files
+from convbert_jax.errors import UserError, unknown_name
+from convbert_jax.formats import folders, hub, huggingface_state
+from convbert_jax.formats.huggingface_state import (
+  EXPRESSIBLE,
+  check_expressible,
+  params_from_state_dict,
+  state_dict_from_params,
+)
+from convbert_jax.formats.names import Arrays
+from convbert_jax.formats.pretrained import (
+  CLASSES,
+  Networks,
+  Pretrained,
+  ReadOptions,
+  read_tokenizer,
+)
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
-from convbert_jax.model.heads import ConvBertForMaskedLM
-from convbert_jax.model.task_heads import (
-  ConvBertForQuestionAnswering,
-  ConvBertForSequenceClassification,
-  ConvBertForTokenClassification,
+from convbert_jax.model.heads import ConvBertForPreTraining
+
+__all__ = [
+  "check_expressible",
+  "params_from_state_dict",
+  "read",
+  "read_folder",
+  "recognise",
+  "state_dict_from_params",
+  "write",
+  "write_folder",
+]
+
+CONFIG_FILE = "config.json"
+SIGN = f"{CONFIG_FILE} of transformers"
+
+_WEIGHTS_FILE = "model.safetensors"
+_TORCH_FILE = "pytorch_model.bin"
+# The first that is there is read.
+_WEIGHTS_FILES = (_WEIGHTS_FILE, _TORCH_FILE)
+
+# Transformers has none of these heads.
+_OURS_ALONE = ("ConvBertForPreTraining", "ConvBertForJointQuestionAnswering")
+_CLASSES = {
+  name: cls for name, cls in CLASSES.items() if name not in _OURS_ALONE
+}
+_LEAKS = (
+  "was trained with padding masked out of its convolutions; transformers lets"
+  " padding leak into them, so its results for padded text differ"
 )
 
-_LAYOUTS: dict[str, tuple[names.Reshape, names.Reshape]] = {
-  "plain": (lambda a: a, lambda a: a),
-  # A grouped kernel of three axes is not transposed.
-  "kernel": (
-    lambda a: a.T if a.ndim == 2 else a,
-    lambda a: a.T if a.ndim == 2 else a,
-  ),
-  "column": (lambda a: a[:, 0], lambda a: a[:, None]),
-  # [M, 1, K] and [A, M, 1]
-  "depthwise": (lambda a: a[:, 0, :].T, lambda a: a.T[:, None, :]),
-  "pointwise": (lambda a: a[:, :, 0].T, lambda a: a.T[:, :, None]),
-}
-# Buffers that older versions stored.
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-_TIED = "generator_lm_head.weight"
-# Of the encoder's tensors beside those of a head.
-_PREFIX = "convbert."
-_WORDS = "embeddings.word_embeddings.weight"
+
+def recognise(path: str) -> bool:
+  """Says whether a path is a folder of transformers, or a name of its hub."""
+  return _has_model(path) or hub.is_name(path)
 
 
-def params_from_state_dict(
-  state_dict: Mapping[str, np.ndarray], config: ConvBertConfig
-) -> dict[str, Any]:
-  """Returns our parameters out of transformers' tensors.
-
-  Args:
-    state_dict: arrays by name, of a ConvBertModel or of one with a head.
-    config: of the encoder; transformers' head rule is `head_size_rule="hf"`.
-
-  Returns:
-    The tree of the class of the same name here.
+def read(path: str, options: ReadOptions) -> Networks:
+  """Reads the model folders in or below a path, or a model of the hub.
 
   Raises:
-    UserError: listing tensors that are missing, of another shape, or unknown;
-      or if the output map of a language model is not tied to the word table.
+    UserError: as `read_folder`, or if the hub does not give the model.
   """
-  return params_of_model(state_dict, _model_of(state_dict, config))
+  options.check_no_step(path)
+  if not os.path.isdir(path):
+    path = hub.download(path, CONFIG_FILE, _WEIGHTS_FILES)
+  return folders.read_networks(path, _has_model, read_folder)
 
 
-def params_of_model(
-  state_dict: Mapping[str, np.ndarray], model: nn.Module
-) -> dict[str, Any]:
-  """Does the same for a model whose class is known."""
-  if isinstance(model, ConvBertForMaskedLM):
-    _check_activation(model.config)
-  arrays = {
-    name: np.asarray(array)
-    for name, array in state_dict.items()
-    if not name.endswith(_BUFFERS)
-  }
-  _drop_tied(arrays)
-  if isinstance(model, ConvBertModel):
-    arrays = {n.removeprefix(_PREFIX): array for n, array in arrays.items()}
-  located = (
-    (_location(path, model.config.num_hidden_layers), shape)
-    for path, shape in names.shapes_of(model).items()
-  )
-  flat = names.read(arrays, located, "the state dict")
-  return flax.traverse_util.unflatten_dict(flat, sep="/")
+def write(path: str, networks: Mapping[str, Pretrained]) -> list[str]:
+  """Writes model folders; see `folders.write_networks`.
+
+  Of a discriminator the encoder is written: transformers has no such head.
+  """
+
+  def write_one(folder: str, network: Pretrained) -> str:
+    if isinstance(network.model, ConvBertForPreTraining):
+      network = network.encoder
+    write_folder(folder, network)
+    return type(network.model).__name__
+
+  return folders.write_networks(path, networks, write_one)
 
 
-def is_bare(state_dict: Mapping[str, np.ndarray]) -> bool:
-  """Says whether these are tensors of an encoder without any head."""
-  encoder = ("embeddings.", "embeddings_project.", "encoder.")
-  return all(n.removeprefix(_PREFIX).startswith(encoder) for n in state_dict)
-
-
-def state_dict_from_params(
-  params: Mapping[str, Any], config: ConvBertConfig
-) -> Arrays:
-  """Returns transformers' tensors; undoes `params_from_state_dict`.
+def read_folder(folder: str) -> Pretrained:
+  """Reads a model that transformers wrote.
 
   Args:
-    params: the tree of one model. The output map of a language model is left
-      out: it is the word table.
-    config: of the encoder.
+    folder: with `config.json`, and `model.safetensors` or
+      `pytorch_model.bin`.
 
   Raises:
-    UserError: if transformers has no such model.
+    UserError: if a file is missing, damaged, or of another kind of model, or
+      if config, weights and vocabulary do not fit together.
   """
-  check_expressible(config)
-  flat = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
-  if any(path.startswith("discriminator_predictions/") for path in flat):
-    raise UserError(
-      "transformers has no discriminator head for ConvBERT: convert its"
-      " encoder alone, params['convbert']"
-    )
-  if any(path.startswith("generator_predictions/") for path in flat):
-    _check_activation(config)
-  return names.write(
-    flat, (_location(path, config.num_hidden_layers) for path in flat)
+  described = _read_config(os.path.join(folder, CONFIG_FILE))
+  weights = _read_weights(folder)
+  name = (described.get("architectures") or [ConvBertModel.__name__])[0]
+  if huggingface_state.is_bare(weights):
+    # Published encoders name a class whose head is not among their weights.
+    name = ConvBertModel.__name__
+  model = _make_model(name, described, folder)
+  try:
+    params = huggingface_state.params_of_model(weights, model)
+  except UserError as error:
+    raise UserError(f"{folder}, a {type(model).__name__}: {error}") from error
+  return Pretrained(
+    model, params, read_tokenizer(folder, model.config), _labels(described)
   )
 
 
-def check_expressible(config: ConvBertConfig) -> None:
-  """Refuses what transformers' model cannot compute.
+def write_folder(folder: str, pretrained: Pretrained) -> None:
+  """Writes a model so that transformers can read it.
+
+  Args:
+    folder: absent or empty; it appears whole or not at all.
+    pretrained: model, parameters without boxes, and tokenizer.
 
   Raises:
-    UserError: naming the field, and why.
+    UserError: if the folder is not empty, or transformers has no such model,
+      see `state_dict_from_params`.
   """
-  if not config.has_conv:
-    raise UserError(
-      f"conv_type={config.conv_type!r} cannot be converted: transformers' model"
-      " always has the convolution heads"
-    )
-  theirs = config.replace(head_size_rule="hf")
-  if theirs.head_size != config.head_size:
-    raise UserError(
-      f"heads of width {config.head_size} (head_size_rule="
-      f"{config.head_size_rule!r}, num_attention_heads="
-      f"{config.num_attention_heads}, head_ratio={config.head_ratio},"
-      f" hidden_size={config.hidden_size}) cannot be converted: transformers"
-      f" would build heads of width {theirs.head_size}"
-    )
+  model, config = pretrained.model, pretrained.model.config
+  name = type(model).__name__
+  if name not in _CLASSES:
+    raise unknown_name("model of transformers", name, _CLASSES)
+  _check_classifier(model)
+  EXPRESSIBLE.check_head(model)
+  state_dict = state_dict_from_params(pretrained.params, config)
+  if config.mask_padding_in_conv:
+    warnings.warn(f"the model {_LEAKS}", stacklevel=2)
+  with files.new_folder(folder) as aside:
+    if pretrained.tokenizer is not None:
+      pretrained.tokenizer.save_pretrained(aside)
+    card = os.path.join(aside, "README.md")
+    with open(card, "w", encoding="utf-8") as file:
+      file.write(_model_card(name, config))
+    described = _describe(model, pretrained.labels)
+    files.write_json(os.path.join(aside, CONFIG_FILE), described)
+    path = os.path.join(aside, _WEIGHTS_FILE)
+    safetensors.numpy.save_file(state_dict, path, metadata={"format": "pt"})
 
 
-def _check_activation(config: ConvBertConfig) -> None:
-  if config.hidden_act != "gelu":
-    raise UserError(
-      f"a language model with hidden_act={config.hidden_act!r} cannot be"
-      " converted: the head of transformers' is always gelu"
-    )
+def _has_model(folder: str) -> bool:
+  return os.path.exists(os.path.join(folder, CONFIG_FILE))
 
 
-def _drop_tied(arrays: Arrays) -> None:
-  """Takes the output map out, once it is seen to be the word table."""
-  output_map = arrays.pop(_TIED, None)
-  words = arrays.get(f"{_PREFIX}{_WORDS}")
-  if output_map is None or words is None:
-    return
-  if not np.array_equal(output_map, words):
+def _check_classifier(model: nn.Module) -> None:
+  """Refuses the classifier of a single layer."""
+  if getattr(model, "classifier_type", "two_layer") != "two_layer":
     raise UserError(
-      f"{_TIED} differs from {_PREFIX}{_WORDS}: a language model whose output"
-      " map is not tied to its word table cannot be converted"
+      "transformers' sequence classifier has two layers: a model with"
+      f" classifier_type={model.classifier_type!r} cannot be converted;"
+      " fine-tune one with head='transformers'"
     )
 
 
-def _model_of(
-  arrays: Mapping[str, np.ndarray], config: ConvBertConfig
+def _read_config(path: str) -> dict[str, Any]:
+  try:
+    with open(path, encoding="utf-8") as file:
+      described = json.load(file)
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f"cannot read {path}: {error}; give a folder that transformers wrote"
+    ) from error
+  found = described.get("model_type") if isinstance(described, dict) else None
+  if found != "convbert":
+    raise UserError(f"{path} describes a model of type {found!r}, not convbert")
+  return described
+
+
+def _make_model(
+  name: str, described: Mapping[str, Any], folder: str
 ) -> nn.Module:
-  """Returns the model that holds a state dict's parameters.
+  """Returns the module of a class that a config.json describes."""
+  fields = {
+    name: described.get(name, default)
+    for name, default in huggingface_state.CONFIG_FIELDS.items()
+  }
+  try:
+    config = ConvBertConfig(**fields, head_size_rule="hf")
+  except (UserError, TypeError) as error:
+    raise UserError(f"{folder}/{CONFIG_FILE}: {error}") from error
+  if name not in _CLASSES:
+    raise unknown_name(f"architecture in {folder}", name, _CLASSES)
+  options: dict[str, Any] = {}
+  if name in (
+    "ConvBertForSequenceClassification",
+    "ConvBertForTokenClassification",
+  ):
+    options["num_labels"] = len(described.get("id2label") or range(2))
+    options["classifier_dropout"] = described.get("classifier_dropout")
+  if name == "ConvBertForSequenceClassification":
+    options["classifier_type"] = "two_layer"
+    options["problem_type"] = described.get("problem_type")
+  if name == "ConvBertForMultipleChoice":
+    options["summary_type"] = described.get("summary_type", "last")
+  return _CLASSES[name](config, **options)
 
-  A linear classifier is the same whatever it classifies.
-  """
-  if "generator_predictions.dense.weight" in arrays:
-    return ConvBertForMaskedLM(config)
-  if "qa_outputs.weight" in arrays:
-    return ConvBertForQuestionAnswering(config)
-  if "classifier.out_proj.weight" in arrays:
-    return ConvBertForSequenceClassification(
-      config,
-      num_labels=len(arrays["classifier.out_proj.weight"]),
-      classifier_type="two_layer",
-    )
-  if "classifier.weight" in arrays:
-    return ConvBertForTokenClassification(
-      config, num_labels=len(arrays["classifier.weight"])
-    )
-  return ConvBertModel(config)
+
+def _labels(described: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the names of the classes; none where they are just numbered."""
+  names = described.get("id2label") or {}
+  ordered = tuple(names[key] for key in sorted(names, key=int))
+  return () if ordered == _numbered(len(ordered)) else ordered
 
 
-def _location(path: str, num_layers: int) -> Location:
-  """Returns where a parameter of a model stands in its state dict."""
-  inner = path.removeprefix("convbert/")
-  prefix = _PREFIX if inner != path else ""
-  tensor = names.BY_PATH[inner]
-  found = tuple(
-    prefix + tensor.huggingface.replace("{layer}", str(layer))
-    for layer in range(num_layers if names.LAYERS in path else 1)
+def _numbered(num_labels: int) -> tuple[str, ...]:
+  return tuple(f"LABEL_{i}" for i in range(num_labels))
+
+
+def _describe(model: nn.Module, labels: tuple[str, ...]) -> dict[str, Any]:
+  """Returns the content of config.json; undoes `_make_model`."""
+  described: dict[str, Any] = {
+    "architectures": [type(model).__name__],
+    "model_type": "convbert",
+    # As in the original, padding is row 0, and trained like any other.
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "tie_word_embeddings": True,
+    "dtype": "float32",
+  }
+  described |= {
+    name: getattr(model.config, name)
+    for name in huggingface_state.CONFIG_FIELDS
+  }
+  for name in ("classifier_dropout", "problem_type", "summary_type"):
+    if getattr(model, name, None) is not None:
+      described[name] = getattr(model, name)
+  if hasattr(model, "num_labels"):
+    labels = labels or _numbered(model.num_labels)
+    described["id2label"] = {str(i): label for i, label in enumerate(labels)}
+    described["label2id"] = {label: i for i, label in enumerate(labels)}
+  return described
+
+
+def _read_weights(folder: str) -> Arrays:
+  path = os.path.join(folder, _WEIGHTS_FILE)
+  if os.path.exists(path):
+    try:
+      return safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+      raise UserError(
+        f"{_WEIGHTS_FILE} is damaged ({error}): fetch it again"
+      ) from error
+  path = os.path.join(folder, _TORCH_FILE)
+  if not os.path.exists(path):
+    raise UserError(f"there is neither {_WEIGHTS_FILE} nor {_TORCH_FILE}")
+  return _read_torch_weights(path)
+
+
+def _read_torch_weights(path: str) -> Arrays:
+  try:
+    import torch
+  except ImportError as error:
+    raise UserError(
+      f"{_TORCH_FILE} needs PyTorch: pip install torch, or convert the weights"
+      f" to {_WEIGHTS_FILE}"
+    ) from error
+  try:
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+  except Exception as error:  # PyTorch raises many kinds.
+    raise UserError(
+      f"{_TORCH_FILE} is damaged, or holds more than weights and was not read"
+      f" ({type(error).__name__}); get {_WEIGHTS_FILE} instead"
+    ) from error
+  return {name: np.asarray(tensor.float()) for name, tensor in tensors.items()}
+
+
+def _model_card(name: str, config: ConvBertConfig) -> str:
+  widths = f"{config.num_hidden_layers} layers of width {config.hidden_size}"
+  caution = f"\nCaution: the model {_LEAKS}.\n"
+  return (
+    "---\nlibrary_name: transformers\ntags:\n- convbert\n---\n\n"
+    f"# {name}\n\n"
+    f"A ConvBERT (arXiv 2008.02496) of {widths}, head ratio"
+    f" {config.head_ratio}, convolutions of {config.conv_kernel_size} taps;"
+    " converted from `convbert_jax`.\n"
+    + (caution if config.mask_padding_in_conv else "")
   )
-  return Location(path, found, *_LAYOUTS[tensor.layout])

@@ -6,6 +6,7 @@ transformers' state dict. One table holds all three.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
@@ -271,6 +272,13 @@ def write(
     for name, part in zip(location.names, parts, strict=True):
       arrays[name] = np.ascontiguousarray(location.from_ours(part))
   return arrays
+
+
+def same_arrays(one: Any, other: Any) -> bool:
+  """Says whether two trees hold the same numbers under the same names."""
+  if jax.tree.structure(one) != jax.tree.structure(other):
+    return False
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

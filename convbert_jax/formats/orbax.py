@@ -1,31 +1,72 @@
-"""Model folders of our own: `model.json`, `params/` and the tokenizer's files.
+"""Runs of ours, and model folders: what Orbax reads and writes.
 
-A run's workdir holds the state of a training; such a folder holds one model,
-ready to use.
+A run's workdir holds the state of a training. A model folder holds one model,
+ready to use: `model.json`, `params/` and the tokenizer's files. The folder of a
+fine-tuned task has one below it, that of its best run.
+
+Orbax, and what reads a run, are imported late, by the functions that need them:
+they take longer than all that reading a folder of transformers imports.
 """
 
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 
-from convbert_jax import files
+from convbert_jax import files, old_configs
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.formats import names
-from convbert_jax.formats.pretrained import CLASSES, Pretrained, read_tokenizer
+from convbert_jax.formats import folders
+from convbert_jax.formats.pretrained import (
+  CLASSES,
+  Networks,
+  Pretrained,
+  ReadOptions,
+  read_tokenizer,
+)
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.training.checkpoint import quiet_orbax
+from convbert_jax.training import run_files
 
 MODEL_FILE = "model.json"
+# The model folder of a fine-tuned task.
+MODEL_FOLDER = "model"
+SIGN = f"run ({run_files.CHECKPOINTS_FOLDER}/), no {MODEL_FILE}"
+
 _PARAMS_FOLDER = "params"
 # Fields of a module that are not options of its class.
 _NOT_OPTIONS = ("config", "parent", "name")
+
+
+def recognise(path: str) -> bool:
+  """Says whether a path is a run, a task's folder or a model folder."""
+  return _is_run(path) or _has_model(_inside_task(path))
+
+
+def read(path: str, options: ReadOptions) -> Networks:
+  """Reads a run, a task's model, or the model folders in or below a path.
+
+  Raises:
+    UserError: if a file is missing or damaged, or if they do not fit together.
+  """
+  path = _inside_task(path)
+  if _is_run(path):
+    from convbert_jax.formats import orbax_arrays
+
+    return orbax_arrays.read_run(path, options.step)
+  options.check_no_step(path)
+  return folders.read_networks(path, _has_model, read_folder)
+
+
+def write(path: str, networks: Mapping[str, Pretrained]) -> list[str]:
+  """Writes model folders; see `folders.write_networks`."""
+
+  def write_one(folder: str, network: Pretrained) -> str:
+    write_folder(folder, network)
+    return type(network.model).__name__
+
+  return folders.write_networks(path, networks, write_one)
 
 
 def read_folder(folder: str) -> Pretrained:
@@ -34,19 +75,18 @@ def read_folder(folder: str) -> Pretrained:
   Raises:
     UserError: if a file is missing or damaged, or if they do not fit together.
   """
+  from convbert_jax.formats import orbax_arrays
+
   path = os.path.join(folder, MODEL_FILE)
   try:
     with open(path, encoding="utf-8") as file:
       described = json.load(file)
-    name, labels = described["class"], tuple(described["labels"])
-    if name not in CLASSES:
-      raise unknown_name("class", name, CLASSES)
-    config = ConvBertConfig(**described["config"])
-    model = CLASSES[name](config, **described["options"])
+    model, labels = _make_model(described), tuple(described["labels"])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f"cannot read {path}: {error}") from error
-  params = _read_params(os.path.join(folder, _PARAMS_FOLDER), model)
-  return Pretrained(model, params, read_tokenizer(folder, config), labels)
+  params = orbax_arrays.read_params(os.path.join(folder, _PARAMS_FOLDER), model)
+  tokenizer = read_tokenizer(folder, model.config)
+  return Pretrained(model, params, tokenizer, labels)
 
 
 def write_folder(folder: str, pretrained: Pretrained) -> None:
@@ -59,52 +99,54 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
   Raises:
     UserError: if the folder is not empty.
   """
-  quiet_orbax()
+  from convbert_jax.formats import orbax_arrays
+
+  with files.new_folder(folder) as aside:
+    orbax_arrays.write_params(
+      os.path.join(aside, _PARAMS_FOLDER), pretrained.params
+    )
+    if pretrained.tokenizer is not None:
+      pretrained.tokenizer.save_pretrained(aside)
+    described = _describe(pretrained)
+    files.write_json(os.path.join(aside, MODEL_FILE), described)
+
+
+def _describe(pretrained: Pretrained) -> dict[str, Any]:
+  """Returns the content of `model.json`: every field, whatever it is."""
   model = pretrained.model
   options = {
     field.name: getattr(model, field.name)
     for field in dataclasses.fields(model)
     if field.name not in _NOT_OPTIONS
   }
-  described = {
+  return {
     "class": type(model).__name__,
     "config": dataclasses.asdict(model.config),
     "options": options,
     "labels": pretrained.labels,
   }
-  # This process alone writes: the others of a run on many hosts need not.
-  alone = ocp.options.MultiprocessingOptions(
-    primary_host=jax.process_index(),
-    active_processes={jax.process_index()},
-    barrier_sync_key_prefix="model_folder",
-  )
-  with (
-    files.new_folder(folder) as aside,
-    ocp.StandardCheckpointer(multiprocessing_options=alone) as writer,
-  ):
-    writer.save(os.path.join(aside, _PARAMS_FOLDER), pretrained.params)
-    if pretrained.tokenizer is not None:
-      pretrained.tokenizer.save_pretrained(aside)
-    files.write_json(os.path.join(aside, MODEL_FILE), described)
-    writer.wait_until_finished()
 
 
-def _read_params(folder: str, model: nn.Module) -> dict[str, Any]:
-  quiet_orbax()
-  wanted = names.shapes_of(model)
-  folder = os.path.abspath(folder)
-  try:
-    with ocp.StandardCheckpointer() as reader:
-      saved = reader.metadata(folder).item_metadata.tree
-      found = flax.traverse_util.flatten_dict(saved, sep="/")
-      shapes = {path: tuple(leaf.shape) for path, leaf in found.items()}
-      names.check_shapes(shapes, wanted, _PARAMS_FOLDER)
-      like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
-      return reader.restore(folder, like)
-  except UserError as error:
-    raise UserError(f"{folder}: {error}") from error
-  except Exception as error:  # Orbax raises many kinds.
-    raise UserError(
-      f"{folder} is missing or damaged ({type(error).__name__}): convert the"
-      " model again"
-    ) from error
+def _make_model(described: Mapping[str, Any]) -> nn.Module:
+  """Returns the module that `model.json` describes; undoes `_describe`."""
+  name = described["class"]
+  if name not in CLASSES:
+    raise unknown_name("class", name, CLASSES)
+  config = old_configs.completed({"model": described["config"]})["model"]
+  old_configs.check_known(config, ConvBertConfig)
+  old_configs.check_known(described["options"], CLASSES[name])
+  return CLASSES[name](ConvBertConfig(**config), **described["options"])
+
+
+def _inside_task(path: str) -> str:
+  """Returns the model folder of a task's folder; any other path as it is."""
+  inside = os.path.join(path, MODEL_FOLDER)
+  return inside if _has_model(inside) else path
+
+
+def _has_model(folder: str) -> bool:
+  return os.path.exists(os.path.join(folder, MODEL_FILE))
+
+
+def _is_run(folder: str) -> bool:
+  return os.path.exists(os.path.join(folder, run_files.CHECKPOINTS_FOLDER))

@@ -1,11 +1,13 @@
-"""What a folder with a model holds, whatever its format."""
+"""A model with its parameters and its tokenizer, whatever its format."""
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 
+from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model import heads, joint_head, task_heads
@@ -25,6 +27,22 @@ CLASSES: dict[str, type[nn.Module]] = {
     joint_head.ConvBertForJointQuestionAnswering,
   )
 }
+# What the networks of one source are called, the most used first.
+NETWORKS = ("discriminator", "masked_lm", "encoder", "generator")
+
+# Config fields in which a model and a run that starts from it may differ: its
+# parameters mean the same with any of these values.
+MAY_DIFFER = (
+  "attention_probs_dropout_prob",
+  "dtype",
+  "head_size_rule",  # The head size that follows from it may not.
+  "hidden_dropout_prob",
+  "initializer_range",
+  "mask_padding_in_conv",
+  "remat",
+  "scan_unroll",
+)
+
 _VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
 
 
@@ -35,10 +53,8 @@ class Pretrained:
   Attributes:
     model: the Flax module; `model.config` shapes its encoder.
     params: its parameter tree, NumPy arrays.
-    tokenizer: what its text is encoded with, or None if there was no
-      vocabulary.
-    labels: what the classes of a classifier are called, in order; empty if
-      they have no names.
+    tokenizer: encodes its text; None if no vocabulary was found.
+    labels: names of a classifier's classes, in order; empty if they have none.
   """
 
   model: nn.Module
@@ -54,6 +70,49 @@ class Pretrained:
     return Pretrained(
       ConvBertModel(self.model.config), self.params["convbert"], self.tokenizer
     )
+
+
+Networks = dict[str, Pretrained]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+  """What a reader may need to know beside the path.
+
+  Attributes:
+    step: which checkpoint of a run; None for the newest.
+    num_attention_heads: of a TensorFlow checkpoint without convolutions, whose
+      variables do not show it.
+  """
+
+  step: int | None = None
+  num_attention_heads: int | None = None
+
+  def check_no_step(self, path: str) -> None:
+    """Refuses a step where there is nothing to choose from.
+
+    Raises:
+      UserError: if a step is given.
+    """
+    if self.step is not None:
+      raise UserError(f"{path} is no run: only a run's checkpoints have a step")
+
+
+def load_tokenizer(path: str) -> ConvBertTokenizer:
+  """Returns the tokenizer of a vocabulary file.
+
+  Args:
+    path: of a file with a token a line; beside a `vocab.txt` or
+      `tokenizer.json`, the settings in its folder are read too.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  folder, name = os.path.split(path)
+  is_usual = name in _VOCABULARY_FILES
+  return ConvBertTokenizer.from_pretrained(
+    (folder or ".") if is_usual else path
+  )
 
 
 def read_tokenizer(
@@ -72,10 +131,20 @@ def read_tokenizer(
   return tokenizer
 
 
+def with_tokenizer(
+  networks: Mapping[str, Pretrained], tokenizer: ConvBertTokenizer | None
+) -> Networks:
+  """Returns the networks, all with this tokenizer."""
+  return {
+    name: dataclasses.replace(network, tokenizer=tokenizer)
+    for name, network in networks.items()
+  }
+
+
 def check_vocabulary(
   tokenizer: ConvBertTokenizer, config: ConvBertConfig, where: str
 ) -> None:
-  """Refuses a vocabulary of which the model lacks rows.
+  """Refuses a vocabulary with more tokens than the model has rows.
 
   Raises:
     UserError: with both sizes.
@@ -86,3 +155,35 @@ def check_vocabulary(
       f" model has vocab_size={config.vocab_size:,}: the two are of different"
       " models"
     )
+
+
+def count_other_tokens(one: Sequence[str], other: Sequence[str]) -> int:
+  """Returns in how many ids two vocabularies differ."""
+  pairs = zip(one, other, strict=False)
+  return sum(a != b for a, b in pairs) + abs(len(one) - len(other))
+
+
+def architecture_differences(
+  found: ConvBertConfig, wanted: ConvBertConfig
+) -> list[str]:
+  """Lists why the parameters of a model would mean something else in a run.
+
+  Args:
+    found: the model's config.
+    wanted: the run's.
+
+  Returns:
+    "FIELD: VALUE there, VALUE in the config" for every field outside
+    `MAY_DIFFER` that differs, and for the head size.
+  """
+  differences = files.config_differences(
+    dataclasses.asdict(found), dataclasses.asdict(wanted), MAY_DIFFER
+  )
+  # The two rules agree for most sizes; where they do not, it matters.
+  if not differences and found.head_size != wanted.head_size:
+    rules = (found.head_size_rule, wanted.head_size_rule)
+    differences = {"head_size_rule": rules}
+  return [
+    f"{field}: {there} there, {here} in the config"
+    for field, (there, here) in differences.items()
+  ]

@@ -1,291 +1,288 @@
-"""The original's TensorFlow 1 variables.
+"""The original's checkpoints: `model.ckpt-N.index` and its data files.
 
-Their names are those of the authors' graph: the discriminator's encoder is
-under `electra/`, the generator's under `generator/`, the heads of pre-training
-stand beside them. Optimizer slots end in `/adam_m` and `/adam_v`.
+TensorFlow, an optional extra, reads and writes the files. Plain arrays are
+converted by `params_from_variables` and `variables_from_params`.
 """
 
+import glob
+import os
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
-import flax.linen as nn
-import flax.traverse_util
 import numpy as np
 
+from convbert_jax import files
+from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.formats import names
-from convbert_jax.formats.names import Arrays, Location
+from convbert_jax.formats.names import Arrays, same_arrays
+from convbert_jax.formats.pretrained import (
+  Networks,
+  Pretrained,
+  ReadOptions,
+  read_tokenizer,
+  with_tokenizer,
+)
+from convbert_jax.formats.tf1_variables import (
+  EXPRESSIBLE,
+  check_expressible,
+  config_from_variables,
+  moments_from_variables,
+  params_from_variables,
+  variables_from_params,
+)
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 
-_LAYOUTS: dict[str, tuple[names.Reshape, names.Reshape]] = {
-  "plain": (lambda a: a, lambda a: a),
-  "kernel": (lambda a: a, lambda a: a),
-  "column": (lambda a: a, lambda a: a),
-  # [K, M, 1] and [1, M, A]
-  "depthwise": (lambda a: a[:, :, 0], lambda a: a[:, :, None]),
-  "pointwise": (lambda a: a[0], lambda a: a[None]),
-}
-_SLOTS = ("adam_m", "adam_v")
+__all__ = [
+  "check_expressible",
+  "config_from_variables",
+  "moments_from_variables",
+  "networks_of",
+  "params_from_variables",
+  "read",
+  "read_variables",
+  "recognise",
+  "variables_from_params",
+  "variables_of",
+  "write",
+  "write_folder",
+]
+
+SIGN = "*.index of TensorFlow"
+
+_NAME = "model.ckpt"
+_STATE_FILE = "checkpoint"
 
 
-def params_from_variables(
-  variables: Mapping[str, np.ndarray], config: ConvBertConfig
-) -> dict[str, Any]:
-  """Returns our parameters out of the original's variables.
+def recognise(path: str) -> bool:
+  """Says whether a path is a checkpoint's prefix, or a folder with one."""
+  return os.path.exists(f"{path}.index") or bool(_prefixes(path))
+
+
+def read(path: str, options: ReadOptions) -> Networks:
+  """Reads the networks of a checkpoint, and the vocabulary beside it.
+
+  Raises:
+    UserError: as `read_variables` and `networks_of`.
+  """
+  options.check_no_step(path)
+  networks = networks_of(read_variables(path), options.num_attention_heads)
+  folder = path if os.path.isdir(path) else os.path.dirname(path)
+  config = next(iter(networks.values())).model.config
+  return with_tokenizer(networks, read_tokenizer(folder, config))
+
+
+def write(path: str, networks: Mapping[str, Pretrained]) -> list[str]:
+  """Writes one checkpoint of all networks.
+
+  Raises:
+    UserError: as `variables_of` and `write_folder`.
+  """
+  variables = variables_of(networks)
+  tokenizer = next(iter(networks.values())).tokenizer
+  write_folder(path, variables, tokenizer)
+  return [f"{path}: {len(variables)} variables"]
+
+
+def read_variables(path: str) -> Arrays:
+  """Returns every variable of a checkpoint by name.
 
   Args:
-    variables: arrays by name; optimizer slots and `global_step` are passed
-      over.
-    config: of the discriminator, or of the one network there is, with the
-      "tf1" head rule. The generator's widths are read off its variables.
-
-  Returns:
-    The tree that was trained: `discriminator` and `generator` of ELECTRA,
-    `masked_lm` of the BERT objective, or `convbert` for a bare encoder.
+    path: the checkpoint's prefix, as "model.ckpt-1000000", or its folder,
+      where the newest is taken.
 
   Raises:
-    UserError: listing variables that are missing, of another shape, or
-      unknown.
+    UserError: if there is none, it is damaged, or TensorFlow is missing.
   """
-  wanted = {
-    name: array
-    for name, array in variables.items()
-    if name != "global_step" and name.rpartition("/")[2] not in _SLOTS
-  }
-  located = _locations(wanted, config)
-  flat = names.read(wanted, located, "the TensorFlow checkpoint")
-  return flax.traverse_util.unflatten_dict(flat, sep="/")
+  prefix = path
+  if not os.path.exists(f"{path}.index"):
+    prefixes = _prefixes(path)
+    if not prefixes:
+      raise UserError(f"{path}: no TensorFlow checkpoint there (no *.index)")
+    prefix = max(prefixes, key=_step)
+  tensorflow = _import_tensorflow()
+  try:
+    reader = tensorflow.train.load_checkpoint(prefix)
+    return {
+      name: np.asarray(reader.get_tensor(name))
+      for name in reader.get_variable_to_shape_map()
+    }
+  except Exception as error:  # TensorFlow raises many kinds.
+    reason = str(error).split("\n")[0][:200]
+    raise UserError(f"{prefix} is damaged: {reason}") from error
 
 
-def variables_from_params(
-  params: Mapping[str, Any], config: ConvBertConfig
-) -> Arrays:
-  """Returns the original's variables; undoes `params_from_variables`.
-
-  Args:
-    params: a tree as that function returns it.
-    config: of the discriminator, or of the one network there is.
-
-  Raises:
-    UserError: for the head of a downstream task, which is not there, or for
-      heads of another width than the original's.
-  """
-  check_expressible(config)
-  flat = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
-  return names.write(
-    flat,
-    (_location(path, config, len(array)) for path, array in flat.items()),
-  )
-
-
-def check_expressible(config: ConvBertConfig) -> None:
-  """Refuses what the original's graph cannot have, or its files cannot tell.
-
-  Raises:
-    UserError: naming the field, and why.
-  """
-  usual = ConvBertConfig()
-  for field in ("hidden_act", "layer_norm_eps"):
-    if getattr(config, field) != getattr(usual, field):
-      raise UserError(
-        f"{field}={getattr(config, field)!r} cannot be converted: the"
-        f" original's checkpoints do not tell it from {getattr(usual, field)!r}"
-      )
-  theirs = config.replace(head_size_rule="tf1")
-  if theirs.all_head_size != config.all_head_size:
-    raise UserError(
-      f"heads of width {config.head_size} (head_size_rule="
-      f"{config.head_size_rule!r}, num_attention_heads="
-      f"{config.num_attention_heads}, head_ratio={config.head_ratio},"
-      f" hidden_size={config.hidden_size}) cannot be converted: the original"
-      f" would build heads of width {theirs.head_size}"
-    )
-
-
-def config_from_variables(
+def write_folder(
+  folder: str,
   variables: Mapping[str, np.ndarray],
-  network: str = "electra",
-  num_attention_heads: int | None = None,
-) -> ConvBertConfig:
-  """Returns the config that the variables' shapes tell.
+  tokenizer: ConvBertTokenizer | None = None,
+) -> None:
+  """Writes a checkpoint that TensorFlow's savers restore.
 
   Args:
+    folder: absent or empty; it appears whole or not at all.
     variables: arrays by name.
-    network: scope of the encoder, "electra" or "generator".
-    num_attention_heads: needed where there are no convolutions, from whose
-      kernels the number is read otherwise.
+    tokenizer: its files go beside them.
+
+  Raises:
+    UserError: if the folder is not empty, or TensorFlow is missing.
+  """
+  tensorflow = _import_tensorflow()
+  with files.new_folder(folder) as aside:
+    tensorflow.raw_ops.SaveV2(
+      prefix=os.path.join(aside, _NAME),
+      tensor_names=list(variables),
+      shape_and_slices=[""] * len(variables),
+      tensors=list(variables.values()),
+    )
+    with open(os.path.join(aside, _STATE_FILE), "w", encoding="utf-8") as file:
+      file.write(f'model_checkpoint_path: "{_NAME}"\n')
+    if tokenizer is not None:
+      tokenizer.save_pretrained(aside)
+
+
+def networks_of(
+  variables: Mapping[str, np.ndarray], num_attention_heads: int | None = None
+) -> Networks:
+  """Returns the networks of a checkpoint, by name.
+
+  Args:
+    variables: arrays by name; optimizer slots are passed over.
+    num_attention_heads: see `config_from_variables`.
 
   Returns:
-    The config, dropout and the like at their defaults. Where the original
-    kept one head because its ratio exceeded the number of heads, the ratio
-    comes out as that number: the same network.
+    `discriminator` and `generator`, with the tables they share in both;
+    `masked_lm`; or `encoder`.
 
   Raises:
-    UserError: if a variable is missing, or the number of heads unknown.
+    UserError: if variables are missing, unknown or of another shape.
   """
-  fields = _dimensions(variables, network)
-  if num_attention_heads is not None:
-    if fields["num_attention_heads"] != num_attention_heads and (
-      fields.get("conv_type") != "none"
-    ):
-      raise UserError(
-        f"num_attention_heads={num_attention_heads}, but the variables are of"
-        f" {fields['num_attention_heads']} heads"
-      )
-    fields["num_attention_heads"] = num_attention_heads
-  elif fields.get("conv_type") == "none":
+  config = config_from_variables(
+    variables, num_attention_heads=num_attention_heads
+  )
+  params = params_from_variables(variables, config)
+  if "convbert" in params:
+    return {"encoder": Pretrained(ConvBertModel(config), params["convbert"])}
+  if "masked_lm" in params:
+    model = ConvBertForMaskedLM(config)
+    return {"masked_lm": Pretrained(model, params["masked_lm"])}
+  discriminator = params["discriminator"]
+  networks = {
+    "discriminator": Pretrained(ConvBertForPreTraining(config), discriminator)
+  }
+  if "generator" in params:
+    networks["generator"] = _whole_generator(params, variables, config)
+  return networks
+
+
+def variables_of(networks: Mapping[str, Pretrained]) -> Arrays:
+  """Returns the variables of networks; undoes `networks_of`.
+
+  Raises:
+    UserError: if the original's graph has no place for them.
+  """
+  named = dict(networks)
+  if any(found.model.config.mask_padding_in_conv for found in named.values()):
+    warnings.warn(
+      "the model was trained with padding masked out of its convolutions; the"
+      " original lets padding leak into them, and its files cannot say so",
+      stacklevel=2,
+    )
+  if (
+    named.keys() <= {"discriminator", "generator"} and "discriminator" in named
+  ):
+    return _variables_of_electra(**named)
+  if len(named) != 1:
     raise UserError(
-      "without convolutions the number of heads cannot be read off the"
-      " variables: give num_attention_heads"
+      "the original's graph has no place for these networks together:"
+      f" {', '.join(named)}; convert them one by one"
     )
-  return ConvBertConfig(**fields)
+  (pretrained,) = named.values()
+  if isinstance(pretrained.model, ConvBertForMaskedLM):
+    tree = {"masked_lm": pretrained.params}
+  elif isinstance(pretrained.model, ConvBertForPreTraining):
+    tree = {"discriminator": pretrained.params}
+  elif isinstance(pretrained.model, ConvBertModel):
+    tree = {"convbert": pretrained.params}
+  else:
+    # Refused below, by the name of its head's parameters.
+    return variables_from_params(pretrained.params, pretrained.model.config)
+  EXPRESSIBLE.check_head(pretrained.model)
+  return variables_from_params(tree, pretrained.model.config)
 
 
-def moments_from_variables(
-  variables: Mapping[str, np.ndarray], config: ConvBertConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Returns Adam's first and second moments, as trees like the parameters.
-
-  Args:
-    variables: arrays by name, slots included.
-    config: as for `params_from_variables`.
-
-  Raises:
-    UserError: listing variables without a slot.
-  """
-  first, second = (
-    params_from_variables(
-      {
-        name.removesuffix(f"/{slot}"): array
-        for name, array in variables.items()
-        if name.endswith(f"/{slot}")
-      },
-      config,
+def _variables_of_electra(
+  discriminator: Pretrained, generator: Pretrained | None = None
+) -> Arrays:
+  """Returns the variables of a pre-training, tables that are shared once."""
+  if generator is None:
+    return variables_of({"encoder": discriminator})
+  if not isinstance(discriminator.model, ConvBertForPreTraining):
+    raise UserError(
+      "the original's graph has a generator only beside a discriminator with"
+      f" its head, but this is a {type(discriminator.model).__name__}: convert"
+      " it alone"
     )
-    for slot in _SLOTS
+  check_expressible(generator.model.config)
+  for network in (discriminator, generator):
+    EXPRESSIBLE.check_head(network.model)
+  tree, encoder = generator.params, discriminator.params["convbert"]
+  own = dict(tree["convbert"])
+  head = {name: leaf for name, leaf in tree.items() if name != "convbert"}
+  if same_arrays(own, encoder):
+    tree = head
+  elif same_arrays(own["embeddings"], encoder["embeddings"]):
+    del own["embeddings"]
+    tree = {**head, "convbert": own}
+  params = {"discriminator": discriminator.params, "generator": tree}
+  return variables_from_params(params, discriminator.model.config)
+
+
+def _whole_generator(
+  params: Mapping[str, Any],
+  variables: Mapping[str, np.ndarray],
+  config: ConvBertConfig,
+) -> Pretrained:
+  """Returns the generator with what it shares with the discriminator."""
+  tree = params["generator"]
+  shared = params["discriminator"]["convbert"]
+  if "convbert" not in tree:
+    model = ConvBertForMaskedLM(config)
+    return Pretrained(model, {**tree, "convbert": shared})
+  num_heads = None
+  if not config.has_conv:
+    # As wide as the discriminator's, by the original's rule.
+    bias = "generator/encoder/layer_0/attention/output/dense/bias"
+    num_heads = max(1, len(variables[bias]) // config.head_size)
+  model = ConvBertForMaskedLM(
+    config_from_variables(variables, "generator", num_heads)
   )
-  return first, second
+  whole = {"embeddings": shared["embeddings"]} | tree["convbert"]
+  return Pretrained(model, {**tree, "convbert": whole})
 
 
-def _locations(
-  variables: Arrays, config: ConvBertConfig
-) -> Iterator[tuple[Location, tuple[int, ...]]]:
-  """Yields where each parameter of the trained networks stands."""
-  shapes: dict[str, tuple[int, ...]] = {}
-  has_generator_head = any(
-    name.startswith("generator_predictions/") for name in variables
-  )
-  if any(name.startswith("discriminator_predictions/") for name in variables):
-    shapes |= _under("discriminator", ConvBertForPreTraining(config))
-    if has_generator_head:
-      shapes |= _generator_shapes(variables, config)
-  elif has_generator_head:
-    shapes |= _under("masked_lm", ConvBertForMaskedLM(config))
-  else:
-    shapes |= _under("convbert", ConvBertModel(config))
-  for path, shape in shapes.items():
-    yield _location(path, config, shape[0]), shape
+def _prefixes(folder: str) -> list[str]:
+  found = glob.glob(os.path.join(glob.escape(folder), "*.index"))
+  return [path.removesuffix(".index") for path in found]
 
 
-def _generator_shapes(
-  variables: Arrays, config: ConvBertConfig
-) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of what is the generator's own."""
-  shared = "generator/convbert/"
-  if any(name.startswith("generator/") for name in variables):
-    config = config.replace(**_dimensions(variables, "generator"))
-    shared = "generator/convbert/embeddings/"
-    if "generator/embeddings/word_embeddings" in variables:
-      shared = "nothing"
-  shapes = _under("generator", ConvBertForMaskedLM(config))
-  return {k: v for k, v in shapes.items() if not k.startswith(shared)}
+def _step(prefix: str) -> int:
+  number = re.search(r"-(\d+)$", prefix)
+  return int(number[1]) if number else -1
 
 
-def _under(network: str, model: Any) -> dict[str, tuple[int, ...]]:
-  shapes = names.shapes_of(model)
-  return {f"{network}/{path}": shape for path, shape in shapes.items()}
-
-
-def _dimensions(
-  variables: Mapping[str, np.ndarray], network: str
-) -> dict[str, Any]:
-  """Reads off the config's fields that shape a network's variables.
-
-  Heads without convolutions leave no trace: their number is given as the
-  least there can be.
-  """
-  layer = f"{network}/encoder/layer_0"
-
-  def shape(name: str) -> tuple[int, ...]:
-    if name not in variables:
-      raise UserError(f"the TensorFlow checkpoint has no variable {name}")
-    return variables[name].shape
-
-  tables = network
-  if f"{network}/embeddings/word_embeddings" not in variables:
-    tables = "electra"
-  width = shape(f"{layer}/attention/output/dense/bias")[0]
-  grouped = f"{layer}/intermediate/g_dense"
-  is_grouped = f"{grouped}/kernel" in variables
-  inner = grouped if is_grouped else f"{layer}/intermediate/dense"
-  attention = f"{layer}/attention/self"
-  all_heads = shape(f"{attention}/query/bias")[0]
-  fields: dict[str, Any] = {
-    "vocab_size": shape(f"{tables}/embeddings/word_embeddings")[0],
-    "embedding_size": shape(f"{tables}/embeddings/word_embeddings")[1],
-    "max_position_embeddings": shape(
-      f"{tables}/embeddings/position_embeddings"
-    )[0],
-    "type_vocab_size": shape(f"{tables}/embeddings/token_type_embeddings")[0],
-    "hidden_size": width,
-    "intermediate_size": shape(f"{inner}/bias")[0],
-    "num_groups": shape(f"{inner}/kernel")[0] if is_grouped else 1,
-    "num_hidden_layers": _count_layers(variables, network),
-  }
-  key = f"{attention}/conv_attn_key/depthwise_kernel"
-  if key not in variables:
-    ratio = width // all_heads
-    heads = {"num_attention_heads": ratio, "conv_type": "none"}
-    return {**fields, **heads, "head_ratio": ratio}
-  taps = shape(key)[0]
-  kept = shape(f"{attention}/conv_attn_kernel/bias")[0] // taps
-  heads = width * kept // all_heads
-  return {
-    **fields,
-    "conv_kernel_size": taps,
-    "num_attention_heads": heads,
-    "head_ratio": heads // kept,
-  }
-
-
-def _count_layers(variables: Mapping[str, np.ndarray], network: str) -> int:
-  query = re.compile(rf"{network}/encoder/layer_\d+/attention/self/query/bias")
-  return sum(query.fullmatch(name) is not None for name in variables)
-
-
-def _location(path: str, config: ConvBertConfig, num_layers: int) -> Location:
-  """Returns where a parameter of a whole tree stands among the variables."""
-  network, _, inner = path.partition("/")
-  if network == "convbert":
-    scope = "electra/"
-  elif inner.startswith("convbert/"):
-    inner = inner.removeprefix("convbert/")
-    scope = "generator/" if network == "generator" else "electra/"
-  else:
-    scope = ""
-  tensor = names.BY_PATH.get(inner)
-  if tensor is None or not tensor.tf1:
-    raise UserError(f"the original's graph has no variable for {path}")
-  pattern = scope + tensor.tf1.replace("{dense}", _dense(config))
-  found = tuple(
-    pattern.replace("{layer}", str(layer))
-    for layer in range(num_layers if names.LAYERS in path else 1)
-  )
-  return Location(path, found, *_LAYOUTS[tensor.layout])
-
-
-def _dense(config: ConvBertConfig) -> str:
-  return "g_dense" if config.num_groups > 1 else "dense"
+def _import_tensorflow() -> ModuleType:
+  # Its greetings on stderr tell nothing that matters here.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  try:
+    import tensorflow
+  except ImportError as error:
+    raise UserError(
+      "TensorFlow checkpoints need TensorFlow: pip install tensorflow-cpu"
+    ) from error
+  return tensorflow

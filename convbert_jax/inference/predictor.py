@@ -1,63 +1,52 @@
 """What a trained model says about text.
 
-Results do not depend on how texts are batched: pads are kept out of the
-convolutions, whatever the model was trained with, so that a text gets what it
-would get alone.
+A text gets the result that it would get alone, whatever it is batched with:
+pads are masked out of the convolutions, also where the model was trained
+without that.
 """
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from convbert_jax.data import buckets
-from convbert_jax.data.buckets import Row
+from convbert_jax.data import batching
+from convbert_jax.data.batching import Row
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.formats import load as pretrained
+from convbert_jax.formats import load
 from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.inference import answers
+from convbert_jax.inference.answers import Arrays, Candidate, Reading, Word
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 from convbert_jax.model.task_heads import (
   ConvBertForQuestionAnswering,
   ConvBertForSequenceClassification,
 )
-from convbert_jax.tasks import spans
+from convbert_jax.tasks.qa_answers import (
+  NULL_THRESHOLD,
+  Answer,
+  best_answer,
+  find_candidates,
+)
+from convbert_jax.tasks.qa_windows import encode_with_offsets, make_windows
 
-POOLINGS = ("mean", "cls")
-
-Arrays = dict[str, jax.Array]
-
-
-class Candidate(NamedTuple):
-  """A token for a mask, and its probability."""
-
-  token: str
-  probability: float
-
-
-class Word(NamedTuple):
-  """A word of a text, and how likely it is that it was replaced."""
-
-  text: str
-  start: int
-  end: int
-  probability: float
+POOLINGS = tuple(answers.VECTORS)
 
 
 class Predictor:
-  """A model that is asked in text and answers in text.
+  """A trained model that takes text and returns text, scores or vectors.
 
   Args:
     source: model, parameters and tokenizer.
-    batch_size: texts that are computed at once.
-    progress: whether to draw a bar on stderr.
+    batch_size: texts in a batch.
+    progress: whether to draw a progress bar on stderr.
 
   Raises:
     UserError: if there is no tokenizer.
@@ -94,17 +83,17 @@ class Predictor:
   def from_pretrained(
     cls, source: str, head: str | None = None, **options: Any
   ) -> Self:
-    """Loads a model; see `pretrained.load_model`, and the class."""
-    return cls(pretrained.load_model(source, head), **options)
+    """Loads a model; see `load.load_model`, and the class."""
+    return cls(load.load_model(source, head), **options)
 
   def fill_mask(
     self, texts: Sequence[str], top: int = 5
   ) -> list[list[list[Candidate]]]:
-    """Proposes tokens for every [MASK].
+    """Predicts the token behind every [MASK].
 
     Args:
       texts: each with one mask or several.
-      top: how many candidates for each.
+      top: how many candidates for each mask.
 
     Returns:
       For every text, for every mask, the likeliest tokens.
@@ -116,7 +105,7 @@ class Predictor:
     mask = self.tokenizer.mask_token
     rows, _ = self._encode(texts)
     positions = [
-      np.flatnonzero(np.asarray(row.input_ids) == self.tokenizer.mask_token_id)
+      np.flatnonzero(row["input_ids"] == self.tokenizer.mask_token_id)
       for row in rows
     ]
     for number, found in enumerate(positions):
@@ -124,47 +113,42 @@ class Predictor:
         raise UserError(
           f"text {number + 1} has no {mask} (or beyond the limit)"
         )
-    slots = buckets.bucket(max(map(len, positions)), self.max_length)
+    slots = batching.round_up(max(map(len, positions)), 1, self.max_length)
     padded = np.array(
       [np.resize(found, slots) for found in positions], np.int32
     )
     # A word table may have more rows than there are words.
     words = self.tokenizer.vocab_size
-    read = _top_tokens(min(top, words), words)
+    read = answers.top_tokens(min(top, words), words)
     results = self._run(rows, read, positions=padded)
-    vocabulary = self.tokenizer.convert_ids_to_tokens
     return [
       [
-        [
-          Candidate(vocabulary(int(i)), float(p))
-          for i, p in zip(ids, probabilities, strict=True)
-        ]
+        self._candidates(ids, probabilities)
         for ids, probabilities in zip(*result, strict=True)
       ][: len(found)]
       for result, found in zip(results, positions, strict=True)
     ]
 
   def detect(self, texts: Sequence[str]) -> list[list[Word]]:
-    """Finds words that look out of place.
+    """Returns how likely each word is to have been replaced.
 
     Args:
-      texts: as they stand.
+      texts: plain text.
 
     Returns:
-      The words of every text, split at white space, but for those beyond the
-      longest sequence. The probability of a word is that of its likeliest
-      piece.
+      The words of every text, split at white space, up to the longest sequence.
+      The probability of a word is that of its likeliest piece.
 
     Raises:
       UserError: if the model is no discriminator.
     """
     self._check_head(ConvBertForPreTraining)
-    rows, offsets = self._encode(texts)
-    results = self._run(rows, _replaced)
+    rows, all_offsets = self._encode(texts)
+    results = self._run(rows, answers.replaced)
     return [
-      _words(text, spans, probabilities)
-      for text, spans, probabilities in zip(
-        texts, offsets, results, strict=True
+      answers.words_of(text, offsets, probabilities)
+      for text, offsets, probabilities in zip(
+        texts, all_offsets, results, strict=True
       )
     ]
 
@@ -172,7 +156,7 @@ class Predictor:
     """Returns a vector for every text, float32 [N, M].
 
     Args:
-      texts: as they stand.
+      texts: plain text.
       pooling: "mean" of all tokens, or the vector of "cls".
 
     Raises:
@@ -181,7 +165,7 @@ class Predictor:
     if pooling not in POOLINGS:
       raise unknown_name("pooling", pooling, POOLINGS)
     rows, _ = self._encode(texts)
-    read = _mean if pooling == "mean" else _first
+    read = answers.VECTORS[pooling]
     results = self._run(rows, read, self._network.encoder)
     return np.array(results, np.float32).reshape(len(texts), -1)
 
@@ -191,8 +175,8 @@ class Predictor:
     """Returns the probability of every class, or the value of a regression.
 
     Args:
-      texts: as they stand.
-      pairs: what stands behind each, for tasks on pairs.
+      texts: plain text.
+      pairs: the second text of each, for tasks on pairs.
 
     Returns:
       Values by label; "LABEL_0" and so on where the classes have no names.
@@ -205,7 +189,7 @@ class Predictor:
     problem = self.model.problem_type
     if problem is None and self.model.num_labels == 1:
       problem = "regression"
-    results = self._run(rows, _CLASSIFICATIONS[problem])
+    results = self._run(rows, answers.CLASSIFICATIONS[problem])
     numbered = [f"LABEL_{i}" for i in range(self.model.num_labels)]
     return [
       dict(zip(self.labels or numbered, map(float, values), strict=True))
@@ -217,16 +201,15 @@ class Predictor:
     questions: Sequence[str],
     contexts: Sequence[str],
     null_threshold: float | None = None,
-  ) -> list[spans.Answer]:
+  ) -> list[Answer]:
     """Finds the answer to every question in its context, or none.
 
-    A context that is too long is read in windows that overlap; of the spans
-    that start where their first token has the most context, the one with the
-    highest score wins.
+    A long context is read in overlapping windows. A span counts in the window
+    in which its first token has the most context; the highest score wins.
 
     Args:
-      questions: as they stand.
-      contexts: of each, where its answer is looked for.
+      questions: plain text.
+      contexts: of each question, the text that its answer is cut out of.
       null_threshold: a question has no answer, and the text "", where its
         null score is above it. None takes the original's for a joint head; a
         plain one then always answers.
@@ -241,24 +224,32 @@ class Predictor:
       raise UserError(f"{len(questions)} questions, {len(contexts)} contexts")
     if null_threshold is None:
       joint = isinstance(self.model, ConvBertForJointQuestionAnswering)
-      null_threshold = spans.NULL_THRESHOLD if joint else np.inf
+      null_threshold = NULL_THRESHOLD if joint else np.inf
     windows = [
-      spans.windows(self.tokenizer, question, context, self.max_length)
+      make_windows(self.tokenizer, question, context, self.max_length)
       for question, context in zip(
-        spans.encode(self.tokenizer, questions),
-        spans.encode(self.tokenizer, contexts),
+        encode_with_offsets(self.tokenizer, questions),
+        encode_with_offsets(self.tokenizer, contexts),
         strict=True,
       )
     ]
-    outputs = iter(
-      self._run([window.row for found in windows for window in found], _spans)
-    )
-    answers = []
+    rows = [window.row for found in windows for window in found]
+    outputs = iter(self._run(rows, answers.answer_spans))
+    best = []
     for context, found in zip(contexts, windows, strict=True):
       parts = [window.part for window in found]
-      scored = [spans.candidates(part, next(outputs)) for part in parts]
-      answers.append(spans.best_answer(context, parts, scored, null_threshold))
-    return answers
+      scored = [find_candidates(part, next(outputs)) for part in parts]
+      best.append(best_answer(context, parts, scored, null_threshold))
+    return best
+
+  def _candidates(
+    self, ids: np.ndarray, probabilities: np.ndarray
+  ) -> list[Candidate]:
+    tokens = self.tokenizer.convert_ids_to_tokens(ids)
+    return [
+      Candidate(token, float(probability))
+      for token, probability in zip(tokens, probabilities, strict=True)
+    ]
 
   def _check_head(self, *needed: type[nn.Module]) -> None:
     if not isinstance(self.model, needed):
@@ -272,7 +263,7 @@ class Predictor:
   def _encode(
     self, texts: Sequence[str], pairs: Sequence[str] | None = None
   ) -> tuple[list[Row], list[Any]]:
-    """Returns rows and the offsets of their tokens; says how many it cut."""
+    """Returns rows and the offsets of their tokens; warns of those it cut."""
     if isinstance(texts, str) or not texts:
       raise UserError("give a list of texts, at least one")
     encode = functools.partial(
@@ -287,22 +278,24 @@ class Predictor:
         stacklevel=3,
       )
       columns = encode(truncation=True, max_length=self.max_length)
-    rows = map(Row, columns["input_ids"], columns["token_type_ids"])
+    rows = map(
+      batching.make_row, columns["input_ids"], columns["token_type_ids"]
+    )
     return list(rows), list(columns["offset_mapping"])
 
   def _run(
     self,
     rows: Sequence[Row],
-    read: Callable[[Any, Arrays], Any],
+    read: Reading,
     network: Pretrained | None = None,
     **columns: np.ndarray,
   ) -> list[Any]:
-    """Returns what `read` takes from the output of every row.
+    """Returns what `read` takes from the output of every row, in their order.
 
     Args:
-      rows: in any order; results come in theirs.
-      read: from output and batch to a tree of arrays [B, ...], on the device.
-      network: what to run, if not the model itself.
+      rows: of any lengths; rows of similar length share a batch.
+      read: see `answers.Reading`.
+      network: what to run; the model itself if None.
       **columns: further inputs of the model, [rows, ...].
     """
     network = network or self._network
@@ -310,7 +303,7 @@ class Predictor:
     with tqdm.tqdm(
       total=len(rows), unit="text", disable=not self._progress
     ) as bar:
-      for chosen, batch in buckets.iter_batches(
+      for chosen, batch in batching.iter_prediction_batches(
         rows, self._batch_size, self.max_length
       ):
         missing = len(batch["input_ids"]) - len(chosen)
@@ -325,66 +318,5 @@ class Predictor:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(
-  model: nn.Module, read: Callable[..., Any], params: Any, batch: Arrays
-) -> Any:
+def _apply(model: nn.Module, read: Reading, params: Any, batch: Arrays) -> Any:
   return read(model.apply({"params": params}, **batch), batch)
-
-
-@functools.cache
-def _top_tokens(top: int, words: int) -> Callable[[Any, Arrays], Any]:
-  """Returns a function, the same for the same numbers, so that jit knows it."""
-
-  def read(output: Any, _: Arrays) -> tuple[jax.Array, jax.Array]:
-    shares = jax.nn.softmax(output.logits[:, :, :words])
-    probabilities, ids = jax.lax.top_k(shares, top)
-    return ids, probabilities
-
-  return read
-
-
-def _replaced(output: Any, _: Arrays) -> jax.Array:
-  return jax.nn.sigmoid(output.logits)
-
-
-def _spans(output: Any, _: Arrays) -> Arrays:
-  return output.spans()
-
-
-def _first(output: Any, _: Arrays) -> jax.Array:
-  return output.last_hidden_state[:, 0].astype(jnp.float32)
-
-
-def _mean(output: Any, batch: Arrays) -> jax.Array:
-  weights = batch["attention_mask"].astype(jnp.float32)[:, :, None]
-  total = jnp.sum(output.last_hidden_state * weights, axis=1)
-  return total / jnp.sum(weights, axis=1)
-
-
-_CLASSIFICATIONS = {
-  None: lambda output, _: jax.nn.softmax(output.logits),
-  "single_label_classification": lambda output, _: jax.nn.softmax(
-    output.logits
-  ),
-  "multi_label_classification": lambda output, _: jax.nn.sigmoid(output.logits),
-  "regression": lambda output, _: output.logits,
-}
-
-
-def _words(
-  text: str, offsets: Sequence[Any], probabilities: np.ndarray
-) -> list[Word]:
-  """Gives every word of a text the probability of its likeliest piece."""
-  words, place = [], 0
-  pieces = [
-    (int(start), int(end), float(p))
-    for (start, end), p in zip(offsets, probabilities, strict=False)
-    if end > start
-  ]
-  for word in text.split():
-    start = text.index(word, place)
-    place = start + len(word)
-    found = [p for s, e, p in pieces if s < place and e > start]
-    if found:
-      words.append(Word(word, start, place, max(found)))
-  return words

@@ -1,40 +1,69 @@
-"""What a pre-training run leaves: config, vocabulary, checkpoints."""
+"""The folder of a pre-training run: config, vocabulary, checkpoints."""
 
 import json
+import os
 from typing import Any
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from convbert_jax import files, old_configs
 from convbert_jax.errors import UserError
-from convbert_jax.objective import electra as objectives
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.objective.electra import Electra, Objective
 from convbert_jax.training import restore, run_files, sharding
 
 VOCABULARY_FILE = "vocab.txt"
 TOKENIZER_FILE = "tokenizer_config.json"
 
 
-def load_run_config(workdir_path: str) -> ConfigDict:
-  """Returns the config of a run.
+def is_run(path: str) -> bool:
+  """Says whether a path is a run's folder, or one of its checkpoints."""
+  folder = epath.Path(workdir_of(path))
+  return (folder / run_files.CHECKPOINTS_FOLDER).exists()
+
+
+def workdir_of(path: str) -> str:
+  """Returns the folder of the run that a path, of it or a checkpoint, names."""
+  folder = files.absolute(path)
+  if folder.parent.name == run_files.CHECKPOINTS_FOLDER:
+    return os.fspath(folder.parent.parent)
+  return os.fspath(folder)
+
+
+def load_run_config(workdir: str) -> ConfigDict:
+  """Returns the config of a run, of this version or an earlier one.
 
   Raises:
-    UserError: if the workdir holds none.
+    UserError: if the folder holds no run, one of fine-tuning, or one of a
+      later version.
   """
-  path = epath.Path(workdir_path) / run_files.CONFIG_FILE
+  path = epath.Path(workdir) / run_files.CONFIG_FILE
   if not path.exists():
     raise UserError(
-      f"{workdir_path} holds no run (no {run_files.CONFIG_FILE}); name the"
-      " folder that experiments.pretrain wrote"
+      f"{workdir} holds no run (no {run_files.CONFIG_FILE}); name the folder"
+      " that experiments.pretrain wrote"
     )
-  return ConfigDict(json.loads(path.read_text()))
+  config = old_configs.completed(json.loads(path.read_text()))
+  if "objective" not in config:
+    raise UserError(
+      f"{workdir} holds no run of experiments.pretrain; of a fine-tuning, name"
+      " the task's folder once a seed is finished"
+    )
+  try:
+    old_configs.check_known(config["model"], ConvBertConfig)
+    old_configs.check_known(config["objective"], Objective)
+  except UserError as error:
+    raise UserError(f"{path}: {error}") from error
+  return ConfigDict(config)
 
 
 def load_run_params(
   config: ConfigDict,
-  electra: objectives.Electra,
+  electra: Electra,
   mesh: jax.sharding.Mesh,
-  workdir_path: str,
+  workdir: str,
   step: int | None,
 ) -> tuple[Any, int]:
   """Returns the parameters of a run's checkpoint on a mesh, and its step.
@@ -45,7 +74,7 @@ def load_run_params(
   like = sharding.abstract(
     electra.init_params, jax.random.key(config.seed), mesh
   )
-  return restore.restore_params(workdir_path, like, step)
+  return restore.restore_params(workdir, like, step)
 
 
 def tokenizer_files(records: str, workdir: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The GLUE tasks, as their files and their leaderboard have them."""
+"""The GLUE tasks, with the files and scores of their leaderboard."""
 
 import re
 
@@ -13,7 +13,7 @@ _COLA_HEADER = ("source", "label", "mark", "sentence")
 _PAIR = ("sentence1", "sentence2")
 _QUESTIONS = ("question1", "question2")
 _ENTAILMENT = ("entailment", "not_entailment")
-# Where the diagnostic set lies, below the data folder or beside MNLI's files.
+# The diagnostic set, in the data folder or beside MNLI's files.
 _DIAGNOSTIC = (
   "diagnostic/diagnostic.tsv",
   "AX/diagnostic.tsv",
@@ -116,7 +116,7 @@ GLUE_TASKS = {
   )
 }
 
-# Other ways to write the names.
+# Other spellings of the names.
 _ALIASES = {"sst": "sst2", "sts": "stsb", "diagnostic": "ax"}
 
 
@@ -124,18 +124,15 @@ def read_examples(task: str, root: str, split: str) -> list[TextExample]:
   """Returns the rows of one split of a GLUE task.
 
   Args:
-    task: its name, in any of the usual ways ("sst2", "SST-2", "sst"); "ax" is
-      the diagnostic set, whose only split is "test".
-    root: the folder that holds `CoLA/`, `SST-2/` and so on.
+    task: its name in any usual spelling ("sst2", "SST-2", "sst"); "ax" is the
+      diagnostic set, whose only split is "test".
+    root: the folder with `CoLA/`, `SST-2/` and so on.
     split: "train", "dev" or "test"; of MNLI "train", "dev_matched",
-      "dev_mismatched", "test_matched" and "test_mismatched".
-
-  Returns:
-    Examples with `text_a`, `text_b` and `label`, the file's own word.
+      "dev_mismatched", "test_matched" or "test_mismatched".
 
   Raises:
-    UserError: if there is no such task, split or file, or naming the row of
-      the file that is not as it should be.
+    UserError: if there is no such task, split or file, or naming the row that
+      is not in the right format.
   """
   name = re.sub("[-_]", "", task.lower())
   name = _ALIASES.get(name, name)

@@ -1,8 +1,8 @@
-"""Files of questions: SQuAD's JSON, and the JSON lines of MRQA.
+"""Files of questions: SQuAD's JSON and MRQA's JSON lines.
 
-Whatever is not as it should be is a `UserError` with file and question, but
-for an answer that its context does not hold: text that was edited by hand has
-some, and they are left without characters to learn.
+Errors in a file raise a `UserError` naming file and question. The exception is
+an answer that does not occur in its context, which edited texts often have:
+it is kept for scoring, but has no span to learn.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ _KINDS = {str: "a text", int: "a whole number", bool: "true or false",
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """A question and what it is asked of.
+  """A question about a text.
 
   Attributes:
-    id: of the question, once in a file.
-    question: as it stands.
-    context: as it stands; one string for all questions about it.
-    answers: every text that counts as right; none where it is impossible.
-    span: first character of the answer to learn, the first of the file, and
-      the one after its last; None where it is impossible, or where the context
-      does not hold the answer.
-    is_impossible: whether the context answers the question not at all.
+    id: of the question, unique in a file.
+    question: as written in the file.
+    context: as written in the file; questions about it share the string.
+    answers: all texts that count as right; none if it is impossible.
+    span: first character of the answer to learn, which is the first of the
+      file, and the character after its last; None if the question is
+      impossible or the answer does not occur in the context.
+    is_impossible: whether the context does not answer the question.
   """
 
   id: str
@@ -43,23 +43,24 @@ class Example:
 
 
 def read_examples(path: str, *, may_be_impossible: bool) -> list[Example]:
-  """Returns the questions of a file in its order.
+  """Returns the questions of a file, in order.
 
   Args:
-    path: of SQuAD if it ends in `.json`, else of MRQA, packed if in `.gz`.
-    may_be_impossible: whether there may be questions without an answer.
+    path: a file of SQuAD if it ends in `.json`, otherwise of MRQA, compressed
+      if it ends in `.gz`.
+    may_be_impossible: whether questions may have no answer.
 
   Raises:
-    UserError: if the file cannot be read or is not what it should be.
+    UserError: if the file cannot be read or is not in the right format.
   """
   read = _squad if path.endswith(".json") else _mrqa
   examples, seen = [], set()
   for example in read(path):
     if example.id in seen:
-      raise _error(path, example.id, "comes twice: give each an id of its own")
+      raise _error(path, example.id, "occurs twice: give each its own id")
     if example.is_impossible and not may_be_impossible:
       raise _error(
-        path, example.id, "has no answer: take a task that has such, squad2"
+        path, example.id, "has no answer: take a task that allows it, squad2"
       )
     seen.add(example.id)
     examples.append(example)
@@ -99,8 +100,8 @@ def _squad_example(row: Any, context: str, path: str, place: str) -> Example:
     answers.append((text, start))
   texts = tuple(text for text, _ in answers)
   if impossible != (not texts):
-    said = "is_impossible, but has answers" if texts else "has no answers"
-    raise _error(path, name, f"{said}: mend one of the two")
+    wrong = "is_impossible, but has answers" if texts else "has no answers"
+    raise _error(path, name, f"{wrong}: correct one of the two")
   if not impossible:
     _check_texts(texts, path, name)
   span = None if impossible else find_answer(context, *answers[0])
@@ -126,7 +127,7 @@ def _mrqa_example(row: Any, context: str, path: str, place: str) -> Example:
   where = f"{path}, question {name}"
   texts = tuple(_get(row, "answers", list, where))
   if not texts:
-    raise _error(path, name, "has no answers: take it out")
+    raise _error(path, name, "has no answers: remove it")
   _check_texts(texts, path, name)
   span = None
   for number, found in enumerate(_get(row, "detected_answers", list, where)):
@@ -138,8 +139,8 @@ def _mrqa_example(row: Any, context: str, path: str, place: str) -> Example:
         and len(bounds) == 2
         and all(type(bound) is int for bound in bounds)
       ):
-        raise _error(path, name, f"char_spans hold {bounds!r}, no two numbers")
-      # The last character is counted in here.
+        raise _error(path, name, f"has char_spans {bounds!r}, not two numbers")
+      # Here the second number is the last character itself.
       _check_place(context, bounds[0], bounds[1] + 1, where)
     if number == 0 and spans:
       span = find_answer(context, text, spans[0][0])
@@ -150,7 +151,7 @@ def _mrqa_example(row: Any, context: str, path: str, place: str) -> Example:
 
 
 def _lines(path: str) -> Iterator[bytes]:
-  """Yields the lines of a file that may be packed."""
+  """Yields the lines of a file that may be compressed."""
   opener = gzip.open if path.endswith(".gz") else open
   try:
     with opener(path, "rb") as file:
@@ -160,20 +161,20 @@ def _lines(path: str) -> Iterator[bytes]:
 
 
 def find_answer(context: str, text: str, start: int) -> tuple[int, int] | None:
-  """Returns the characters of an answer, nearest to where it should be.
+  """Returns where an answer occurs nearest to the given place.
 
   Args:
-    context: to search, whatever the case of letters and the white space.
+    context: to search, ignoring case and differences in white space.
     text: of the answer.
-    start: where its first character should be.
+    start: the place that the file gives for its first character.
 
   Returns:
-    Its first character and the one after its last, or None.
+    Its first character and the one after its last; None if it does not occur.
   """
   if context.startswith(text, start):
     return start, start + len(text)
   words = r"\s+".join(map(re.escape, text.split()))
-  # Behind a lookahead, so that occurrences may overlap.
+  # In a lookahead, so that occurrences may overlap.
   pattern = re.compile(f"(?=({words}))", re.IGNORECASE)
   found = (match.span(1) for match in pattern.finditer(context))
   return min(found, key=lambda span: abs(span[0] - start), default=None)
@@ -187,7 +188,7 @@ def _get(row: Any, name: str, kind: type, where: str) -> Any:
   """
   if not isinstance(row, Mapping):
     raise UserError(
-      f"{where}: {str(row)[:40]!r} is no object with a field {name!r}"
+      f"{where}: {str(row)[:40]!r} is not an object with a field {name!r}"
     )
   if name not in row:
     raise UserError(f"{where} lacks the field {name!r}: add it")
@@ -208,7 +209,7 @@ def _check_place(context: str, start: int, end: int, where: str) -> None:
   if not 0 <= start <= end <= len(context):
     raise UserError(
       f"{where}: an answer at characters {start} to {end} of a context of"
-      f" {len(context)}; mend its place"
+      f" {len(context)}; correct its place"
     )
 
 

@@ -1,36 +1,38 @@
-"""Scores of answers by the rules of SQuAD's own programs, and their pictures.
+"""Scores of answers by the rules of SQuAD's official programs, and plots.
 
-Unlike the original, which leaves questions without a prediction out, every
-question counts.
+Every question counts, unlike in the original, which leaves out questions
+without a prediction.
 """
 
 import collections
 import re
 import string
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _COLOURS = {"f1": "#4C72B0", "exact": "#C44E52"}
-# Longest answers of the bars, in words; one more holds all that are longer.
+# Maximum answer length of each bar, in words; a last bar has longer answers.
 _LENGTHS = (1, 2, 3, 5, 8, 12)
 
 
 def normalise(text: str) -> str:
-  """Returns a text in lower case, without punctuation, articles, spare space.
+  """Returns a text in lower case without punctuation, articles, extra space.
 
-  Only ASCII punctuation goes, as in the official programs.
+  Only ASCII punctuation is removed, as in the official programs.
   """
   text = text.lower().translate(_PUNCTUATION)
   return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, gold: str) -> float:
-  """Returns 1 if two texts are the same when normalised, else 0."""
+  """Returns 1 if two texts are equal when normalised, else 0."""
   return float(normalise(prediction) == normalise(gold))
 
 
@@ -41,9 +43,9 @@ def token_f1(
 
   Args:
     prediction: a text.
-    gold: the right one. Words that it has twice may be found twice.
-    empty_is_right: whether nothing against nothing counts 1, as in SQuAD 2.0;
-      1.1 and MRQA count 0.
+    gold: the right text. Repeated words count as often as they occur in both.
+    empty_is_right: whether two empty texts score 1, as in SQuAD 2.0; they score
+      0 in 1.1 and MRQA.
   """
   found, right = normalise(prediction).split(), normalise(gold).split()
   if not found or not right:
@@ -52,14 +54,16 @@ def token_f1(
   return 2 * shared.total() / (len(found) + len(right))
 
 
-class Marks(NamedTuple):
-  """What each prediction is worth before any of them is blanked, 0 to 1.
+class QuestionScores(NamedTuple):
+  """The scores of n questions, 0 to 1, before any prediction is blanked.
+
+  A blanked prediction says that there is no answer.
 
   Attributes:
-    exact: float [n].
-    f1: float [n].
-    has_answer: whether the question has one, bool [n].
-    blank: 1 where a blank is right and else 0, float [n].
+    exact: exact match, float [n].
+    f1: F1 of words, float [n].
+    has_answer: whether the question has an answer, bool [n].
+    blank: the score of a blanked prediction, 1 if that is right, float [n].
     null: null score, float [n].
   """
 
@@ -70,21 +74,21 @@ class Marks(NamedTuple):
   null: np.ndarray
 
 
-def mark(
+def score_questions(
   texts: Sequence[str],
   golds: Sequence[Sequence[str]],
   null_scores: Sequence[float],
   *,
   version_2: bool,
-) -> Marks:
-  """Marks every prediction by its best gold answer.
+) -> QuestionScores:
+  """Scores each prediction against its gold answers; the highest score counts.
 
   Args:
-    texts: the best that is not blank, for every question.
-    golds: every right answer; none where there is no answer.
-    null_scores: how likely there is none.
-    version_2: go by SQuAD 2.0: gold answers that normalise to nothing are
-      left out, and "" is right where no gold answer is left.
+    texts: the best text for each question, not blanked.
+    golds: all right answers of each; none if there is no answer.
+    null_scores: how likely there is no answer.
+    version_2: use the rules of SQuAD 2.0: gold answers that normalise to an
+      empty text are ignored, and "" is right if no gold answer is left.
   """
   exact, f1 = [], []
   for text, right in zip(texts, golds, strict=True):
@@ -98,7 +102,7 @@ def mark(
       )
     )
   has_answer = np.array([bool(right) for right in golds])
-  return Marks(
+  return QuestionScores(
     np.array(exact),
     np.array(f1),
     has_answer,
@@ -107,39 +111,39 @@ def mark(
   )
 
 
-def scores_of_1(marks: Marks) -> dict[str, float]:
-  """Returns the figures of SQuAD 1.1 and MRQA, in points."""
+def squad1_scores(scores: QuestionScores) -> dict[str, float]:
+  """Returns the scores of SQuAD 1.1 and MRQA, in points."""
   return {
-    "exact_match": 100 * float(marks.exact.mean()),
-    "f1": 100 * float(marks.f1.mean()),
+    "exact_match": 100 * float(scores.exact.mean()),
+    "f1": 100 * float(scores.f1.mean()),
   }
 
 
-def scores_of_2(marks: Marks, threshold: float) -> dict[str, float]:
-  """Returns the figures of SQuAD 2.0, in points.
+def squad2_scores(scores: QuestionScores, threshold: float) -> dict[str, float]:
+  """Returns the scores of SQuAD 2.0, in points.
 
   Args:
-    marks: of every question.
+    scores: of all questions.
     threshold: predictions with a null score above it are blanked.
 
   Returns:
-    `exact` and `f1`, of all questions and, as `HasAns_` and `NoAns_`, of those
-    with and without an answer, where there are any; with the best threshold
-    there is `best_exact` and `best_f1`, and that threshold, no figure in
-    points, as `best_exact_threshold` and `best_f1_threshold`.
+    `exact` and `f1` of all questions; with prefix `HasAns_` or `NoAns_` those
+    of questions with or without an answer, if there are any; `best_exact` and
+    `best_f1` with the best possible threshold, which is returned as
+    `best_exact_threshold` and `best_f1_threshold`, not in points.
   """
   found = {}
-  for name, values in (("exact", marks.exact), ("f1", marks.f1)):
-    values = np.where(marks.null > threshold, marks.blank, values)
+  for name, values in (("exact", scores.exact), ("f1", scores.f1)):
+    values = np.where(scores.null > threshold, scores.blank, values)
     for prefix, chosen in (
       ("", slice(None)),
-      ("HasAns_", marks.has_answer),
-      ("NoAns_", ~marks.has_answer),
+      ("HasAns_", scores.has_answer),
+      ("NoAns_", ~scores.has_answer),
     ):
       if len(values[chosen]):
         found[prefix + name] = 100 * float(values[chosen].mean())
-  for name, values in (("exact", marks.exact), ("f1", marks.f1)):
-    thresholds, points = threshold_curve(marks, values)
+  for name, values in (("exact", scores.exact), ("f1", scores.f1)):
+    thresholds, points = threshold_curve(scores, values)
     best = int(np.argmax(points))
     found[f"best_{name}"] = float(points[best])
     found[f"best_{name}_threshold"] = float(thresholds[best])
@@ -147,37 +151,39 @@ def scores_of_2(marks: Marks, threshold: float) -> dict[str, float]:
 
 
 def threshold_curve(
-  marks: Marks, values: np.ndarray
+  scores: QuestionScores, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns what the score would be by the threshold.
+  """Returns the score as a function of the threshold.
 
   Args:
-    marks: of every question.
-    values: those of `exact` or `f1`.
+    scores: of all questions.
+    values: its `exact` or `f1`.
 
   Returns:
-    Every threshold that makes a difference, rising, the first blanking all;
-    and the points with each.
+    All thresholds that make a difference, in ascending order, the first
+    blanking all predictions; and the score at each, in points.
   """
-  order = np.argsort(marks.null, kind="stable")
-  null, gain = marks.null[order], (values - marks.blank)[order]
-  points = marks.blank.sum() + np.concatenate([[0.0], np.cumsum(gain)])
+  order = np.argsort(scores.null, kind="stable")
+  null, gain = scores.null[order], (values - scores.blank)[order]
+  points = scores.blank.sum() + np.concatenate([[0.0], np.cumsum(gain)])
   thresholds = np.concatenate([[null[0] - 1], null])
-  # Of equal null scores all are blanked or none.
+  # Questions with equal null scores are blanked together.
   last = np.append(thresholds[1:] != thresholds[:-1], True)
   return thresholds[last], 100 * points[last] / len(values)
 
 
-def draw_thresholds(axes: Axes, marks: Marks, threshold: float) -> None:
-  """Draws the scores by threshold.
+def draw_thresholds(
+  axes: "Axes", scores: QuestionScores, threshold: float
+) -> None:
+  """Draws the scores over the threshold.
 
   Args:
     axes: to draw on.
-    marks: of every question.
-    threshold: that which is set.
+    scores: of all questions.
+    threshold: the one in use.
   """
   for name, colour in _COLOURS.items():
-    thresholds, points = threshold_curve(marks, getattr(marks, name))
+    thresholds, points = threshold_curve(scores, getattr(scores, name))
     best = int(np.argmax(points))
     label = f"{name}, best {points[best]:.1f} at {thresholds[best]:.2f}"
     axes.step(thresholds, points, where="post", color=colour, label=label)
@@ -190,19 +196,21 @@ def draw_thresholds(axes: Axes, marks: Marks, threshold: float) -> None:
   axes.legend()
 
 
-def draw_lengths(axes: Axes, marks: Marks, words: Sequence[int]) -> None:
+def draw_lengths(
+  axes: "Axes", scores: QuestionScores, words: Sequence[int]
+) -> None:
   """Draws the scores by the length of the answer.
 
   Args:
     axes: to draw on.
-    marks: of every question.
-    words: of every question's answer.
+    scores: of all questions.
+    words: number of words in each question's answer.
   """
   groups = np.searchsorted(_LENGTHS, words)
   names = [f"to {length}" for length in _LENGTHS] + [f"over {_LENGTHS[-1]}"]
   present = np.unique(groups)
   for side, (name, colour) in zip((-0.2, 0.2), _COLOURS.items(), strict=True):
-    values = getattr(marks, name)
+    values = getattr(scores, name)
     points = [100 * values[groups == group].mean() for group in present]
     axes.bar(present + side, points, width=0.4, color=colour, label=name)
   axes.set_xticks(
@@ -211,6 +219,6 @@ def draw_lengths(axes: Axes, marks: Marks, words: Sequence[int]) -> None:
   )
   axes.set_xlabel("words of the answer")
   axes.set_ylabel("points")
-  # The legend stands above the highest bar there can be.
+  # Room for the legend above the highest possible bar.
   axes.set_ylim(0, 115)
   axes.legend(loc="upper right", ncols=2)

@@ -5,14 +5,14 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
-from matplotlib.axes import Axes
 
+from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import unknown_name
 from convbert_jax.model.config import ConvBertConfig
@@ -27,8 +27,8 @@ from convbert_jax.model.outputs import (
 )
 from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
 from convbert_jax.ops import losses
-from convbert_jax.tasks import qa_decoding, qa_metrics, spans
-from convbert_jax.tasks.qa_decoding import Prediction
+from convbert_jax.tasks import qa_answers, qa_metrics, qa_windows
+from convbert_jax.tasks.qa_answers import Prediction
 from convbert_jax.tasks.qa_files import Example, read_examples
 from convbert_jax.tasks.task import (
   HEADS,
@@ -36,12 +36,14 @@ from convbert_jax.tasks.task import (
   Batch,
   Feature,
   Task,
-  arrays_of,
   dropout_options,
-  find_file,
 )
+from convbert_jax.tasks.task_files import find_file
 
-# Windows start every so many tokens.
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+
+# Tokens from the start of a window to that of the next.
 _STEP = 128
 
 Output = JointQuestionAnsweringOutput | QuestionAnsweringOutput
@@ -51,28 +53,32 @@ Output = JointQuestionAnsweringOutput | QuestionAnsweringOutput
 class QuestionAnswering(Task):
   """Finds the answer to a question in a text, or says that there is none.
 
-  Examples are `qa_files.Example`, predictions `qa_decoding.Prediction`. All
-  questions of a file are scored. In training those are left out whose answer
-  their text does not hold.
+  Examples are `qa_files.Example`, predictions `qa_answers.Prediction`. All
+  questions of a file are scored. Training leaves out questions whose answer
+  does not occur in their text.
 
   Attributes:
-    files: what the file of a split may be called, `{split}` being the split.
+    files: possible file names, with `{split}` for the name of the split.
     version_2: whether questions may have no answer, as in SQuAD 2.0.
     null_threshold: a question has no answer where its null score is above it.
-    num_best: texts that are kept for a question.
+    num_best: number of texts kept for each question.
   """
 
   files: tuple[str, ...]
   main_score: str = "dev/f1"
   test_splits: tuple[str, ...] = ()
   version_2: bool = False
-  null_threshold: float = spans.NULL_THRESHOLD
+  null_threshold: float = qa_answers.NULL_THRESHOLD
   num_best: int = 20
+
+  def find(self, root: str, split: str) -> str:
+    """Returns the path of a split's file, see `Task.find`."""
+    names = [name.format(split=split) for name in self.files]
+    return find_file(root, self.folder, names)
 
   def read(self, root: str, split: str) -> list[Example]:
     """Returns the questions of a split, see `Task.read`."""
-    names = [name.format(split=split) for name in self.files]
-    path = find_file(root, self.folder, names)
+    path = self.find(root, split)
     return read_examples(path, may_be_impossible=self.version_2)
 
   def featurise(
@@ -83,16 +89,18 @@ class QuestionAnswering(Task):
     *,
     training: bool,
   ) -> list[Feature]:
-    """Returns windows over every context, see `Task.featurise`.
+    """Returns windows over each context, see `Task.featurise`.
 
-    The label of a window that does not hold the whole answer is position 0,
-    as it is where there is none; `is_impossible` is the question's.
+    The label of a window without the whole answer is position 0, as for
+    questions without an answer; `is_impossible` is that of the question.
     """
-    # Many questions are about one context.
+    # Several questions share a context.
     texts = list(dict.fromkeys(example.context for example in examples))
-    contexts = dict(zip(texts, spans.encode(tokenizer, texts), strict=True))
+    contexts = dict(
+      zip(texts, qa_windows.encode_with_offsets(tokenizer, texts), strict=True)
+    )
     asked = [example.question for example in examples]
-    questions = spans.encode(tokenizer, asked)
+    questions = qa_windows.encode_with_offsets(tokenizer, asked)
     features, left_out = [], 0
     for number, question in enumerate(questions):
       example = examples[number]
@@ -101,22 +109,21 @@ class QuestionAnswering(Task):
       if training and answer is None and not example.is_impossible:
         left_out += 1
         continue
-      for row, part in spans.windows(
+      for row, part in qa_windows.make_windows(
         tokenizer, question, context, max_seq_length, _STEP
       ):
-        arrays = arrays_of(row.input_ids, row.token_type_ids)
-        arrays |= _labels(answer, part, example.is_impossible)
+        arrays = row | _labels(answer, part, example.is_impossible)
         features.append(Feature(arrays, number, part))
     if left_out:
       warnings.warn(
         f"{self.name}: {left_out:,} of {len(examples):,} questions are left out"
-        " of training: their context does not hold the answer",
+        " of training: their answer does not occur in the context",
         stacklevel=2,
       )
     return features
 
   def model(self, config: ConvBertConfig, head: str) -> nn.Module:
-    """Returns the joint head of the original, or transformers' plain one."""
+    """Returns the original's joint head, or transformers' independent ends."""
     if head not in HEADS:
       raise unknown_name("head", head, HEADS)
     if head == "original":
@@ -132,8 +139,7 @@ class QuestionAnswering(Task):
   ) -> Output:
     """Runs the model on a batch, see `Task.apply`.
 
-    Where there are labels, the ends of a joint head are those that go with
-    the labelled start.
+    With labels, a joint head scores the ends for the labelled start.
     """
     run = functools.partial(
       model.apply,
@@ -155,7 +161,7 @@ class QuestionAnswering(Task):
     return losses.weighted(loss_B, batch["row_weights"])
 
   def outputs(self, output: Output, batch: Batch) -> dict[str, jax.Array]:
-    """Returns the likeliest spans, or the logits of a plain head."""
+    """Returns a joint head's likeliest spans, or the other head's logits."""
     del batch
     return output.spans()
 
@@ -165,12 +171,12 @@ class QuestionAnswering(Task):
     features: Sequence[Feature],
     outputs: Sequence[Mapping[str, np.ndarray]],
   ) -> list[Prediction]:
-    """Returns the best answer of all windows, see `Task.decode`."""
+    """Returns the best answers over all windows, see `Task.decode`."""
     rows = collections.defaultdict(list)
     for number, feature in enumerate(features):
       rows[feature.example].append(number)
     return [
-      qa_decoding.decode(
+      qa_answers.best_texts(
         example.context,
         [features[row].origin for row in rows[number]],
         [outputs[row] for row in rows[number]],
@@ -182,11 +188,11 @@ class QuestionAnswering(Task):
   def score(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
   ) -> dict[str, float]:
-    """Returns the figures of SQuAD's programs, see `qa_metrics`."""
-    marks = self._mark(examples, predictions)
+    """Returns the scores of SQuAD's official programs, see `qa_metrics`."""
+    per_question = self._score_questions(examples, predictions)
     if self.version_2:
-      return qa_metrics.scores_of_2(marks, self.null_threshold)
-    return qa_metrics.scores_of_1(marks)
+      return qa_metrics.squad2_scores(per_question, self.null_threshold)
+    return qa_metrics.squad1_scores(per_question)
 
   def write(
     self,
@@ -195,43 +201,43 @@ class QuestionAnswering(Task):
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
   ) -> None:
-    """Writes what SQuAD's programs read, by question id.
+    """Writes the files that SQuAD's official programs read, by question id.
 
-    `<split>.json` holds the answers, "" where there is none;
-    `<split>_null_scores.json` how likely there is none, and
-    `<split>_nbest.json` the best texts in the context, with scores and shares.
+    `<split>.json` has the answers, "" for none; `<split>_null_scores.json` how
+    likely there is none; and `<split>_nbest.json` the best texts with scores
+    and probabilities.
     """
     by_id = {
       example.id: prediction
       for example, prediction in zip(examples, predictions, strict=True)
     }
-    files = {
+    contents = {
       "": {name: self._text(one) for name, one in by_id.items()},
-      "_nbest": {name: one.shares() for name, one in by_id.items()},
+      "_nbest": {name: one.probabilities() for name, one in by_id.items()},
       "_null_scores": {name: one.null_score for name, one in by_id.items()},
     }
-    for suffix, content in files.items():
+    for suffix, content in contents.items():
       text = files.to_json(content, indent=1, ensure_ascii=False) + "\n"
       files.write_text(epath.Path(folder) / f"{split}{suffix}.json", text)
 
   def draw(
     self,
-    axes: Axes,
+    axes: "Axes",
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
   ) -> None:
     """Draws the scores by threshold, or by the length of the answer."""
-    marks = self._mark(examples, predictions)
+    per_question = self._score_questions(examples, predictions)
     if self.version_2:
-      qa_metrics.draw_thresholds(axes, marks, self.null_threshold)
+      qa_metrics.draw_thresholds(axes, per_question, self.null_threshold)
     else:
       words = [len(example.answers[0].split()) for example in examples]
-      qa_metrics.draw_lengths(axes, marks, words)
+      qa_metrics.draw_lengths(axes, per_question, words)
 
-  def _mark(
+  def _score_questions(
     self, examples: Sequence[Example], predictions: Sequence[Prediction]
-  ) -> qa_metrics.Marks:
-    return qa_metrics.mark(
+  ) -> qa_metrics.QuestionScores:
+    return qa_metrics.score_questions(
       [prediction.text for prediction in predictions],
       [example.answers for example in examples],
       [prediction.null_score for prediction in predictions],
@@ -245,17 +251,17 @@ class QuestionAnswering(Task):
 
 
 def _answer_tokens(
-  example: Example, context: spans.Encoded
+  example: Example, context: qa_windows.Encoded
 ) -> tuple[int, int] | None:
-  """Returns the first and last token of the answer, if it has any."""
+  """Returns the first and last token of the answer, None if it has none."""
   if example.span is None:
     return None
-  first, last = spans.token_span(context.offsets, *example.span)
+  first, last = qa_windows.token_span(context.offsets, *example.span)
   return (first, last) if first <= last else None
 
 
 def _labels(
-  answer: tuple[int, int] | None, part: spans.Part, is_impossible: bool
+  answer: tuple[int, int] | None, part: qa_windows.Part, is_impossible: bool
 ) -> dict[str, np.ndarray]:
   start = end = 0
   if answer is not None:
@@ -274,10 +280,10 @@ def _squad(version: str, **fields: Any) -> dict[str, Any]:
 
 
 def _mrqa(*names: str) -> dict[str, Any]:
-  """Says where a set is: as MRQA publishes it, or as the original has it.
+  """Returns possible files of a set, named as by MRQA or by the original.
 
   Args:
-    *names: of the set's files or folders.
+    *names: possible names of the set's files or folders.
   """
   endings = (".jsonl.gz", ".jsonl")
   flat = [f"{{split}}/{name}{end}" for name in names for end in endings]
@@ -285,7 +291,7 @@ def _mrqa(*names: str) -> dict[str, Any]:
   return {"folder": "mrqa", "files": (*flat, *nested)}
 
 
-# SQuAD 1.1 and 2.0, and the sets of MRQA, whose SQuAD is another cut of 1.1.
+# SQuAD 1.1 and 2.0, and MRQA's sets; MRQA's SQuAD is another split of 1.1.
 QA_TASKS: dict[str, QuestionAnswering] = {
   name: QuestionAnswering(name=name, **fields)
   for name, fields in {

@@ -1,4 +1,4 @@
-"""Every task by its name, and the boards that are made of several.
+"""All tasks by name, and names that stand for several tasks.
 
 A new task is one more entry of `TASKS`; the README shows one.
 """
@@ -17,16 +17,16 @@ TASKS: dict[str, Task] = {
   **MULTIPLE_CHOICE_TASKS,
 }
 
-# Tasks that one name stands for.
-BOARDS: dict[str, tuple[str, ...]] = {"all": tuple(GLUE_TASKS)}
+# Names that stand for several tasks.
+TASK_GROUPS: dict[str, tuple[str, ...]] = {"all": tuple(GLUE_TASKS)}
 
 
 def get_task(name: str) -> Task:
   """Returns a task.
 
   Raises:
-    UserError: if there is none of that name.
+    UserError: if there is no task of that name.
   """
   if name not in TASKS:
-    raise unknown_name("task", name, [*TASKS, *BOARDS])
+    raise unknown_name("task", name, [*TASKS, *TASK_GROUPS])
   return TASKS[name]

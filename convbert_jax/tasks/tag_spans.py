@@ -1,10 +1,10 @@
-"""Spans of words, the tags that stand for them, and the files they are in.
+"""Spans of words, the tags that encode them, and files of tagged words.
 
-Every word has a tag: O, outside of any span, or a letter and the
-span's type, as in B-NP:
+Each word has a tag: O outside of any span, or a letter and the span's type, as
+in B-NP. The schemes differ in the letters:
 
-  BIO    B begins a span, I goes on with it
-  IOB1   I does both; B only where a span of the same type ended just before
+  BIO    B begins a span, I continues it
+  IOB1   I does both; B only directly after another span of the same type
   BIOES  B, I and E are beginning, inside and end; S is a span of one word
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.tasks.task import read_lines
+from convbert_jax.tasks.task_files import read_lines
 
 OUTSIDE = "O"
 PREFIXES = "BIES"
@@ -27,8 +27,8 @@ class Sentence(NamedTuple):
   """Words and their tags.
 
   Attributes:
-    words: as they stand in the file.
-    tags: of every word, in `scheme`; None if the file has none.
+    words: as written in the file.
+    tags: of each word, in `scheme`; None if the file has none.
     scheme: of the whole file, one of `SCHEMES`; BIO if it has no tags.
   """
 
@@ -38,7 +38,7 @@ class Sentence(NamedTuple):
 
 
 class Span(NamedTuple):
-  """Words `first` to `last`, both included, and what they are together."""
+  """Words `first` to `last`, inclusive, and the type of the span."""
 
   first: int
   last: int
@@ -46,7 +46,7 @@ class Span(NamedTuple):
 
 
 class Counts(NamedTuple):
-  """How many spans there are, were predicted, and are in both."""
+  """Numbers of gold spans, of predicted spans, and of those in both."""
 
   gold: int
   predicted: int
@@ -54,12 +54,12 @@ class Counts(NamedTuple):
 
   @property
   def precision(self) -> float:
-    """Correct ones of those predicted, in points; 0 if there are none."""
+    """Share of predicted spans that are correct, in points; 0 of none."""
     return 100 * self.correct / self.predicted if self.predicted else 0.0
 
   @property
   def recall(self) -> float:
-    """Correct ones of those there are, in points; 0 if there are none."""
+    """Share of gold spans that were predicted, in points; 0 of none."""
     return 100 * self.correct / self.gold if self.gold else 0.0
 
   @property
@@ -72,26 +72,26 @@ class Counts(NamedTuple):
 def read_sentences(
   path: str, kinds: Sequence[str], *, may_lack_tags: bool = False
 ) -> list[Sentence]:
-  """Returns the sentences of a file with one word in a line.
+  """Returns the sentences of a file with one word in each line.
 
-  The word is first in its line and the tag last, with spaces or tabs between;
-  fields between the two are skipped. A blank line ends a sentence, and so does
-  one that starts with -DOCSTART-, which is skipped.
+  The first field of a line is the word and the last its tag, separated by
+  spaces or tabs; other fields are ignored. Blank lines end a sentence, and so
+  do lines that start with -DOCSTART-.
 
   Args:
     path: of the file, in UTF-8.
-    kinds: every type of span there is.
-    may_lack_tags: the file may have words alone, in all of its lines.
+    kinds: all types of span.
+    may_lack_tags: whether all lines of the file may have a word alone.
 
   Raises:
     UserError: naming the row, if a tag is missing, malformed or of another
       type, or a byte is not UTF-8; if there is no sentence.
   """
-  # Other kinds of white space may be part of a word.
+  # Other white space may be part of a word.
   rows = [re.findall(r"[^ \t]+", line) for line in read_lines(path)]
   rows = [[] if row[:1] == [_DOCUMENT_START] else row for row in rows]
   if not any(rows):
-    raise UserError(f"{path}: no sentence in it; give one word in a line")
+    raise UserError(f"{path}: no sentence in it; write one word in each line")
   has_tags = not may_lack_tags or any(len(fields) > 1 for fields in rows)
   if has_tags:
     for row, fields in enumerate(rows, start=1):
@@ -110,11 +110,11 @@ def read_sentences(
 
 
 def bioes_tags(sentence: Sentence) -> list[str]:
-  """Returns the tags to learn: BIOES tags of the sentence's spans.
+  """Returns the tags to learn: the sentence's spans in BIOES.
 
   Args:
-    sentence: with tags; read by `original_spans`, or by `conlleval_spans`
-      where they are IOB1.
+    sentence: with tags, which `original_spans` reads, or `conlleval_spans` if
+      they are IOB1.
   """
   if sentence.scheme == "IOB1":
     spans = conlleval_spans(sentence.tags)
@@ -124,7 +124,7 @@ def bioes_tags(sentence: Sentence) -> list[str]:
 
 
 def labels_of(kinds: Iterable[str]) -> tuple[str, ...]:
-  """Returns every BIOES tag of some types, sorted."""
+  """Returns all BIOES tags of some types, sorted."""
   tags = [f"{prefix}-{kind}" for kind in kinds for prefix in PREFIXES]
   return tuple(sorted([OUTSIDE, *tags]))
 
@@ -132,12 +132,12 @@ def labels_of(kinds: Iterable[str]) -> tuple[str, ...]:
 def original_spans(tags: Sequence[str]) -> list[Span]:
   """Returns the spans that the original trains on.
 
-  A span starts at B and S, and after O; its type is that of its last tag. That
-  reads BIO and BIOES as they are meant. In IOB1 it takes neighbours of
-  different types for one span: read that with `conlleval_spans`.
+  A span starts at B and S, and after O; its last tag gives its type. This is
+  right for BIO and BIOES. In IOB1, adjacent spans of different types would
+  become one: read those with `conlleval_spans`.
 
   Args:
-    tags: of a sentence, well-formed, consistent or not.
+    tags: of a sentence; they may be inconsistent.
   """
   return _spans(tags, _starts_in_original)
 
@@ -146,13 +146,12 @@ def conlleval_spans(tags: Sequence[str]) -> list[Span]:
   """Returns the spans that conlleval counts.
 
   A span starts at B and S, after O, E and S, and wherever the type changes.
-  That reads all three schemes as they are meant. It differs from
-  `original_spans` where BIO or BIOES tags contradict each other: B-NP I-VP is
-  an NP and a VP, there a single VP; E-NP I-NP ends one NP and starts another,
-  there goes on with the first.
+  This is right for all three schemes. It differs from `original_spans` where
+  tags are inconsistent: B-NP I-VP is an NP and a VP here, a single VP there;
+  E-NP I-NP is two NPs here, one there.
 
   Args:
-    tags: of a sentence, well-formed, consistent or not.
+    tags: of a sentence; they may be inconsistent.
   """
   return _spans(tags, _starts_in_conlleval)
 
@@ -161,8 +160,8 @@ def tags_of(spans: Iterable[Span], num_words: int, scheme: str) -> list[str]:
   """Returns the tags of spans.
 
   Args:
-    spans: of a sentence, in order; they do not overlap.
-    num_words: words of the sentence.
+    spans: of a sentence, in order, without overlap.
+    num_words: number of words in the sentence.
     scheme: one of `SCHEMES`.
 
   Raises:
@@ -186,14 +185,14 @@ def tags_of(spans: Iterable[Span], num_words: int, scheme: str) -> list[str]:
 
 
 def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
-  """Returns the scheme that a file's tags are in.
+  """Returns the scheme of a file's tags.
 
-  It is BIOES if there is an E or an S. It is IOB1 if of the spans whose first
-  tag differs between IOB1 and BIO more begin with I than with B, so that a
-  slip here and there decides nothing. Otherwise it is BIO.
+  It is BIOES if there is an E or an S. Otherwise the spans count whose first
+  tag differs between IOB1 and BIO: it is IOB1 if more of them begin with I
+  than with B, so that a few mistakes in a file do not matter, and BIO if not.
 
   Args:
-    sentences: the tags of each.
+    sentences: the tags of each sentence.
   """
   begins = collections.Counter()
   for tags in sentences:
@@ -210,14 +209,14 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
 def count_spans(
   golds: Iterable[Sequence[str]], predictions: Iterable[Sequence[str]]
 ) -> dict[str, Counts]:
-  """Returns conlleval's counts by type, for every type that occurs.
+  """Returns conlleval's counts for each type that occurs.
 
-  A predicted span is correct if its first word, its last word and its type
-  are those of a gold one.
+  A predicted span is correct if a gold span has the same first word, last word
+  and type.
 
   Args:
-    golds: tags of every sentence, in any scheme, read by `conlleval_spans`.
-    predictions: likewise, as many.
+    golds: the tags of each sentence, in any scheme.
+    predictions: the same for the predicted tags.
   """
   gold, predicted, correct = (collections.Counter() for _ in range(3))
   for gold_tags, predicted_tags in zip(golds, predictions, strict=True):
@@ -235,16 +234,16 @@ def count_spans(
 def _check_fields(
   fields: Sequence[str], kinds: Sequence[str], place: str
 ) -> None:
-  """Raises an error about a line whose last field is not a tag."""
+  """Refuses a line whose last field is not a tag."""
   tag = fields[-1]
   prefix, _, kind = tag.partition("-")
   if len(fields) == 1:
-    raise UserError(f"{place}: one field, {tag!r}; give a word and its tag")
+    raise UserError(f"{place}: one field, {tag!r}; write a word and its tag")
   if tag == OUTSIDE:
     return
   if not kind or prefix not in tuple(PREFIXES):
     raise UserError(
-      f"{place}: {tag!r} is not a tag; give {OUTSIDE}, or one of"
+      f"{place}: {tag!r} is not a tag; write {OUTSIDE}, or one of"
       f" {', '.join(PREFIXES)} with a type, as in B-{kinds[0]}"
     )
   if kind not in kinds:
@@ -254,7 +253,7 @@ def _check_fields(
 def _spans(
   tags: Sequence[str], starts: Callable[[str, str], bool]
 ) -> list[Span]:
-  """Returns the spans, given where one starts after a tag with another."""
+  """Returns spans; `starts` tells whether one starts between two tags."""
   spans = []
   previous = OUTSIDE
   for place, tag in enumerate(tags):
@@ -284,7 +283,7 @@ def _kind(tag: str) -> str:
 
 
 def _needs_b(previous: Span | None, span: Span) -> bool:
-  """Returns whether IOB1 has to mark where a span begins."""
+  """Returns whether IOB1 needs a B at the beginning of a span."""
   return (
     previous is not None
     and previous.last + 1 == span.first

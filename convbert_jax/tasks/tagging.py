@@ -2,68 +2,49 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from matplotlib.axes import Axes
 
 from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+from convbert_jax.data.windows import plan_windows
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.model.task_heads import ConvBertForTokenClassification
 from convbert_jax.ops import losses
 from convbert_jax.tasks import tag_spans
+from convbert_jax.tasks.encoding import encode_texts, pair_arrays
 from convbert_jax.tasks.tag_spans import Sentence, read_sentences
-from convbert_jax.tasks.task import (
-  PADDING,
-  Batch,
-  Feature,
-  MissingSplit,
-  Task,
-  encode,
-  find_file,
-  pair_arrays,
-)
+from convbert_jax.tasks.task import PADDING, Batch, Feature, Task
+from convbert_jax.tasks.task_files import MissingSplit, find_file
 
-# What the file of a split may be called.
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+
+# Possible file names of each split.
 _FILES = {
   "train": ("train.txt", "eng.train"),
   "dev": ("dev.txt", "valid.txt", "eng.testa"),
   "test": ("test.txt", "eng.testb"),
 }
-# Rates before the classifier; None is the encoder's own.
+# Dropout rate before the classifier; None is the encoder's own.
 _CLASSIFIER_DROPOUT = {"original": 0.0, "transformers": None}
 _BAR_COLOUR = "#4C72B0"
 
 
-class Window(NamedTuple):
-  """A part of a sentence that one row holds.
-
-  Attributes:
-    begin: number of the first word read.
-    end: of the word after the last.
-    first: of the first word that is labelled and predicted here.
-    stop: of the word after the last such word.
-  """
-
-  begin: int
-  end: int
-  first: int
-  stop: int
-
-
 class Origin(NamedTuple):
-  """Which words a row predicts, and where.
+  """Which words a row predicts, and where they stand in it.
 
   Attributes:
-    first: number in its sentence of the first such word.
-    positions: of every such word's first token in the row, int [W].
+    first: index in the sentence of the first word that is predicted here; the
+      others follow it.
+    positions: position in the row of each such word's first token, int [n].
   """
 
   first: int
@@ -72,18 +53,16 @@ class Origin(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tagging(Task):
-  """Finds typed spans of words, by a BIOES tag for every word.
+  """Finds typed spans of words, with a BIOES tag for each word.
 
-  Files are as `read_sentences` says; a test split may be without tags.
-
-  Without a file for dev, the last tenth of the training file's sentences is
-  dev, a tenth being rounded to the nearest whole number, halves up, but at
-  least one sentence; only those before it are train.
+  `read_sentences` describes the files; a test file may lack tags. Without a
+  file for dev, the last tenth of the training file's sentences (rounded half
+  up, at least one) is dev, and the others are train.
 
   Predictions are tags in the scheme of the file.
 
   Attributes:
-    kinds: every type of span; their BIOES tags with O, sorted, are the labels.
+    kinds: the types of span; the labels are their BIOES tags and O, sorted.
   """
 
   kinds: tuple[str, ...]
@@ -92,27 +71,23 @@ class Tagging(Task):
 
   @property
   def label_words(self) -> tuple[str, ...]:
-    """The tag of every class."""
+    """The tag of each class."""
     return tag_spans.labels_of(self.kinds)
+
+  def find(self, root: str, split: str) -> str:
+    """Returns the path of a split's file; dev may be part of train's."""
+    if split == "dev" and not self._has_dev_file(root):
+      split = "train"
+    return find_file(root, self.folder, _FILES[split])
 
   def read(self, root: str, split: str) -> list[Sentence]:
     """Returns the sentences of a split, see `Task.read` and above."""
+    path = self.find(root, split)
     if split in self.test_splits:
-      path = find_file(root, self.folder, _FILES[split])
       return read_sentences(path, self.kinds, may_lack_tags=True)
-    try:
-      dev_path = find_file(root, self.folder, _FILES["dev"])
-    except MissingSplit:
-      return self._read_part(root, split)
-    if split != "train":
-      return read_sentences(dev_path, self.kinds)
-    path = find_file(root, self.folder, _FILES[split])
-    return read_sentences(path, self.kinds)
-
-  def _read_part(self, root: str, split: str) -> list[Sentence]:
-    """Returns train or dev where both are in the training file."""
-    path = find_file(root, self.folder, _FILES["train"])
     sentences = read_sentences(path, self.kinds)
+    if self._has_dev_file(root):
+      return sentences
     num_train = len(sentences) - max(1, (len(sentences) + 5) // 10)
     if not num_train:
       raise UserError(
@@ -120,6 +95,13 @@ class Tagging(Task):
         " beside it"
       )
     return sentences[:num_train] if split == "train" else sentences[num_train:]
+
+  def _has_dev_file(self, root: str) -> bool:
+    try:
+      find_file(root, self.folder, _FILES["dev"])
+    except MissingSplit:
+      return False
+    return True
 
   def featurise(
     self,
@@ -131,17 +113,17 @@ class Tagging(Task):
   ) -> list[Feature]:
     """Returns rows of [CLS] words [SEP], see `Task.featurise`.
 
-    The first token of a word has the word's label, everything else `IGNORED`.
-    A word without a token is [UNK]. Sentences that are too long are read in
-    windows, see `windows`; a word longer than a window is cut.
+    The first token of each word has the word's label, all others `IGNORED`. A
+    word without tokens becomes [UNK]. Long sentences are split into windows
+    that overlap by about half; a word longer than a window is truncated.
     """
     del training
-    # Where there is no room for text at all, `pair_arrays` says so.
+    # `pair_arrays` refuses lengths without any room for text.
     room = max(1, max_seq_length - 2)
     words = list(dict.fromkeys(w for s in examples for w in s.words))
     pieces = {
       word: list(ids[:room]) or [tokenizer.unk_token_id]
-      for word, ids in zip(words, encode(tokenizer, words))
+      for word, ids in zip(words, encode_texts(tokenizer, words))
     }
     class_of = {label: i for i, label in enumerate(self.label_words)}
     features = []
@@ -150,27 +132,26 @@ class Tagging(Task):
       sizes = np.array([len(some) for some in ids])
       labels = None
       if sentence.tags is not None:
-        labels = [class_of[tag] for tag in tag_spans.bioes_tags(sentence)]
-      for window in windows(sizes, room):
+        labels = np.array([class_of[t] for t in tag_spans.bioes_tags(sentence)])
+      for window in plan_windows(sizes, room, room // 2, full_last=True):
+        if not window.owned.any():
+          continue
         seen = slice(window.begin, window.end)
         arrays = pair_arrays(
           tokenizer, [i for some in ids[seen] for i in some], (), max_seq_length
         )
-        # Behind [CLS].
+        # After [CLS].
         starts = 1 + np.cumsum(sizes[seen]) - sizes[seen]
-        positions = starts[
-          window.first - window.begin : window.stop - window.begin
-        ]
+        positions = starts[window.owned]
         if labels is not None:
           arrays["labels"] = np.full_like(arrays["input_ids"], losses.IGNORED)
-          arrays["labels"][positions] = labels[window.first : window.stop]
-        features.append(
-          Feature(arrays, number, Origin(window.first, positions))
-        )
+          arrays["labels"][positions] = labels[seen][window.owned]
+        first = window.begin + int(np.argmax(window.owned))
+        features.append(Feature(arrays, number, Origin(first, positions)))
     return features
 
   def model(self, config: ConvBertConfig, head: str) -> nn.Module:
-    """Returns a classifier of tokens; the original's has no dropout."""
+    """Returns a token classifier; the original's has no dropout."""
     return ConvBertForTokenClassification(
       config,
       num_labels=len(self.label_words),
@@ -187,7 +168,7 @@ class Tagging(Task):
     return losses.cross_entropy(output.logits, labels_BxT)
 
   def outputs(self, output: HeadOutput, batch: Batch) -> dict[str, jax.Array]:
-    """Returns `label_ids`, the likeliest class of every token, int32 [B, T]."""
+    """Returns `label_ids`, the likeliest class of each token, int32 [B, T]."""
     del batch
     return {"label_ids": jnp.argmax(output.logits, axis=-1).astype(jnp.int32)}
 
@@ -197,10 +178,10 @@ class Tagging(Task):
     features: Sequence[Feature],
     outputs: Sequence[Mapping[str, np.ndarray]],
   ) -> list[list[str]]:
-    """Returns a tag for every word, in the scheme of the file.
+    """Returns a tag for each word, in the scheme of the file.
 
-    The likeliest tags may contradict each other. They are read as conlleval
-    does, so that the tags returned are consistent and score the same.
+    The likeliest tags may be inconsistent. They are read as conlleval reads
+    them, so that the tags returned are consistent and score the same.
     """
     labels = self.label_words
     predicted = [[tag_spans.OUTSIDE] * len(s.words) for s in examples]
@@ -221,10 +202,9 @@ class Tagging(Task):
   ) -> dict[str, float]:
     """Returns precision, recall and F1 of spans, and the accuracy of tags.
 
-    They are conlleval's overall figures, over all words: a span counts if its
-    words and its type are right. Gold and predicted tags are read alike, by
-    `tag_spans.conlleval_spans`, which says where the original's reading of
-    contradictory tags differs.
+    These are conlleval's overall scores: a span is correct if its words and its
+    type are. `tag_spans.conlleval_spans` reads both gold and predicted tags; it
+    describes how the original reads inconsistent tags differently.
     """
     golds = [sentence.tags for sentence in examples]
     if not golds or None in golds:
@@ -247,10 +227,10 @@ class Tagging(Task):
     self, folder: str, split: str, examples: Sequence[Sentence],
     predictions: Sequence[Sequence[str]],
   ) -> None:  # fmt: skip
-    """Writes SPLIT.txt, for conlleval to read.
+    """Writes `<split>.txt` in the format of conlleval.
 
-    A line has a word, its gold tag if there is one, and its predicted tag,
-    with spaces between; a blank line ends a sentence.
+    Each line has a word, its gold tag if there is one, and its predicted tag,
+    separated by spaces; a blank line ends a sentence.
     """
     lines = []
     for sentence, tags in zip(examples, predictions, strict=True):
@@ -262,14 +242,14 @@ class Tagging(Task):
 
   def draw(
     self,
-    axes: Axes,
+    axes: "Axes",
     examples: Sequence[Sentence],
     predictions: Sequence[Sequence[str]],
   ) -> None:
-    """Draws a bar for the F1 of every type, with the number of its spans."""
+    """Draws the F1 of each type of span, and how many spans there are."""
     golds = [sentence.tags for sentence in examples]
     by_kind = tag_spans.count_spans(golds, predictions)
-    # Bars are drawn from the bottom up.
+    # The most frequent on top: bars are drawn from the bottom up.
     ranked = sorted(by_kind.items(), key=lambda item: item[1].gold)
     bars = axes.barh(
       [f"{kind} ({counts.gold:,})" for kind, counts in ranked],
@@ -277,50 +257,10 @@ class Tagging(Task):
       color=_BAR_COLOUR,
     )
     axes.bar_label(bars, fmt="%.1f", padding=3)
-    # Room for the figure behind a full bar.
+    # Room for the number after a full bar.
     axes.set_xlim(0, 112)
     axes.set_xlabel("F1")
     axes.set_ylabel("type (spans)")
-
-
-def windows(sizes: np.ndarray, room: int) -> list[Window]:
-  """Returns the parts that a sentence is read in: one if it fits.
-
-  Windows overlap by about half, and the last one reaches back as far as it
-  can. Every word is labelled in the window where it has most context on its
-  poorer side, counted in tokens.
-
-  Args:
-    sizes: tokens of every word, each from 1 to `room`.
-    room: tokens of a window, without special ones.
-
-  Returns:
-    Windows in order, without any that would label no word; every word is
-    labelled in exactly one.
-  """
-  ends = np.cumsum(sizes)
-  starts = ends - sizes
-  begins, stops = [], []
-  begin, stop = 0, int(np.searchsorted(ends, room, "right"))
-  while stop < len(sizes):
-    begins.append(begin)
-    stops.append(stop)
-    middle = int(np.searchsorted(starts, starts[begin] + room // 2))
-    begin = min(max(begin + 1, middle), stop)
-    stop = int(np.searchsorted(ends, starts[begin] + room, "right"))
-  begins.append(int(np.searchsorted(starts, ends[-1] - room)))
-  stops.append(len(sizes))
-  # Context is negative outside of a window; ties go to the earlier one.
-  left = starts - starts[begins][:, None]
-  right = ends[np.array(stops) - 1][:, None] - ends
-  owners = np.argmax(np.minimum(left, right), axis=0)
-  found = []
-  for number in np.unique(owners):
-    (owned,) = np.nonzero(owners == number)
-    found.append(
-      Window(begins[number], stops[number], int(owned[0]), int(owned[-1]) + 1)
-    )
-  return found
 
 
 _CHUNK = Tagging(

@@ -1,4 +1,4 @@
-"""The rows of a task's splits, read and encoded."""
+"""The examples and rows of a task's splits."""
 
 import dataclasses
 import warnings
@@ -9,9 +9,10 @@ import numpy as np
 
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.tasks.task import Feature, MissingSplit, Task
+from convbert_jax.tasks.task import Feature, Task
+from convbert_jax.tasks.task_files import MissingSplit
 
-# Of the choice of training examples, which is the same for every trial.
+# Chooses the training examples, the same for every seed of a run.
 _CHOICE_SEED = 10_000
 
 
@@ -22,7 +23,7 @@ class Split:
   Attributes:
     name: of the split.
     examples: in the order of the file.
-    features: one row or several for each example.
+    features: one or several rows for each example.
   """
 
   name: str
@@ -32,17 +33,38 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class TaskData:
-  """What a task is trained and evaluated on.
+  """The splits that a task is trained and evaluated on.
 
   Attributes:
     train_rows: arrays of each training row, without padding.
-    dev_splits: evaluated while training.
-    test_splits: predicted at the end; those whose files are there.
+    dev_splits: evaluated during training.
+    test_splits: predicted at the end; those whose files exist.
   """
 
   train_rows: list[dict[str, np.ndarray]]
   dev_splits: list[Split]
   test_splits: list[Split]
+
+
+def missing_files(task: Task, root: str) -> str | None:
+  """Returns why a task cannot be trained for lack of files.
+
+  No file is read, and files of test splits are not needed.
+
+  Args:
+    task: finds its files.
+    root: the data folder.
+
+  Returns:
+    The message of the `MissingSplit` that reading would raise; None if the
+    files for training and dev exist.
+  """
+  for split in ("train", *task.dev_splits):
+    try:
+      task.find(root, split)
+    except MissingSplit as error:
+      return str(error)
+  return None
 
 
 def read_task_data(
@@ -52,17 +74,18 @@ def read_task_data(
   max_seq_length: int,
   max_train_examples: int,
 ) -> TaskData:
-  """Reads all splits of a task; warns of test splits that are not there.
+  """Reads all splits of a task; warns of missing test splits.
 
   Args:
-    task: knows files and features.
+    task: reads and encodes its files.
     root: the data folder.
-    tokenizer: encodes their text.
-    max_seq_length: longest row, in tokens.
-    max_train_examples: a choice of so many, always the same; 0 for all.
+    tokenizer: encodes the text.
+    max_seq_length: maximum length of a row, in tokens.
+    max_train_examples: number of training examples, of which a fixed choice is
+      made; 0 for all.
 
   Raises:
-    UserError: if a file is missing or not as it should be, or there is
+    UserError: if a file is missing or not in the right format, or there is
       nothing to learn from.
   """
   examples = _chosen(task.read(root, "train"), max_train_examples)
@@ -83,14 +106,14 @@ def read_task_data(
       test_splits.append(read(name))
     except MissingSplit as error:
       warnings.warn(
-        f"{task.name}: {name} will not be predicted, {error}", stacklevel=2
+        f"{task.name}: {name} will not be predicted: {error}", stacklevel=2
       )
   rows = [feature.arrays for feature in features]
   return TaskData(rows, dev_splits, test_splits)
 
 
 def _chosen(examples: list[Any], limit: int) -> list[Any]:
-  """Returns `limit` examples in their order, or all if there are no more."""
+  """Returns at most `limit` examples, in order; all if it is 0."""
   if not 0 < limit < len(examples):
     return examples
   random = np.random.default_rng(_CHOICE_SEED)

@@ -1,18 +1,16 @@
-"""Classes or ratings of a text or a pair of texts, from tab-separated files."""
+"""Classes or ratings of texts or pairs of texts in tab-separated files."""
 
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
-import sklearn.metrics
 from etils import epath
-from matplotlib.axes import Axes
 
 from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
@@ -21,17 +19,14 @@ from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.model.task_heads import ConvBertForSequenceClassification
 from convbert_jax.ops import losses
-from convbert_jax.tasks.task import (
-  Batch,
-  Feature,
-  Task,
-  encode,
-  find_file,
-  pair_arrays,
-  read_lines,
-)
+from convbert_jax.tasks.encoding import encode_texts, pair_arrays
+from convbert_jax.tasks.task import Batch, Feature, Task
+from convbert_jax.tasks.task_files import find_file, read_lines
 
-# What each head is called in the model.
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+
+# `classifier_type` of the model, by head.
 _CLASSIFIERS = {"original": "linear", "transformers": "two_layer"}
 
 
@@ -40,10 +35,10 @@ class TextExample:
   """A row of a file.
 
   Attributes:
-    index: number of the row after the header, from 0.
-    text_a: the text.
+    index: index of the row, without the header.
+    text_a: the text, or the first of a pair.
     text_b: the second text of a pair; "" if there is none.
-    label: the file's own word; None where it has none.
+    label: as it is written in the file; None if the file has no labels.
   """
 
   index: int
@@ -54,11 +49,11 @@ class TextExample:
 
 @dataclasses.dataclass(frozen=True)
 class TextPrediction:
-  """What a model says of a row.
+  """The prediction for a row.
 
   Attributes:
-    label: a word as the files have it, or the text of a rating.
-    logits: float32 [C]; of a rating [1], on the scale from 0 to 1.
+    label: a class or a rating, written as in the files.
+    logits: float32 [C]; of a rating [1], on a scale from 0 to 1.
   """
 
   label: str
@@ -67,20 +62,21 @@ class TextPrediction:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextClassification(Task):
-  """A task on tab-separated rows, which are not quoted.
+  """Classifies or rates the rows of tab-separated files without quoting.
 
   Attributes:
-    text_columns: names of the columns of the text, or of both texts.
-    label_column: name of the label's; files without it are not labelled.
-    labels: the words of the classes, in the order of their ids; () for
-      ratings.
-    scores: what is reported beside the loss, names of `SCORES`.
-    highest: the best rating; the worst is 0.
-    files: names that the file of a split may have.
+    text_columns: names of the columns with the text, or with both texts.
+    label_column: name of the column with the label; a test file may lack it.
+    labels: the classes as the files write them, in the order of their ids; ()
+      for ratings.
+    scores: names of `classification_metrics.SCORES`, reported beside the loss.
+    highest: the highest rating; the lowest is 0.
+    files: possible file names of each split.
     headers: the columns of splits whose files have no header.
-    is_symmetric: the two texts may change places: training rows are doubled.
-    skips_short_rows: rows with too few columns are counted and left out, not
-      refused (some of QQP are cut).
+    is_symmetric: whether the order of the two texts is arbitrary; training
+      then uses both orders.
+    skips_short_rows: whether rows with too few columns are counted and left
+      out instead of refused (some of QQP are incomplete).
   """
 
   text_columns: tuple[str, ...]
@@ -97,31 +93,23 @@ class TextClassification(Task):
 
   @property
   def label_words(self) -> tuple[str, ...]:
-    """The words of the classes."""
+    """The classes, in the order of their ids."""
     return self.labels
 
+  def find(self, root: str, split: str) -> str:
+    """Returns the path of a split's file, see `Task.find`."""
+    if split not in self.files:
+      raise unknown_name(f"split of {self.name}", split, self.files)
+    return find_file(root, self.folder, self.files[split])
+
   def read(self, root: str, split: str) -> list[TextExample]:
-    """Returns the rows of a split; see `Task.read`."""
-    path = self._path(root, split)
+    """Returns the rows of a split, see `Task.read`."""
+    path = self.find(root, split)
     lines = read_lines(path)
     header, first = self.headers.get(split), 0
     if header is None:
       header, first = tuple(lines[0].split("\t")) if lines else (), 1
-    missing = [name for name in self.text_columns if name not in header]
-    if missing:
-      raise UserError(
-        f"{path}, row 1: no column {' or '.join(missing)} among"
-        f" {', '.join(header) or 'none'}; give the task's own file"
-      )
-    texts = [header.index(name) for name in self.text_columns]
-    label = None
-    if self.label_column not in header and split not in self.test_splits:
-      raise UserError(
-        f"{path}, row 1: no column {self.label_column} among"
-        f" {', '.join(header)}; only test files may lack labels"
-      )
-    if self.label_column in header:
-      label = header.index(self.label_column)
+    texts, label = self._columns(header, path, split)
     examples, short = [], []
     for row, line in enumerate(lines[first:], first + 1):
       cells = line.split("\t")
@@ -131,7 +119,7 @@ class TextClassification(Task):
       if len(cells) != len(header):
         raise UserError(
           f"{path}, row {row}: {len(cells)} columns, not {len(header)};"
-          " columns are separated by tabs and not quoted"
+          " separate columns by tabs, without quotes"
         )
       if label is not None:
         self._check_label(cells[label], path, row)
@@ -153,6 +141,26 @@ class TextClassification(Task):
       raise UserError(f"{path} has no rows; give the task's own file")
     return examples
 
+  def _columns(
+    self, header: Sequence[str], path: str, split: str
+  ) -> tuple[list[int], int | None]:
+    """Returns the indices of the texts' columns, and of the label's if any."""
+    missing = [name for name in self.text_columns if name not in header]
+    if missing:
+      raise UserError(
+        f"{path}, row 1: no column {' or '.join(missing)} among"
+        f" {', '.join(header) or 'none'}; give the task's own file"
+      )
+    texts = [header.index(name) for name in self.text_columns]
+    if self.label_column in header:
+      return texts, header.index(self.label_column)
+    if split not in self.test_splits:
+      raise UserError(
+        f"{path}, row 1: no column {self.label_column} among"
+        f" {', '.join(header)}; only test files may lack labels"
+      )
+    return texts, None
+
   def featurise(
     self,
     examples: Sequence[TextExample],
@@ -161,9 +169,9 @@ class TextClassification(Task):
     *,
     training: bool,
   ) -> list[Feature]:
-    """Returns a row for every example, two for symmetric pairs in training."""
-    first = encode(tokenizer, [example.text_a for example in examples])
-    second = encode(tokenizer, [example.text_b for example in examples])
+    """Returns a row for each example, two in training if it is symmetric."""
+    first = encode_texts(tokenizer, [example.text_a for example in examples])
+    second = encode_texts(tokenizer, [example.text_b for example in examples])
     orders = [(first, second)]
     if training and self.is_symmetric:
       orders.append((second, first))
@@ -179,7 +187,7 @@ class TextClassification(Task):
     return features
 
   def model(self, config: ConvBertConfig, head: str) -> nn.Module:
-    """Returns a sequence classifier; a rating is a regression of one label."""
+    """Returns a sequence classifier; ratings are a regression."""
     return ConvBertForSequenceClassification(
       config,
       num_labels=len(self.labels) or 1,
@@ -206,7 +214,7 @@ class TextClassification(Task):
     features: Sequence[Feature],
     outputs: Sequence[Mapping[str, np.ndarray]],
   ) -> list[TextPrediction]:
-    """Returns the likeliest class, or the rating within its range."""
+    """Returns the likeliest class, or the rating clipped to its range."""
     predictions = []
     for output in outputs:
       logits = output["logits"]
@@ -223,7 +231,10 @@ class TextClassification(Task):
     examples: Sequence[TextExample],
     predictions: Sequence[TextPrediction],
   ) -> dict[str, float]:
-    """Returns `scores` in points and the mean loss, as in `loss`."""
+    """Returns `scores` in points and the mean of `loss`."""
+    # Late: sklearn takes a second to load, and only scores need it.
+    from convbert_jax.tasks.classification_metrics import SCORES
+
     if any(example.label is None for example in examples):
       return {}
     targets = np.array([self._target(example.label) for example in examples])
@@ -248,7 +259,7 @@ class TextClassification(Task):
     examples: Sequence[TextExample],
     predictions: Sequence[TextPrediction],
   ) -> None:
-    """Writes `<split>.tsv`, as the GLUE server takes it."""
+    """Writes `<split>.tsv` in the format of the GLUE server."""
     rows = [
       f"{example.index}\t{prediction.label}\n"
       for example, prediction in zip(examples, predictions, strict=True)
@@ -258,25 +269,22 @@ class TextClassification(Task):
 
   def draw(
     self,
-    axes: Axes,
+    axes: "Axes",
     examples: Sequence[TextExample],
     predictions: Sequence[TextPrediction],
   ) -> None:
-    """Draws a confusion matrix, or ratings against ratings."""
-    if self.labels:
-      _draw_confusion(axes, self.labels, examples, predictions)
-      return
-    gold = [float(example.label) for example in examples]
-    found = [float(prediction.label) for prediction in predictions]
-    axes.scatter(gold, found, s=8, alpha=0.35, linewidths=0, color="#4C72B0")
-    axes.plot([0, self.highest], [0, self.highest], color="#9A9A9A", zorder=0)
-    axes.set_xlabel("rating in the file")
-    axes.set_ylabel("predicted")
+    """Draws a confusion matrix, or predicted ratings over those in the file."""
+    from convbert_jax.tasks import classification_metrics
 
-  def _path(self, root: str, split: str) -> str:
-    if split not in self.files:
-      raise unknown_name(f"split of {self.name}", split, self.files)
-    return find_file(root, self.folder, self.files[split])
+    words = (
+      [example.label for example in examples],
+      [prediction.label for prediction in predictions],
+    )
+    if self.labels:
+      classification_metrics.draw_confusion(axes, self.labels, *words)
+    else:
+      ratings = [list(map(float, each)) for each in words]
+      classification_metrics.draw_ratings(axes, *ratings, self.highest)
 
   def _check_label(self, word: str, path: str, row: int) -> None:
     if self.labels:
@@ -292,69 +300,12 @@ class TextClassification(Task):
       rating = math.nan
     if not 0 <= rating <= self.highest:
       raise UserError(
-        f"{path}, row {row}: score {word!r} is no number from 0 to"
+        f"{path}, row {row}: score {word!r} is not a number from 0 to"
         f" {self.highest:g}"
       )
 
   def _target(self, word: str) -> np.ndarray:
-    """Returns the id of a class, or a rating on the scale from 0 to 1."""
+    """Returns the id of a class, or a rating scaled to 0 to 1."""
     if self.labels:
       return np.array(self.labels.index(word), np.int32)
     return np.array(float(word) / self.highest, np.float32)
-
-
-def _f1(targets: np.ndarray, found: np.ndarray) -> float:
-  """Returns the F1 of class 1; 0 where no row is predicted or labelled so."""
-  return sklearn.metrics.f1_score(targets, found, zero_division=0)
-
-
-def _correlation(
-  statistic: Callable[..., tuple[float, float]],
-) -> Callable[[np.ndarray, np.ndarray], float]:
-  """Returns a correlation that is 0 for constants, which say nothing."""
-
-  def correlation(targets: np.ndarray, found: np.ndarray) -> float:
-    if np.ptp(targets) == 0 or np.ptp(found) == 0:
-      return 0.0
-    return float(statistic(targets, found)[0])
-
-  return correlation
-
-
-# By name, from targets and predictions; fractions of 1.
-SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-  "accuracy": sklearn.metrics.accuracy_score,
-  "f1": _f1,
-  "matthews": sklearn.metrics.matthews_corrcoef,
-  "pearson": _correlation(scipy.stats.pearsonr),
-  "spearman": _correlation(scipy.stats.spearmanr),
-}
-
-
-def _draw_confusion(
-  axes: Axes,
-  labels: Sequence[str],
-  examples: Sequence[TextExample],
-  predictions: Sequence[TextPrediction],
-) -> None:
-  counts = sklearn.metrics.confusion_matrix(
-    [example.label for example in examples],
-    [prediction.label for prediction in predictions],
-    labels=list(labels),
-  )
-  shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-  axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-  for row, column in np.ndindex(*counts.shape):
-    axes.text(
-      column,
-      row,
-      f"{counts[row, column]:,}\n{shares[row, column]:.0%}",
-      ha="center",
-      va="center",
-      color="white" if shares[row, column] > 0.6 else "black",
-    )
-  axes.set_xticks(range(len(labels)), labels)
-  axes.set_yticks(range(len(labels)), labels)
-  axes.set_xlabel("predicted")
-  axes.set_ylabel("in the file")
-  axes.grid(False)

@@ -37,7 +37,7 @@ MAY_CHANGE = (
   "report.",
 )
 
-FOLDER = "checkpoints"
+FOLDER = run_files.CHECKPOINTS_FOLDER
 
 
 class ResumableIterator(Protocol):

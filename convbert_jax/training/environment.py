@@ -1,4 +1,4 @@
-"""What a run ran on, so that its figures can be understood later."""
+"""What a run ran on, so that its results can be understood later."""
 
 import datetime
 import importlib.metadata
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def _git(*arguments: str) -> str | None:
-  """Returns what git says about this source tree; None if it is in none."""
+  """Returns git's output in this source tree; None outside a checkout."""
   try:
     done = subprocess.run(
       ["git", *arguments],
@@ -74,11 +74,11 @@ def describe_environment() -> dict[str, Any]:
 
 
 def record_environment(workdir: str, start_step: int) -> None:
-  """Adds this start to the list of starts in `environment.json`.
+  """Appends this start to the list in `environment.json`.
 
   Args:
     workdir: the run's folder, which exists. Only the first process writes.
-    start_step: the step from which the run goes on; 0 for a new one.
+    start_step: the step that the run continues from; 0 for a new run.
   """
   if jax.process_index() != 0:
     return

@@ -16,13 +16,14 @@ from convbert_jax.training import run_files
 from convbert_jax.training.metrics import TIMES
 from convbert_jax.training.reporting import BASELINE, time_text
 
-# Which figure a metric belongs to, by a word of its name, first match wins.
+# Figure -> words; it shows the metrics that have one of them in their names.
 FIGURES = {
   "losses": ("loss",),
   "accuracies": ("accuracy", "precision", "recall", "auc"),
   "learning_rate": ("learning_rate",),
 }
 _TRAIN, _HELD_OUT, _BASELINE_GREY = "#4C72B0", "#C44E52", "#6B6B6B"
+_MOST_MARKERS = 40
 STYLE = {
   "axes.edgecolor": "#9A9A9A",
   "axes.grid": True,
@@ -60,13 +61,33 @@ def _metrics_of(
 
 
 def _smooth(values: Sequence[float], reach: int) -> list[float]:
-  """Means over `reach` values to either side, fewer at the ends."""
+  """Averages each value with `reach` on either side, fewer at the ends."""
   smooth = []
   for place in range(len(values)):
     near = min(reach, place, len(values) - 1 - place)
     window = values[place - near : place + near + 1]
     smooth.append(sum(window) / len(window))
   return smooth
+
+
+def _draw_curve(
+  axes: Axes,
+  steps: Sequence[int],
+  values: Sequence[float],
+  color: str,
+  label: str,
+) -> None:
+  # Few points are marked, since a single one makes no line.
+  marker = "o" if len(values) < _MOST_MARKERS else None
+  axes.plot(
+    steps,
+    values,
+    color=color,
+    linewidth=1.8,
+    marker=marker,
+    markersize=4,
+    label=label,
+  )
 
 
 def _draw_metric(axes: Axes, rows: Sequence[run_files.Row], name: str) -> None:
@@ -78,13 +99,10 @@ def _draw_metric(axes: Axes, rows: Sequence[run_files.Row], name: str) -> None:
     values = _smooth(values, len(values) // 40)
   if values:
     label = "training, smoothed" if many else "training"
-    axes.plot(steps, values, color=_TRAIN, linewidth=1.8, label=label)
+    _draw_curve(axes, steps, values, _TRAIN, label)
   steps, values = _points(rows, f"eval_{name}")
   if values:
-    marker = {"marker": "o", "markersize": 4} if len(values) < 40 else {}
-    axes.plot(
-      steps, values, color=_HELD_OUT, linewidth=1.8, label="held out", **marker
-    )
+    _draw_curve(axes, steps, values, _HELD_OUT, "held out")
   _, baseline = _points(rows, f"eval_{name}{BASELINE}")
   if baseline:
     axes.axhline(
@@ -129,7 +147,7 @@ def draw_plots(workdir: str) -> list[str]:
       draws.
 
   Returns:
-    The files drawn; a figure with nothing to show is left out.
+    The files drawn. A figure without a value is not drawn.
 
   Raises:
     UserError: if the disk is full.
@@ -142,7 +160,11 @@ def draw_plots(workdir: str) -> list[str]:
   with files.explained_disk_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for figure, words in FIGURES.items():
-      names = _metrics_of(rows, words)
+      names = [
+        name
+        for name in _metrics_of(rows, words)
+        if any(_points(rows, prefix + name)[0] for prefix in ("", "eval_"))
+      ]
       if names:
         path = folder / f"{figure}.png"
         path.write_bytes(_figure_png(rows, names))
@@ -151,14 +173,14 @@ def draw_plots(workdir: str) -> list[str]:
 
 
 def summarise(workdir: str) -> str:
-  """Writes what became of a run on one screen.
+  """Summarises a run on one screen.
 
   Args:
     workdir: the run's folder, with `metrics.jsonl`.
 
   Returns:
-    Lines of text: the last value of every metric, training beside held out
-    beside its baseline, then the speed and where the files are.
+    Lines of text: the last value of every metric in training and held out,
+    beside its baseline; then the speed, and where the plots are.
   """
   rows = run_files.read_rows(workdir)
   if not rows:
@@ -197,7 +219,7 @@ def _cell(value: float | None) -> str:
 
 
 def _speed_lines(rows: Sequence[run_files.Row]) -> list[str]:
-  """Writes the run's median speed and how much of it went on waiting."""
+  """Writes the median speed, and the share of time spent waiting for data."""
   timed = [row for row in rows if row.get("seconds_per_step")]
   if not timed:
     return []

@@ -1,4 +1,4 @@
-"""What a run shows and keeps while it goes on; the first process alone."""
+"""What a run shows and keeps; only the first process does."""
 
 import dataclasses
 import os
@@ -90,17 +90,17 @@ def held_out_text(values: Mapping[str, float]) -> str:
 
 
 class _TensorBoard:
-  """Writes event files, in this thread so that a full disk is seen.
+  """Writes event files in this thread, so that a full disk is an error here.
 
-  `SummaryWriter` would write in another, which dies unseen on an error and
-  then blocks the run when its queue is full.
+  `SummaryWriter` writes in a thread of its own, which an error ends unnoticed;
+  the run then blocks when its queue is full.
   """
 
   def __init__(self, folder: epath.Path, start_step: int) -> None:
     if files.is_local(folder):
       folder.mkdir(parents=True, exist_ok=True)
     self._writer = EventsWriter(os.path.join(os.fspath(folder), "events"))
-    # TensorBoard drops what an earlier start wrote from this step on.
+    # TensorBoard drops the events of an earlier start from this step on.
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(step=start_step + 1, session_log=start)
 
@@ -121,7 +121,7 @@ class _TensorBoard:
 
 
 class _Wandb:
-  """Sends rows to Weights & Biases, to the same run whenever it goes on."""
+  """Sends rows to Weights & Biases; a resumed run goes on there too."""
 
   def __init__(
     self, folder: epath.Path, project: str, config: Mapping[str, Any]
@@ -132,13 +132,13 @@ class _Wandb:
       raise UserError(
         "report.wandb=True needs Weights & Biases: pip install wandb"
       ) from error
-    kept = folder / _WANDB_ID_FILE
-    if not kept.exists():
-      files.write_text(kept, uuid.uuid4().hex[:8])
+    id_file = folder / _WANDB_ID_FILE
+    if not id_file.exists():
+      files.write_text(id_file, uuid.uuid4().hex[:8])
     self._run = wandb.init(
       project=project,
       name=folder.name,
-      id=kept.read_text(),
+      id=id_file.read_text(),
       resume="allow",
       dir=os.fspath(folder),
       config=dict(config),
@@ -243,7 +243,7 @@ class _Profiler:
     self._tracing = False
 
   def before_step(self, step: int) -> None:
-    # A run that goes on within the window traces what is left of it.
+    # A run resumed between the two traces the rest.
     if not self._tracing and self._start <= step <= self._stop:
       jax.profiler.start_trace(self._folder)
       self._tracing = True
@@ -260,9 +260,9 @@ class _Profiler:
 
 
 class Reporter:
-  """Tells the console, `metrics.jsonl`, TensorBoard and Weights & Biases.
+  """Writes to the console, `metrics.jsonl`, TensorBoard, Weights & Biases.
 
-  Every process has one; all but the first keep silent.
+  Every process has one; all but the first stay silent.
   """
 
   def __init__(
@@ -300,7 +300,7 @@ class Reporter:
       return
     with files.explained_disk_errors(self._folder):
       self._folder.mkdir(parents=True, exist_ok=True)
-      # First of all outputs, since a resumed run relies on this one.
+      # Written first, since a resumed run relies on it.
       self._outputs.append(run_files.MetricsFile(workdir, start_step))
       self.last_row = self._outputs[0].last_row
       if report.tensorboard:

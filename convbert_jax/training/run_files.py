@@ -11,6 +11,7 @@ from convbert_jax import files
 
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.json"
+CHECKPOINTS_FOLDER = "checkpoints"
 
 Row = dict[str, Any]
 

@@ -1,1 +1,8 @@
-"""Programs that measure speed and memory."""
+"""Programs that measure speed and memory, one for each question.
+
+training_step   the pre-training step against the device's matrix rate
+input_pipeline  the loader alone
+building        building records, beside the tokenizer alone
+buckets         fine-tuning on batches of a few lengths, against one length
+peers           training and inference, against another implementation
+"""

@@ -1,158 +1,134 @@
-"""Speed and memory of building records, beside the tokenizer alone.
+"""Times building records beside the tokenizer alone, on the same cores.
 
-Used by experiments/benchmarks/training_step.py; needs Linux's /proc for the memory.
+  python -m experiments.benchmarks.building --input='text/*' --vocab=vocab.txt
+
+The build is the whole program `experiments.build_data`, start-up included, with
+a process for every core; the tokenizer encodes the same text from memory with
+as many threads. They take turns. Needs Linux's /proc for the memory.
 """
 
 import os
-import pathlib
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 
-from convbert_jax.data import corpus, manifest, tokenizer
-from convbert_jax.errors import UserError
+from absl import flags
 
-_LINES_PER_CALL = 2000
-_POLL_S = 0.1
+from convbert_jax.data import manifest
+from convbert_jax.errors import UserError
+from experiments import command_line
+from experiments.benchmarks import machine
+from experiments.benchmarks.measurement import (
+  JSON_HELP,
+  Measurement,
+  Measurements,
+  median,
+  report,
+)
+
+_POLL_SECONDS = 0.1
+
+_INPUT = flags.DEFINE_list(
+  "input", None, "GLOB[,GLOB...], the text to build from.", required=True
+)
+_VOCAB = flags.DEFINE_string(
+  "vocab", None, "FILE, the vocab.txt.", required=True
+)
+_ROUNDS = flags.DEFINE_integer(
+  "rounds", 2, "N, how often each has its turn.", lower_bound=2
+)
+_JSON = flags.DEFINE_string("json", None, JSON_HELP)
+
+
+def main() -> None:
+  """Measures and prints."""
+  found = measure_building(_INPUT.value, _VOCAB.value, _ROUNDS.value)
+  report(found, _JSON.value)
 
 
 def measure_building(
-  inputs: Sequence[str], vocab_path: str, *, num_workers: int, repeats: int = 2
-) -> dict[str, list[float]]:
+  inputs: Sequence[str], vocab_path: str, num_rounds: int
+) -> Measurements:
   """Builds records and encodes the same text from memory, in turn.
-
-  Both use as many cores: the build has `num_workers` processes, the tokenizer
-  so many threads of a process of its own. The build is the whole program,
-  start-up included.
 
   Args:
     inputs: files, folders and globs.
     vocab_path: the vocab.txt.
-    num_workers: worker processes, and threads.
-    repeats: how often each is measured, in alternation.
+    num_rounds: turns of each, two at least.
 
-  Returns:
-    `tokenizer_tokens_per_s`, `build_tokens_per_s` and `build_memory_mb` (the
-    peak of the sum of all its processes), a value for each repeat.
+  Raises:
+    UserError: if one of the two programs fails.
   """
-  results: dict[str, list[float]] = {
-    "tokenizer_tokens_per_s": [],
-    "build_tokens_per_s": [],
-    "build_memory_mb": [],
+  num_workers = machine.num_cores()
+  alone, built, peaks = [], [], []
+  for _ in range(num_rounds):
+    alone.append(_run_tokenizer(inputs, vocab_path, num_workers))
+    rate, peak = _run_build(inputs, vocab_path, num_workers)
+    built.append(rate)
+    peaks.append(peak)
+  ratios = [rate / other for rate, other in zip(built, alone, strict=True)]
+  return {
+    "building": median(built, "tokens/s"),
+    "tokenizer alone": median(alone, "tokens/s"),
+    "building as a fraction of the tokenizer alone": median(ratios),
+    # Of all processes of a build together.
+    "building memory": Measurement(max(peaks), "MB"),
   }
-  environment = {
-    **os.environ,
-    "TOKENIZERS_PARALLELISM": "true",
-    "RAYON_NUM_THREADS": str(num_workers),
-  }
-  for _ in range(repeats):
-    alone = subprocess.run(
-      [
-        sys.executable,
-        "-m",
-        "experiments.benchmarks.building",
-        vocab_path,
-        *inputs,
-      ],
-      env=environment,
-      capture_output=True,
-      text=True,
-      check=True,
-    )
-    results["tokenizer_tokens_per_s"].append(float(alone.stdout))
-    rate, memory = _measure_program(inputs, vocab_path, num_workers)
-    results["build_tokens_per_s"].append(rate)
-    results["build_memory_mb"].append(memory)
-  return results
 
 
-def describe(results: dict[str, list[float]]) -> list[str]:
-  """Returns a line `name: value unit` for each figure, with its range."""
-  lines = []
-  units = {"per_s": "tokens/s", "memory_mb": "MB"}
-  for name, values in results.items():
-    unit = next(u for end, u in units.items() if name.endswith(end))
-    lines.append(
-      f"{name}: {statistics.median(values):.0f} {unit}"
-      f" ({min(values):.0f} to {max(values):.0f})"
-    )
-  pairs = zip(
-    results["build_tokens_per_s"],
-    results["tokenizer_tokens_per_s"],
-    strict=True,
+def _run_tokenizer(
+  inputs: Sequence[str], vocab_path: str, num_threads: int
+) -> float:
+  """Returns the tokens per second of a process that only encodes."""
+  command = [sys.executable, "-m", "experiments.benchmarks.tokenizer_alone"]
+  done = subprocess.run(
+    [*command, vocab_path, *inputs],
+    env={
+      **os.environ,
+      "TOKENIZERS_PARALLELISM": "true",
+      "RAYON_NUM_THREADS": str(num_threads),
+    },
+    capture_output=True,
+    text=True,
   )
-  shares = [build / alone for build, alone in pairs]
-  lines.append(
-    f"build, share of the tokenizer alone: {statistics.median(shares):.2f}"
-    f" ({min(shares):.2f} to {max(shares):.2f})"
-  )
-  return lines
+  if done.returncode:
+    raise UserError(f"the tokenizer failed: {_last_line(done.stderr)}")
+  return float(done.stdout)
 
 
-def encode_alone(vocab_path: str, inputs: Sequence[str]) -> float:
-  """Returns tokens/s of `encode_batch_fast` on text held in memory."""
-  encoder = tokenizer.load_tokenizer(vocab_path)
-  skipped = corpus.Skipped()
-  lines = [
-    line
-    for path in corpus.expand_inputs(inputs)
-    for document in corpus.iter_documents(path, skipped=skipped)
-    for line in document.lines
-  ]
-  num_tokens = 0
-  begun = time.perf_counter()
-  for start in range(0, len(lines), _LINES_PER_CALL):
-    num_tokens += encoder.count_tokens(lines[start : start + _LINES_PER_CALL])
-  return num_tokens / (time.perf_counter() - begun)
-
-
-def _measure_program(
+def _run_build(
   inputs: Sequence[str], vocab_path: str, num_workers: int
 ) -> tuple[float, float]:
-  folder = tempfile.mkdtemp()
-  output = os.path.join(folder, "records")
-  command = [sys.executable, "-m", "experiments.build_data"]
-  command += [f"--input={','.join(inputs)}", f"--vocab={vocab_path}"]
-  command += [f"--output={output}", f"--num_workers={num_workers}"]
-  try:
-    begun = time.perf_counter()
+  """Returns the tokens per second of a build, and its peak megabytes."""
+  with tempfile.TemporaryDirectory() as folder:
+    output = os.path.join(folder, "records")
+    command = [sys.executable, "-m", "experiments.build_data"]
+    command += [f"--input={','.join(inputs)}", f"--vocab={vocab_path}"]
+    command += [f"--output={output}", f"--num_workers={num_workers}"]
+    start = time.perf_counter()
     process = subprocess.Popen(
-      command,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE,
-      text=True,
+      command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     peak = 0.0
     while process.poll() is None:
-      peak = max(peak, _memory_mb(process.pid))
-      time.sleep(_POLL_S)
-    seconds = time.perf_counter() - begun
+      peak = max(peak, machine.tree_megabytes(process.pid))
+      time.sleep(_POLL_SECONDS)
+    seconds = time.perf_counter() - start
     errors = process.communicate()[1]
     if process.returncode:
-      raise UserError(f"the build failed: {errors.strip()}")
+      raise UserError(f"the build failed: {_last_line(errors)}")
     built = manifest.load_manifest(output)
-  finally:
-    shutil.rmtree(folder)
   splits = (built.train, built.held_out)
   tokens = sum(s.num_tokens + s.num_dropped_tokens for s in splits)
   return tokens / seconds, peak
 
 
-def _memory_mb(pid: int) -> float:
-  """Returns the resident memory of a process and all below it."""
-  process = pathlib.Path(f"/proc/{pid}")
-  try:
-    pages = int((process / "statm").read_text().split()[1])
-    children = (process / f"task/{pid}/children").read_text().split()
-  except (FileNotFoundError, ProcessLookupError):  # It has just ended.
-    return 0.0
-  own = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-  return own + sum(_memory_mb(int(child)) for child in children)
+def _last_line(text: str) -> str:
+  lines = text.strip().splitlines()
+  return lines[-1] if lines else "nothing on stderr"
 
 
 if __name__ == "__main__":
-  print(encode_alone(sys.argv[1], sys.argv[2:]))
+  command_line.run(main)

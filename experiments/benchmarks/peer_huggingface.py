@@ -1,11 +1,13 @@
 """The same work in PyTorch, with transformers' ConvBERT.
 
-Started by experiments/benchmarks/peers.py:
+Started by `experiments.benchmarks.peers`:
 
-  python -m experiments.benchmarks.peer_huggingface FOLDER train|inference eager|compiled
+  python -m experiments.benchmarks.peer_huggingface FOLDER MODE VARIANT
 
-Written out here is what transformers lacks, the discriminator's head and
-ELECTRA's step. It draws and computes no more than ours: logits at the masked
+with the mode "train" or "inference" and the variant "eager" or "compiled".
+
+Transformers lacks the discriminator's head and ELECTRA's step, so that they are
+written here. They draw and compute no more than ours: logits at the masked
 positions alone, one random number for each sampled token.
 """
 
@@ -23,7 +25,7 @@ from convbert_jax.model.config import ConvBertConfig, generator_config
 from experiments import command_line
 from experiments.benchmarks import peer_worker
 
-# Fields of our config that transformers' has not.
+# Fields of our config that transformers' lacks.
 _OURS_ALONE = {
   "conv_type",
   "head_size_rule",
@@ -34,11 +36,10 @@ _OURS_ALONE = {
 }
 _MASK_TOKEN_RATE = 0.85
 _COUNT_EPSILON = 1e-6
-_PEAK_RATE, _WARMUP_STEPS, _NUM_STEPS = 1e-4, 10_000, 1_000_000
 
 
 class Electra(nn.Module):
-  """Generator, discriminator and the loss of both, as ours computes it.
+  """Generator, discriminator and their joint loss, computed as ours is.
 
   Args:
     workload: config and special ids.
@@ -79,8 +80,8 @@ class Electra(nn.Module):
     hidden = torch.where(
       coins & (weights > 0), self.special_ids["mask"], tokens
     )
-    logits = self._token_logits(ids.scatter(1, positions, hidden), mask, types,
-                                positions)  # fmt: skip
+    masked = ids.scatter(1, positions, hidden)
+    logits = self._token_logits(masked, mask, types, positions)
     losses = functional.cross_entropy(
       logits.flatten(0, 1), tokens.flatten(), reduction="none"
     )
@@ -154,9 +155,9 @@ def sample(logits: torch.Tensor) -> torch.Tensor:
 
 
 def make_optimizer(
-  model: nn.Module, config: dict[str, Any]
+  model: nn.Module, config: dict[str, Any], num_steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-  """Returns AdamW in its fused form, and the schedule with its warmup."""
+  """Returns the fused AdamW, and the linear schedule with its warmup."""
   decayed, spared = [], []
   for name, parameter in model.named_parameters():
     is_spared = "LayerNorm" in name or "bias" in name
@@ -166,16 +167,18 @@ def make_optimizer(
       {"params": decayed, "weight_decay": config["weight_decay_rate"]},
       {"params": spared, "weight_decay": 0.0},
     ],
-    lr=_PEAK_RATE,
+    lr=config["learning_rate"],
     betas=(config["beta1"], config["beta2"]),
     eps=config["epsilon"],
     fused=True,
   )
-  schedule = torch.optim.lr_scheduler.LambdaLR(
-    optimizer,
-    lambda step: min(1.0, step / _WARMUP_STEPS) * (1 - step / _NUM_STEPS),
-  )
-  return optimizer, schedule
+  warmup_steps = config["warmup_steps"] or config["warmup_rate"] * num_steps
+
+  def rate(step: int) -> float:
+    warmup = min(1.0, step / warmup_steps) if warmup_steps else 1.0
+    return warmup * (1 - step / num_steps)
+
+  return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
 def prepare_training(
@@ -183,7 +186,9 @@ def prepare_training(
 ) -> peer_worker.Work:
   """Builds the networks and the step."""
   model = Electra(workload).to(device).train()
-  optimizer, schedule = make_optimizer(model, workload.config["optimizer"])
+  optimizer, schedule = make_optimizer(
+    model, workload.config["optimizer"], workload.config["num_steps"]
+  )
   loss_of = torch.compile(model) if compiled else model
   batch = _batch(workload, device)
   parameters = list(model.parameters())
@@ -211,12 +216,12 @@ def prepare_training(
 
 
 def prepare_inference(
-  workload: peer_worker.Workload, device: torch.device, *, way: str
+  workload: peer_worker.Workload, device: torch.device, *, variant: str
 ) -> peer_worker.Work:
-  """Reads the encoder, and keeps what it computes once."""
+  """Reads the encoder, and saves its output on the batch."""
   model = transformers.ConvBertModel.from_pretrained(workload.weights_folder)
   model = model.to(device).eval()
-  encode = torch.compile(model) if way == "compiled" else model
+  encode = torch.compile(model) if variant == "compiled" else model
   batch = _batch(workload, device)
 
   def call() -> torch.Tensor:
@@ -224,7 +229,8 @@ def prepare_inference(
       return encode(*batch).last_hidden_state
 
   np.save(
-    workload.output_path(f"transformers {way}"), call().float().cpu().numpy()
+    workload.output_path(f"transformers {variant}"),
+    call().float().cpu().numpy(),
   )
   return _work(call, model, device, [])
 
@@ -270,28 +276,30 @@ def _precision(
 
 
 def _device(workload: peer_worker.Workload) -> torch.device:
-  """Returns where to run, set up to its best."""
+  """Returns the device, set up for speed."""
   torch.manual_seed(0)
   if workload.platform == "gpu" and torch.cuda.is_available():
-    # What JAX does by itself: float32 products in TensorFloat32.
+    # As JAX does by default: float32 products in TensorFloat32.
     torch.set_float32_matmul_precision("high")
     return torch.device("cuda")
   torch.set_num_threads(peer_worker.num_cores())
   return torch.device("cpu")
 
 
-def main(folder: str, mode: str, way: str) -> None:
-  """Serves one kind of work until stdin ends."""
+def main(folder: str, mode: str, variant: str) -> None:
+  """Prepares one kind of work and answers until stdin ends."""
   command_line.keep_freed_memory()
   workload = peer_worker.read_workload(folder)
   transformers.logging.set_verbosity_error()
   device = _device(workload)
   if mode == "train":
     peer_worker.serve(
-      lambda: prepare_training(workload, device, compiled=way == "compiled")
+      lambda: prepare_training(workload, device, compiled=variant == "compiled")
     )
   else:
-    peer_worker.serve(lambda: prepare_inference(workload, device, way=way))
+    peer_worker.serve(
+      lambda: prepare_inference(workload, device, variant=variant)
+    )
 
 
 if __name__ == "__main__":

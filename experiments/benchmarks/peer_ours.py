@@ -1,11 +1,11 @@
 """Our side of a comparison.
 
-Started by experiments/benchmarks/peers.py:
+Started by `experiments.benchmarks.peers`:
 
   python -m experiments.benchmarks.peer_ours FOLDER train|inference|weights
 
-"weights" writes the encoder's, random ones, into the workload's folder and
-ends; the others serve until stdin ends.
+"weights" writes a random encoder into the workload's folder and ends; the
+others answer until stdin ends.
 """
 
 import sys
@@ -16,25 +16,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from convbert_jax import load_pretrained
-from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats import huggingface
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 from experiments import command_line
-from experiments.benchmarks import peer_worker
-from experiments.benchmarks import training_step as benchmark
+from experiments.benchmarks import peer_worker, random_step
 
 
 def prepare_training(workload: peer_worker.Workload) -> peer_worker.Work:
-  """Compiles the step that the benchmark times."""
-  step = benchmark.prepare_step(ConfigDict(workload.config))
+  """Compiles the step that `training_step` times."""
+  step = random_step.compile_random_step(ConfigDict(workload.config))
   return _work(
     step, lambda: jax.block_until_ready(step.state), step.state.params
   )
 
 
 def prepare_inference(workload: peer_worker.Workload) -> peer_worker.Work:
-  """Compiles the encoder, and keeps what it computes once."""
+  """Compiles the encoder, and saves its output on the batch."""
   config, params, _ = load_pretrained(workload.weights_folder)
   model = ConvBertModel(config.replace(dtype=workload.config["model"]["dtype"]))
   params = jax.device_put(params)
@@ -56,12 +55,12 @@ def prepare_inference(workload: peer_worker.Workload) -> peer_worker.Work:
 def write_weights(workload: peer_worker.Workload) -> None:
   """Writes a model folder with random parameters of the discriminator."""
   config = ConvBertConfig(**workload.config["model"])
-  # There is no padding, and transformers knows no such masks.
+  # Transformers cannot mask padding here, and the batch has none.
   model = ConvBertModel(config.replace(mask_padding_in_conv=False))
   batch = workload.batch()
   key = jax.random.key(workload.config["seed"])
   params = jax.jit(model.init)(key, **batch)["params"]
-  huggingface_folder.write_folder(
+  huggingface.write_folder(
     workload.weights_folder,
     Pretrained(model, params),
   )
@@ -71,7 +70,7 @@ def _work(call: Any, wait: Any, params: Any) -> peer_worker.Work:
   return peer_worker.Work(
     call=call,
     wait=wait,
-    peak_bytes=benchmark.device_peak_bytes,
+    peak_bytes=random_step.device_peak_bytes,
     about={
       "platform": jax.default_backend(),
       "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
@@ -81,7 +80,7 @@ def _work(call: Any, wait: Any, params: Any) -> peer_worker.Work:
 
 
 def main(folder: str, mode: str) -> None:
-  """Does what the mode says."""
+  """Writes the weights, or answers until stdin ends."""
   command_line.keep_freed_memory()
   workload = peer_worker.read_workload(folder)
   if mode == "weights":

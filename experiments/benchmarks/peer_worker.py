@@ -1,7 +1,7 @@
-"""What both sides of a comparison share: the workload, and the talk by pipe.
+"""What both sides of a comparison share: the workload and the protocol.
 
-A worker is a process that does one kind of work over and over. It prepares,
-says so, and then answers every line it reads with one it writes, JSON each:
+A worker is a process that repeats one kind of work. It prepares, writes a line
+about itself, and then answers every line it reads with one line, each in JSON:
 
   worker                                    whoever started it
   {"platform": "cpu", "parameters": 14}
@@ -10,8 +10,8 @@ says so, and then answers every line it reads with one it writes, JSON each:
                                             {"repeats": 0}
   {"peak_bytes": 2000000}
 
-Between two lines it waits for input and uses no processor. JAX is not
-imported here: it would count as memory of a worker that does without.
+Between two lines it waits for input and uses no processor. JAX is not imported
+here: a worker that does without it would be charged for its memory.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from typing import Any, Self
 import numpy as np
 
 from convbert_jax import errors
+from experiments.benchmarks import machine
 
 MODES = ("train", "inference")
 
@@ -39,23 +39,23 @@ _BATCH_FILE = "batch.npz"
 _WEIGHTS_FOLDER = "weights"
 # Calls before the first that is timed.
 _WARM_UP = 2
-# Before each turn, so that the threads of the one before have fallen asleep:
-# OpenMP's spin for about a millisecond.
+# Before each turn: OpenMP's threads spin for about a millisecond after the last
+# call, and the turn before must not slow down the next.
 _PAUSE_S = 0.05
 _ERROR_LINES = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-  """What every contender computes.
+  """What every contender computes; written to a folder that all read.
 
   Attributes:
     folder: holds the batch and, for inference, the weights.
     config: of pre-training, as `configs/pretrain.py` returns it, nested.
     special_ids: ids of pad, cls, sep and mask, among others.
     num_predictions: slots for masked positions of a sequence.
-    platform: "cpu", "gpu" or "tpu", where all run; "" for whatever the first
-      one finds.
+    platform: where all run, "cpu", "gpu" or "tpu"; "" for the platform that
+      the first one finds.
   """
 
   folder: str
@@ -100,7 +100,8 @@ class Work:
     call: runs once, may return before it is done.
     wait: returns when all calls are done.
     peak_bytes: peak memory of the device, or None for the process's.
-    about: what else to tell: `platform`, `parameters`.
+    about: what a worker writes when it is ready: `platform`, `parameters`
+      (their number), `differs` (lines on what it computes otherwise).
   """
 
   call: Callable[[], Any]
@@ -112,7 +113,7 @@ class Work:
 def serve(prepare: Callable[[], Work]) -> None:
   """Prepares, warms up, and answers requests until there are no more.
 
-  Whatever else is printed goes to stderr.
+  All other output of the process goes to stderr.
 
   Args:
     prepare: builds and compiles.
@@ -131,7 +132,7 @@ def serve(prepare: Callable[[], Work]) -> None:
   for line in sys.stdin:
     repeats = json.loads(line)["repeats"]
     if not repeats:
-      answer({"peak_bytes": work.peak_bytes() or process_peak_bytes()})
+      answer({"peak_bytes": work.peak_bytes() or machine.process_peak_bytes()})
       continue
     start = time.perf_counter()
     for _ in range(repeats):
@@ -140,38 +141,10 @@ def serve(prepare: Callable[[], Work]) -> None:
     answer({"seconds": time.perf_counter() - start})
 
 
-def process_peak_bytes() -> float:
-  """Returns the most memory that this process has held."""
-  unit = 1 if sys.platform == "darwin" else 1024
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def busy_seconds() -> float | None:
-  """Returns the processor time that all programs used since the start.
-
-  What the machine's host took from it counts too. None without Linux's /proc.
-  """
-  stat = pathlib.Path("/proc/stat")
-  if not stat.exists():
-    return None
-  user, nice, system, _, _, *rest = map(
-    int, stat.read_text().split("\n")[0].split()[1:9]
-  )
-  ticks = user + nice + system + sum(rest)
-  return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def num_cores() -> int:
-  """Returns how many cores the process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
 class Worker:
-  """A process that answers lines; see above.
+  """A process that answers lines, as described above.
 
-  Leaving its context ends it, and whatever it has started.
+  Leaving its context ends it and the processes it started.
 
   Args:
     name: of the contender, for messages.
@@ -240,10 +213,7 @@ class Worker:
 
   def processor_seconds(self) -> float:
     """Returns the processor time used so far; needs Linux's /proc."""
-    text = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text()
-    # The name, in brackets, may hold spaces.
-    fields = text.rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return machine.processor_seconds(self._process.pid)
 
   def _ended(self) -> errors.UserError:
     status = self._process.wait()

@@ -1,13 +1,8 @@
-"""Progress on a terminal and elsewhere; what a disk refuses."""
+"""Progress on a terminal and elsewhere."""
 
-import errno
 import io
 
-import pytest
-
-from convbert_jax import files
 from convbert_jax.data.progress import BuildProgress
-from convbert_jax.errors import UserError
 
 
 class Terminal(io.StringIO):
@@ -46,30 +41,3 @@ def test_a_bar_on_a_terminal():
   progress.close()
   assert "100%" in stream.getvalue() and "M tokens/s" in stream.getvalue()
   assert "a note\n" in stream.getvalue()
-
-
-@pytest.mark.parametrize(
-  ("error", "message"),
-  [
-    (OSError(errno.ENOSPC, "x"), "no space left to write in out"),
-    (OSError(errno.EDQUOT, "x"), "no space left to write in out"),
-    (RuntimeError("No space left on device; writing"), "no space left"),
-    (PermissionError(errno.EACCES, "x"), "cannot write in out: Permission"),
-    (OSError(errno.EROFS, "x"), "cannot write in out: Read-only"),
-  ],
-)
-def test_a_disk_that_takes_no_more_is_explained(error, message):
-  with (
-    pytest.raises(UserError, match=message),
-    files.explained_disk_errors("out"),
-  ):
-    raise error
-
-
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "x"), RuntimeError("x")])
-def test_other_errors_stay_what_they_are(error):
-  with (
-    pytest.raises(type(error), match="x"),
-    files.explained_disk_errors("out"),
-  ):
-    raise error

@@ -5,7 +5,7 @@ from data import text
 from programs import CONFIG, ROOT
 
 from convbert_jax.data.manifest import load_manifest
-from experiments.command_line import load_config
+from experiments.config_files import load_config
 
 
 @pytest.fixture(scope="session")

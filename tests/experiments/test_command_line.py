@@ -1,5 +1,6 @@
 """Mistakes on the command line: one line, exit status 1, no traceback."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from convbert_jax.errors import UserError
-from experiments import command_line
+from experiments import config_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = '''"""Prints what it was given.
@@ -19,7 +20,9 @@ from absl import flags, logging
 from convbert_jax.errors import UserError
 from experiments import command_line
 
-CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")
+CONFIG = command_line.ConfigFlag(
+  "configs/pretrain.py:size=small,seq=128", needs=("objective", "num_steps")
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "DIR, of the run", required=True)
 STEP = flags.DEFINE_integer("step", 7, "N, which step")
 
@@ -42,26 +45,73 @@ if __name__ == "__main__":
 '''
 
 
+# Runs a program once for every line of arguments it reads, each time in a copy
+# of this process, which has imported what takes long.
+FORKS = """
+import json, os, runpy, sys, tempfile, traceback
+from experiments import command_line
+
+program = sys.argv[1]
+for line in sys.stdin:
+  files = [tempfile.TemporaryFile() for _ in range(2)]
+  child = os.fork()
+  if not child:
+    for number, file in enumerate(files, start=1):
+      os.dup2(file.fileno(), number)
+    sys.argv = [program, *json.loads(line)]
+    status = 0
+    try:
+      runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+      status = end.code
+    except BaseException:
+      traceback.print_exc()
+      status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  for file in files:
+    file.seek(0)
+  texts = [file.read().decode() for file in files]
+  print(json.dumps([child, status, *texts]), flush=True)
+"""
+
+
+def start(*command):
+  return subprocess.Popen(
+    [sys.executable, *command],
+    cwd=ROOT,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
+def path(tmp_path_factory):
   path = tmp_path_factory.mktemp("program") / "program.py"
   path.write_text(PROGRAM)
-
-  def call(*arguments):
-    return subprocess.run(
-      [sys.executable, str(path), *arguments],
-      cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
-      capture_output=True,
-      text=True,
-      timeout=60,
-    )
-
-  return call
+  return str(path)
 
 
-def test_flags_and_overrides_reach_the_program(program):
-  done = program(
+@pytest.fixture(scope="module")
+def program(path):
+  with start("-c", FORKS, path) as server:
+
+    def call(*arguments):
+      print(json.dumps(arguments), file=server.stdin, flush=True)
+      return subprocess.CompletedProcess(*json.loads(server.stdout.readline()))
+
+    yield call
+    server.stdin.close()
+
+
+def test_flags_and_overrides_reach_the_program(path):
+  done = start(
+    path,
     "--config=configs/pretrain.py:size=base,seq=512",
     "--workdir=w",
     "--config.data.path",
@@ -74,68 +124,66 @@ def test_flags_and_overrides_reach_the_program(program):
     "--config.report.wandb",
     "--step=3",
   )
-  assert done.stderr == ""
-  third = repr(1 / 3)
-  assert done.stdout == f"3 768 512\na b -1 True False\n{third}\n"
+  stdout, stderr = done.communicate(timeout=60)
+  assert stderr == ""
+  assert stdout == f"3 768 512\na b -1 True False\n{1 / 3!r}\n"
   assert done.returncode == 0
 
 
-@pytest.mark.parametrize(
-  ("arguments", "expected"),
-  [
-    ("", "--workdir is required; --help shows an example"),
-    ("--workdr=w", "unknown flag '--workdr'; did you mean '--workdir'?"),
-    (
-      "--workdir=w --optimizer.learning_rate=1",
-      "unknown flag '--optimizer.learning_rate'; did you mean"
-      " '--config.optimizer.learning_rate'",
-    ),
-    (
-      "--workdir=w --config.optimizer.learning_rat=1",
-      "unknown config field 'optimizer.learning_rat'; did you mean"
-      " 'optimizer.learning_rate'",
-    ),
-    (
-      "--workdir=w --config.optimzer.learning_rate=1",
-      "unknown config field 'optimzer.learning_rate'; did you mean"
-      " 'optimizer.learning_rate'",
-    ),
-    (
-      "--workdir=w --config=configs/pretrain.py:size=smal",
-      "unknown size 'smal'; did you mean 'small'?",
-    ),
-    (
-      "--workdir=w --config=config/pretrain.py",
-      "unknown config file 'config/pretrain.py'; did you mean"
-      " 'configs/pretrain.py'",
-    ),
-    ("--workdir=w --step=x", "flag --step=x: invalid literal"),
-    ("--workdir=w --config.seed=1.5", "expected a whole number"),
-    ("--workdir", "Missing value for flag --workdir"),
-    ("--workdir=w a.txt b.txt", "unexpected argument 'a.txt'"),
-    ("a.txt --workdir=w", "unexpected argument 'a.txt'"),
-    ("--workdir=mistake", "error: first line; second line"),
-  ],
-)
-def test_mistakes_are_one_line(program, arguments, expected):
-  done = program(*arguments.split())
-  assert done.stderr.startswith("error: ")
-  assert done.stderr.count("\n") == 1
-  assert expected in done.stderr
-  assert done.stdout == ""
+def test_bugs_keep_their_traceback(path):
+  done = start(path, "--workdir=bug")
+  assert "Traceback" in done.communicate(timeout=60)[1]
   assert done.returncode == 1
+
+
+MISTAKES = {
+  "": "--workdir is required; --help shows an example",
+  "--workdir": "Missing value for flag --workdir",
+  "--workdr=w": "unknown flag '--workdr'; did you mean '--workdir'?",
+  "--workdir=w --step=x": "flag --step=x: invalid literal",
+  "--workdir=w a.txt b.txt": "unexpected argument 'a.txt'",
+  "a.txt --workdir=w": "unexpected argument 'a.txt'",
+  "--workdir=mistake": "error: first line; second line",
+  "--workdir=w --config.seed=1.5": "expected a whole number",
+  "--workdir=w --optimizer.learning_rate=1": (
+    "unknown flag '--optimizer.learning_rate'; did you mean"
+    " '--config.optimizer.learning_rate'"
+  ),
+  "--workdir=w --config.optimizer.learning_rat=1": (
+    "unknown config field 'optimizer.learning_rat'; did you mean"
+    " 'optimizer.learning_rate'"
+  ),
+  "--workdir=w --config.optimzer.learning_rate=1": (
+    "unknown config field 'optimzer.learning_rate'; did you mean"
+    " 'optimizer.learning_rate'"
+  ),
+  "--workdir=w --config=configs/pretrain.py:size=smal": (
+    "unknown size 'smal'; did you mean 'small'?"
+  ),
+  "--workdir=w --config=config/pretrain.py": (
+    "unknown config file 'config/pretrain.py'; did you mean"
+    " 'configs/pretrain.py'"
+  ),
+  "--workdir=w --config=configs/finetune.py --config.task=cola": (
+    "--config=configs/finetune.py is a config of another program, it has no"
+    " objective and no num_steps; use configs/pretrain.py:size=small,seq=128"
+  ),
+}
+
+
+def test_mistakes_are_one_line(program):
+  for arguments, expected in MISTAKES.items():
+    done = program(*arguments.split())
+    assert done.stderr.startswith("error: "), arguments
+    assert done.stderr.count("\n") == 1, arguments
+    assert expected in done.stderr
+    assert done.stdout == ""
+    assert done.returncode == 1
 
 
 def test_an_interrupt_leaves_no_traceback(program):
   done = program("--workdir=interrupt")
-  assert done.stderr == "interrupted\n"
-  assert done.returncode == 130
-
-
-def test_bugs_keep_their_traceback(program):
-  done = program("--workdir=bug")
-  assert "Traceback" in done.stderr
-  assert done.returncode == 1
+  assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_help_shows_the_example_and_the_flags(program):
@@ -148,43 +196,39 @@ def test_help_shows_the_example_and_the_flags(program):
   assert done.returncode == 0
 
 
-@pytest.mark.parametrize(
-  ("override", "expected"),
-  [
-    ("seed", "--config.seed needs a value"),
-    ("seed=x", "--config.seed=x: expected a whole number"),
-    ("num_steps=1e3", "expected a whole number"),
-    ("optimizer.learning_rate=fast", "expected a finite number"),
-    ("optimizer.learning_rate=nan", "expected a finite number"),
-    ("optimizer.learning_rate=1/0", "expected a finite number"),
-    ("report.wandb=maybe", "expected true or false"),
-    ("mesh=3", "is a group, set its fields one by one: mesh.data, mesh.fsdp"),
-    ("seed.real=3", "unknown config field 'seed.real'"),
-    ("=3", "unknown config field ''"),
-  ],
-)
-def test_wrong_overrides_are_refused(override, expected):
+def assert_refused(expected, *arguments):
   with pytest.raises(UserError) as caught:
-    command_line.load_config(str(ROOT / "configs/pretrain.py"), [override])
+    config_files.load_config(*arguments)
   assert expected in str(caught.value)
   assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-  ("name", "text", "expected"),
-  [
+def test_wrong_overrides_are_refused():
+  path = str(ROOT / "configs/pretrain.py")
+  for override, expected in {
+    "seed": "--config.seed needs a value",
+    "seed=x": "--config.seed=x: expected a whole number",
+    "num_steps=1e3": "expected a whole number",
+    "optimizer.learning_rate=fast": "expected a finite number",
+    "optimizer.learning_rate=nan": "expected a finite number",
+    "optimizer.learning_rate=1/0": "expected a finite number",
+    "report.wandb=maybe": "expected true or false",
+    "mesh=3": "is a group, set its fields one by one: mesh.data, mesh.fsdp",
+    "seed.real=3": "unknown config field 'seed.real'",
+    "=3": "unknown config field ''",
+  }.items():
+    assert_refused(expected, path, [override])
+
+
+def test_unusable_config_files_are_refused(tmp_path):
+  for name, text, expected in (
     ("own.py", "x = 1\n", "has no function get_config"),
     ("own.txt", "", "is not a Python file"),
-  ],
-)
-def test_unusable_config_files_are_refused(tmp_path, name, text, expected):
-  path = tmp_path / name
-  path.write_text(text)
-  with pytest.raises(UserError, match=expected):
-    command_line.load_config(str(path))
+  ):
+    (tmp_path / name).write_text(text)
+    assert_refused(expected, str(tmp_path / name))
 
 
 def test_missing_config_away_from_the_root_says_where(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(UserError, match="run from the repository's root"):
-    command_line.load_config("configs/pretrain.py")
+  assert_refused("run from the repository's root", "configs/pretrain.py")

@@ -107,7 +107,7 @@ def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
   assert not (broken / "manifest.json").exists()
   if kill == signal.SIGINT:
     assert process.returncode == 1
-    assert "interrupted: the same command goes on" in errors
+    assert "interrupted: the same command resumes" in errors
     assert "Traceback" not in errors
   kept = {p.name: p.stat().st_mtime_ns for p in broken.glob("train-0000[0-5]*")}
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -175,4 +175,4 @@ def test_a_full_disk_is_one_line(tmp_path):
   output.symlink_to("/dev/full")
   done = _run("train_vocab", f"--input={path}", f"--output={output}")
   assert done.returncode == 1 and done.stderr.count("\n") == 1
-  assert "no space left to write in" in done.stderr
+  assert "no room left to write in" in done.stderr

@@ -7,11 +7,14 @@ import subprocess
 import sys
 
 import finetune_data as data
+import jax
 import numpy as np
 import pytest
 from programs import CONFIG, DEVICES, ROOT, assert_one_line, run
 
-from convbert_jax.finetuning import results as board
+from convbert_jax.errors import UserError
+from convbert_jax.finetuning.results import read_results
+from experiments.distributed import join
 
 
 def run_on_two(program, *arguments):
@@ -84,35 +87,41 @@ def test_two_processes_fine_tune_as_one(tmp_path):
   assert "matthews" not in outputs[1]
   one = run(*program, f"--workdir={tmp_path / 'one'}")
   assert one.returncode == 0, one.stderr
-  trials = [
-    board.read_results(str(tmp_path / name))["cola"]["trials"]
+  runs = [
+    read_results(str(tmp_path / name))["cola"]["runs"]
     for name in ("one", "two")
   ]
-  for single, shared in zip(*trials, strict=True):
+  for single, shared in zip(*runs, strict=True):
     for name, value in single["scores"].items():
       found = shared["scores"][name]
       np.testing.assert_allclose(found, value, rtol=1e-3, err_msg=name)
   assert (tmp_path / "two/cola/model/model.json").exists()
 
 
-@pytest.mark.parametrize(
-  ("flags", "expected"),
-  [
-    ("--process_id=1", "needs --distributed as well"),
+def test_flags_that_contradict_each_other_are_refused():
+  names = ("coordinator_address", "num_processes", "process_id")
+  for distributed, values, expected in (
+    (False, (None, None, 1), "needs --distributed as well"),
     (
-      "--distributed --process_id=1",
+      True,
+      (None, None, 1),
       "needs --coordinator_address and --num_processes as well",
     ),
     (
-      "--distributed --coordinator_address=localhost:1 --num_processes=2"
-      " --process_id=2",
+      True,
+      ("localhost:1", 2, 2),
       "--process_id=2 is not one of 2 processes, 0 to 1",
     ),
-    ("--distributed", "found no cluster it knows"),
-  ],
-)
-def test_contradictory_distributed_flags_are_one_line(
-  tmp_path, flags, expected
-):
-  done = run("evaluate", f"--workdir={tmp_path}", *flags.split())
-  assert_one_line(done, expected)
+  ):
+    with pytest.raises(UserError, match=expected):
+      join(distributed, **dict(zip(names, values, strict=True)))
+
+
+def test_a_run_on_its_own_joins_nobody(monkeypatch):
+  monkeypatch.setattr(jax.distributed, "initialize", None)
+  join(False, coordinator_address=None, num_processes=None, process_id=None)
+
+
+def test_no_cluster_is_one_line(tmp_path):
+  done = run("evaluate", f"--workdir={tmp_path}", "--distributed")
+  assert_one_line(done, "recognised no cluster")

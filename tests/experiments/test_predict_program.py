@@ -11,7 +11,7 @@ from programs import assert_one_line, run
 from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.formats import orbax as orbax_folder
 from convbert_jax.formats.pretrained import CLASSES, Pretrained
-from convbert_jax.inference.predictor import Word
+from convbert_jax.inference.answers import Word
 from experiments import markup
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two", "three"]

@@ -5,21 +5,24 @@ import json
 import jax
 import numpy as np
 import pytest
-from programs import CONFIG, assert_one_line, run
+from programs import CONFIG, run
 from recording import Recording
 
 from convbert_jax import load_pretrained
 from convbert_jax.errors import UserError
-from convbert_jax.pretraining import run as pretrain
+from convbert_jax.formats.load import load_networks, save_networks
+from convbert_jax.objective import run_folder
+from convbert_jax.objective.electra import make_electra
+from convbert_jax.pretraining.run import evaluate, pretrain
 from convbert_jax.training import sharding
-from experiments.command_line import flatten
+from experiments.config_files import flatten
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, load):
   """The workdir of a finished run, and the config fields that it read."""
   workdir, read = tmp_path_factory.mktemp("programs") / "run", set()
-  pretrain.pretrain(Recording(load(), read), str(workdir))
+  pretrain(Recording(load(), read), str(workdir))
   return workdir, read
 
 
@@ -62,7 +65,7 @@ def test_the_same_command_finds_the_run_finished(finished, overrides):
 
 def test_another_config_is_refused_by_the_workdir(finished, load):
   with pytest.raises(UserError, match="seed") as caught:
-    pretrain.pretrain(load("seed=5"), str(finished[0]))
+    pretrain(load("seed=5"), str(finished[0]))
   assert "\n" not in str(caught.value)
   config = json.loads((finished[0] / "config.json").read_text())
   assert config["seed"] == 0
@@ -75,43 +78,35 @@ def test_a_kept_checkpoint_is_evaluated(finished):
   assert "discriminator_auc" in done.stdout
 
 
-def test_a_missing_checkpoint_is_one_line(finished):
-  done = run("evaluate", f"--workdir={finished[0]}", "--step=7")
-  assert_one_line(done, "1, 2")
-
-
-@pytest.mark.parametrize(
-  ("override", "expected"),
-  [
-    ("objective.kind=electro", "did you mean 'electra'?"),
-    ("model.conv_type=dynamic", "did you mean 'span_dynamic'"),
-    ("model.dtype=bfloat", "did you mean 'bfloat16'"),
-    ("model.conv_kernel_size=8", "conv_kernel_size=8 must be odd"),
-    ("model.max_position_embeddings=16", "max_position_embeddings=16"),
-    ("model.vocab_size=100", "vocab_size"),
-    ("max_seq_length=64", "max_seq_length"),
-    ("data.path=nowhere", "'nowhere' holds no finished records"),
-    ("accumulation_steps=3", "accumulation_steps=3"),
-    ("num_steps=0", "num_steps=0"),
-    ("mesh.data=3", "mesh.data=3"),
-    ("optimizer.warmup_steps=-1", "warmup_steps=-1"),
-    ("checkpoint.init_from=nowhere", "nowhere: no checkpoint there"),
-    ("checkpoint.keep_last=0", "keep_last=0"),
-  ],
-)
-def test_values_that_cannot_work_are_refused(
-  tmp_path, load, override, expected
-):
-  with pytest.raises(UserError) as caught:
-    pretrain.pretrain(load(override), str(tmp_path / "run"))
-  assert expected in str(caught.value)
-  assert "\n" not in str(caught.value)
-  assert not list(tmp_path.glob("run/checkpoints/*"))
-
-
-def test_a_folder_without_a_run_is_not_evaluated(tmp_path):
+def test_a_missing_checkpoint_or_run_is_named(finished, tmp_path):
+  with pytest.raises(UserError, match="1, 2"):
+    evaluate(str(finished[0]), 7)
   with pytest.raises(UserError, match="holds no run"):
-    pretrain.evaluate(str(tmp_path))
+    evaluate(str(tmp_path))
+
+
+def test_values_that_cannot_work_are_refused(tmp_path, load):
+  for override, expected in {
+    "objective.kind=electro": "did you mean 'electra'?",
+    "model.conv_type=dynamic": "did you mean 'span_dynamic'",
+    "model.dtype=bfloat": "did you mean 'bfloat16'",
+    "model.conv_kernel_size=8": "conv_kernel_size=8 must be odd",
+    "model.max_position_embeddings=16": "max_position_embeddings=16",
+    "model.vocab_size=100": "vocab_size",
+    "max_seq_length=64": "max_seq_length",
+    "data.path=nowhere": "'nowhere' holds no finished records",
+    "accumulation_steps=3": "accumulation_steps=3",
+    "num_steps=0": "num_steps=0",
+    "mesh.data=3": "mesh.data=3",
+    "optimizer.warmup_steps=-1": "warmup_steps=-1",
+    "checkpoint.init_from=no/such/folder": "no/such/folder: no such folder",
+    "checkpoint.keep_last=0": "keep_last=0",
+  }.items():
+    with pytest.raises(UserError) as caught:
+      pretrain(load(override), str(tmp_path / "run"))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+  assert not list(tmp_path.glob("run/checkpoints/*"))
 
 
 def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
@@ -124,15 +119,37 @@ def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   folder = str(tmp_path / "discriminator")
   config, params, tokenizer = load_pretrained(folder)
   assert tokenizer.vocab_size == config.vocab_size
-  trained = pretrain.load_run_config(str(workdir))
+  trained = run_folder.load_run_config(str(workdir))
   mesh = sharding.make_mesh()
-  electra = pretrain.make_electra(trained)
-  ours, _ = pretrain.load_run_params(trained, electra, mesh, str(workdir), 2)
+  electra = make_electra(trained)
+  ours, _ = run_folder.load_run_params(trained, electra, mesh, str(workdir), 2)
   jax.tree.map(
     np.testing.assert_array_equal, params, ours["discriminator"]["convbert"]
   )
 
 
-def test_converting_what_is_no_model_is_one_line(tmp_path):
-  done = run("convert", f"--from={tmp_path}", f"--to={tmp_path}/out")
-  assert_one_line(done, "holds no model")
+def test_a_run_starts_from_a_folder_of_transformers(
+  finished, load, tmp_path, capsys
+):
+  """After one step at the rate 0 it still has the parameters it took over."""
+  config = run_folder.load_run_config(str(finished[0]))
+  networks = load_networks(str(finished[0]))
+  encoder = {"": networks["discriminator"].encoder}
+  with pytest.warns(UserWarning, match="padding masked out"):
+    save_networks(f"hf:{tmp_path / 'model'}", encoder)
+  source = f"checkpoint.init_from={tmp_path / 'model'}"
+  pretrain(load(source, "num_steps=1"), str(tmp_path / "run"))
+  assert (
+    f"starting from {tmp_path / 'model'}: discriminator encoder taken over;"
+    " discriminator head and generator start fresh"
+  ) in capsys.readouterr().out
+  electra, mesh = make_electra(config), sharding.make_mesh()
+  params, step = run_folder.load_run_params(
+    config, electra, mesh, str(tmp_path / "run"), None
+  )
+  assert step == 1
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    params["discriminator"]["convbert"],
+    encoder[""].params,
+  )

@@ -1,9 +1,11 @@
-"""The quickstart from end to end: it learns, and goes on."""
+"""The quickstart from end to end, and its comparison at the end."""
 
 import json
 
 import pytest
 from programs import run
+
+from experiments.quickstart import verdict
 
 # The tests' own flags make compiling cheap, but the steps slow.
 XLA_DEFAULTS = ""
@@ -21,9 +23,20 @@ def test_quickstart_begins_to_learn_and_goes_on(tmp_path):
   assert last["eval_generator_loss"] < baseline - 0.1
   for name in ("pretrained", "scratch"):
     results = tmp_path / "quick" / name / "cola" / "results.json"
-    assert len(json.loads(results.read_text())["trials"]) == 3
-  assert "Pre-training bought" in done.stdout.splitlines()[-1]
+    assert len(json.loads(results.read_text())["runs"]) == 3
+  assert "Pre-training gained" in done.stdout.splitlines()[-1]
   again = run(*command, xla_flags=XLA_DEFAULTS)
   assert again.returncode == 0, again.stderr
   assert "going on with" in again.stdout
   assert "starting from checkpoint" in again.stdout + again.stderr
+
+
+def test_the_gain_is_compared_with_what_the_seeds_differ():
+  for gain, std, expected in (
+    (9.5, 4.0, "gained 9.5 points, more than the seeds differ"),
+    (3.0, 4.0, "gained nothing here: +3.0 points, and the seeds differ by 4.0"),
+    (-2.0, 1.0, "gained nothing here: -2.0 points"),
+  ):
+    scratch = {"median": 10.0, "std": std, "best": 12.0, "count": 3}
+    pretrained = scratch | {"median": 10.0 + gain, "std": 1.0}
+    assert expected in verdict(pretrained, scratch).splitlines()[-1]

@@ -128,10 +128,11 @@ def test_from_files_to_results(task, head, tmp_path):
     f"head={head}",
     "num_train_epochs=0",
     task=task,
+    size="",
   )
   found = finetune.finetune(again, str(tmp_path / "again"), str(run / task))
-  for name, value in results["trials"][0]["scores"].items():
-    other = found["trials"][0]["scores"][name]
+  for name, value in results["runs"][0]["scores"].items():
+    other = found["runs"][0]["scores"][name]
     np.testing.assert_allclose(other, value, rtol=1e-3, err_msg=name)
   if task == "squad2":
     predictor = Predictor.from_pretrained(str(run / task / "model"))

@@ -11,7 +11,7 @@ from etils import epath
 from recording import Recording
 
 from convbert_jax import Predictor, files
-from convbert_jax.data.task_batches import TrainBatches
+from convbert_jax.data.batching import TrainBatches
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import run as finetune
 from convbert_jax.finetuning.task_runs import TaskRuns
@@ -19,7 +19,7 @@ from convbert_jax.tasks import registry
 from convbert_jax.tasks.text_classification import TextClassification
 from convbert_jax.training import metrics as meters
 from convbert_jax.training import run_files
-from experiments.command_line import flatten
+from experiments.config_files import flatten
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +49,15 @@ def test_results_are_those_of_the_trials(finished):
   path, results, _ = finished
   kept = json.loads((path / "cola" / "results.json").read_text())
   assert kept == json.loads(files.to_json(results))
-  scores = [trial["scores"]["dev/matthews"] for trial in results["trials"]]
+  scores = [trial["scores"]["dev/matthews"] for trial in results["runs"]]
   summary = results["summary"]["dev/matthews"]
   np.testing.assert_allclose(summary["mean"], np.mean(scores))
   np.testing.assert_allclose(summary["std"], np.std(scores, ddof=1))
-  assert [trial["seed"] for trial in results["trials"]] == [0, 1]
+  assert [trial["seed"] for trial in results["runs"]] == [0, 1]
   assert results["best_seed"] == int(np.argmax(scores))
   assert results["num_steps"] == 6 * 8
   assert max(scores) > 50, "it did not learn"
-  for trial in results["trials"]:
+  for trial in results["runs"]:
     rows = rows_of(path / "cola" / f"seed_{trial['seed']}")
     last = rows[-1]["eval_dev/matthews"]
     np.testing.assert_allclose(last, trial["scores"]["dev/matthews"])
@@ -98,7 +98,7 @@ def test_a_seed_gives_the_same_trial_anywhere(finished, task_files, tmp_path):
   path, results, _ = finished
   config = data.load(*task_files, "seed=1", "num_train_epochs=6")
   again = finetune.finetune(config, str(tmp_path))
-  assert again["trials"][0]["scores"] == results["trials"][1]["scores"]
+  assert again["runs"][0]["scores"] == results["runs"][1]["scores"]
   assert rows_of(tmp_path / "cola/seed_1") == rows_of(path / "cola/seed_1")
   assert rows_of(path / "cola/seed_0") != rows_of(path / "cola/seed_1")
 
@@ -140,7 +140,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
   stamp = done.stat().st_mtime_ns
   resumed = finetune.finetune(config, str(tmp_path / "killed"))
   assert done.stat().st_mtime_ns == stamp, "a finished trial was run again"
-  for one, other in zip(resumed["trials"], straight["trials"], strict=True):
+  for one, other in zip(resumed["runs"], straight["runs"], strict=True):
     assert one["scores"] == other["scores"]
   for seed in ("seed_0", "seed_1"):
     assert rows_of(tmp_path / "killed/cola" / seed) == rows_of(
@@ -160,7 +160,7 @@ def test_more_trials_join_those_that_are_there(finished, task_files):
   path, results, _ = finished
   config = data.load(*task_files, "num_train_epochs=6", "num_seeds=3")
   more = finetune.finetune(config, str(path))
-  assert more["trials"][:2] == results["trials"]
+  assert more["runs"][:2] == results["runs"]
   assert (path / "cola/model/model.json").exists()
 
 
@@ -194,17 +194,18 @@ def test_wrong_settings_are_one_line_and_write_nothing(
 
 
 @pytest.mark.slow
-def test_a_board_lists_what_it_skips(task_files, tmp_path):
+def test_several_tasks_say_first_what_they_skip(task_files, tmp_path, capsys):
   configs = {
     name: data.load(*task_files, "num_train_epochs=1", task=name)
     for name in ("cola", "mrpc")
   }
-  skipped = finetune.finetune_board(configs, str(tmp_path))
-  assert list(skipped) == ["mrpc"]
-  assert "no train.tsv" in skipped["mrpc"]
+  finetune.finetune_tasks(configs, str(tmp_path))
+  first = capsys.readouterr().out.splitlines()[0]
+  assert first.startswith("skipping mrpc: no train.tsv")
+  assert not (tmp_path / "mrpc").exists()
   del configs["cola"]
   with pytest.raises(UserError, match=r"no task has files: no train\.tsv"):
-    finetune.finetune_board(configs, str(tmp_path))
+    finetune.finetune_tasks(configs, str(tmp_path))
 
 
 @pytest.mark.slow
@@ -226,7 +227,7 @@ def test_a_task_is_one_entry(tmp_path, task_files, monkeypatch):
     )
   config = data.load(tmp_path, task_files[1], task="reviews")
   results = finetune.finetune(config, str(tmp_path / "run"))
-  assert results["trials"][0]["scores"].keys() == {"dev/accuracy", "dev/loss"}
+  assert results["runs"][0]["scores"].keys() == {"dev/accuracy", "dev/loss"}
 
 
 def test_the_choice_of_examples_is_that_of_no_seed(task_files, tmp_path):
@@ -267,7 +268,7 @@ def test_no_kill_loses_the_best_model(tmp_path, monkeypatch, moment, keep_all):
       place = folder / f"seed_{seed}" / name
       place.mkdir(parents=True)
       (place / "file").write_text(f"seed {seed}")
-  results = {"best_seed": 1, "trials": [{"seed": 0}, {"seed": 1}]}
+  results = {"best_seed": 1, "runs": [{"seed": 0}, {"seed": 1}]}
   calls = []
 
   def dying(function):

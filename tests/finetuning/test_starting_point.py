@@ -41,10 +41,10 @@ def test_a_model_is_evaluated_as_it_is(finished, task_files, tmp_path):
   results = json.loads((path / "cola/results.json").read_text())
   config = data.load(*task_files, "num_train_epochs=0", "tokenizer.vocab=")
   evaluated = finetune.finetune(config, str(tmp_path), str(path / "cola"))
-  best = max(t["scores"]["dev/matthews"] for t in results["trials"])
+  best = max(t["scores"]["dev/matthews"] for t in results["runs"])
   assert evaluated["num_steps"] == 0
   np.testing.assert_allclose(
-    evaluated["trials"][0]["scores"]["dev/matthews"], best
+    evaluated["runs"][0]["scores"]["dev/matthews"], best
   )
 
 

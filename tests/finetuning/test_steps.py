@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tiny_convbert import TINY
 
-from convbert_jax.data.task_batches import Batching, iter_all
+from convbert_jax.data.batching import Batching, iter_eval_batches, make_row
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning.steps import Evaluator, Split, make_train_step
 from convbert_jax.tasks.glue import GLUE_TASKS
-from convbert_jax.tasks.task import Feature, arrays_of
+from convbert_jax.tasks.task import Feature
 from convbert_jax.tasks.text_classification import TextExample
 from convbert_jax.training import sharding
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -33,7 +33,7 @@ def make_split(number, seed=0, shortest=3, longest=60):
   features, examples = [], []
   for row in range(number):
     size = random.integers(shortest, longest + 1)
-    arrays = arrays_of(random.integers(5, 50, size), np.zeros(size, int))
+    arrays = make_row(random.integers(5, 50, size), np.zeros(size, int))
     arrays["labels"] = np.array(random.integers(2), np.int32)
     features.append(Feature(arrays, row))
     word = TASK.labels[int(arrays["labels"])]
@@ -95,7 +95,7 @@ def gradient_norm(params, batch, loss):
 
 def test_a_filled_batch_trains_as_its_real_rows(params):
   rows = [feature.arrays for feature in make_split(5, longest=16).features]
-  (filled,) = iter_all(rows, batching(8))
+  (filled,) = iter_eval_batches(rows, batching(8))
   real = {name: array[:5] for name, array in filled.items()}
   (norm, pair), (wanted, wanted_pair) = (
     gradient_norm(params, batch, "mean") for batch in (filled, real)

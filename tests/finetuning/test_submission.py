@@ -155,10 +155,19 @@ def changed(name, old, new):
     (changed("WNLI.tsv", "7\t1", "7 1"), ["row 9: '7 1' is not an index, a"]),
     (changed("WNLI.tsv", "7\t1", "7\t1\t"), ["row 9: '7\\t1\\t' is not an"]),
     (changed("WNLI.tsv", "7\t1", "7\t2"), ["row 9: '2' is none of 0, 1"]),
-    (changed("STS-B.tsv", "7\t0.700", "7\t5.1"), ["'5.1' is no number from 0"]),
-    (changed("STS-B.tsv", "7\t0.700", "7\t-0.1"), ["'-0.1' is no number"]),
-    (changed("STS-B.tsv", "7\t0.700", "7\tnan"), ["row 9: 'nan' is no number"]),
-    (changed("STS-B.tsv", "7\t0.700", "7\t0_1"), ["row 9: '0_1' is no number"]),
+    (
+      changed("STS-B.tsv", "7\t0.700", "7\t5.1"),
+      ["'5.1' is not a number from 0"],
+    ),
+    (changed("STS-B.tsv", "7\t0.700", "7\t-0.1"), ["'-0.1' is not a number"]),
+    (
+      changed("STS-B.tsv", "7\t0.700", "7\tnan"),
+      ["row 9: 'nan' is not a number"],
+    ),
+    (
+      changed("STS-B.tsv", "7\t0.700", "7\t0_1"),
+      ["row 9: '0_1' is not a number"],
+    ),
     (
       changed("WNLI.tsv", "145\t1", None),
       ["row 146: ends after 145 predictions, the official test set has 146"],
@@ -187,7 +196,7 @@ def test_a_file_that_is_there_twice_is_named(tmp_path):
   archive = zipfile.ZipFile(path, "a")
   with archive, pytest.warns(UserWarning, match="Duplicate"):
     archive.writestr("AX.tsv", text_of(SHEETS[-1]))
-  assert submission.validate_submission(path) == ["AX.tsv is there 2 times"]
+  assert submission.validate_submission(path) == ["AX.tsv occurs 2 times"]
 
 
 def test_windows_line_ends_are_accepted(tmp_path):
@@ -208,7 +217,7 @@ def test_a_wrong_column_is_not_told_a_thousand_times(tmp_path):
 def test_bombs_and_what_is_no_archive_are_not_unpacked(tmp_path, monkeypatch):
   path = pack(tmp_path / "a.zip", {"AX.tsv": "0" * (submission.MAX_BYTES + 1)})
   (problem,) = submission.validate_submission(path)
-  assert problem == "AX.tsv, 16,777,217 bytes unpacked, far too many"
+  assert problem == "AX.tsv, 16,777,217 bytes when unpacked: too large"
   path = pack(tmp_path / "b.zip", {}, zipfile.ZIP_LZMA)
   problems = submission.validate_submission(path)
   assert len(problems) == 11 and "use plain deflate" in problems[0]
@@ -220,7 +229,7 @@ def test_bombs_and_what_is_no_archive_are_not_unpacked(tmp_path, monkeypatch):
   assert problem.startswith("not a zip archive")
   monkeypatch.setattr(submission, "MAX_BYTES", 1000)
   (problem,) = submission.validate_submission(path)
-  assert problem.endswith("are more than a submission's 1,000: not opened")
+  assert problem.endswith("more than the 1,000 allowed: not opened")
   with pytest.raises(UserError, match=r"cannot read .*e.zip"):
     submission.validate_submission(str(tmp_path / "e.zip"))
 

@@ -10,7 +10,7 @@ import reference_models as reference
 
 import convbert_jax
 from convbert_jax import ConvBertConfig
-from convbert_jax.formats import huggingface, huggingface_folder
+from convbert_jax.formats import huggingface
 from convbert_jax.model import task_heads
 
 pytestmark = pytest.mark.slow
@@ -238,8 +238,8 @@ def test_live(tmp_path, number):
     lambda leaf: jnp.asarray(rng.normal(0.05, 0.2, leaf.shape), jnp.float32),
     params,
   )
-  huggingface_folder.write_folder(
-    str(tmp_path), huggingface_folder.Pretrained(model, params, None)
+  huggingface.write_folder(
+    str(tmp_path), huggingface.Pretrained(model, params, None)
   )
   theirs.model, told = theirs.cls.from_pretrained(
     str(tmp_path), attn_implementation="eager", output_loading_info=True

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from convbert_jax import ConvBertModel
 from convbert_jax.errors import UserError
-from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats import huggingface
 from convbert_jax.formats.pretrained import Pretrained
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path):
   params = reference.hf_tree(reference.select(golden, "sd/"))
   path = tmp_path / "model"
   given = Pretrained(ConvBertModel(config), params)
-  huggingface_folder.write_folder(str(path), given)
+  huggingface.write_folder(str(path), given)
   weights = path / "model.safetensors"
   arrays = safetensors.numpy.load_file(weights)
   weights.unlink()
@@ -46,7 +46,7 @@ def test_without_pytorch_one_line_says_how_to_install_it(folder, monkeypatch):
   (path / "pytorch_model.bin").write_bytes(b"")
   monkeypatch.setitem(sys.modules, "torch", None)
   with pytest.raises(UserError, match="needs PyTorch: pip install torch"):
-    huggingface_folder.read_folder(str(path))
+    huggingface.read_folder(str(path))
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_weights_are_read(folder):
   path, arrays, params = folder
   tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
   torch.save(tensors, path / "pytorch_model.bin")
-  found = huggingface_folder.read_folder(str(path))
+  found = huggingface.read_folder(str(path))
   jax.tree.map(np.testing.assert_array_equal, found.params, params)
 
 
@@ -73,7 +73,7 @@ def test_a_hostile_or_damaged_pickle_is_refused(folder, tmp_path, how):
     torch.save({n: torch.from_numpy(a) for n, a in arrays.items()}, file)
     file.write_bytes(file.read_bytes()[:-500])
   with pytest.raises(UserError, match="was not read") as caught:
-    huggingface_folder.read_folder(str(path))
+    huggingface.read_folder(str(path))
   assert "\n" not in str(caught.value)
   assert not trap.exists()
   if how == "as PyTorch saves":

@@ -11,9 +11,11 @@ from tiny_convbert import TINY
 
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
+from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.tasks import multiple_choice
-from convbert_jax.tasks.multiple_choice import MULTIPLE_CHOICE_TASKS, Question
-from convbert_jax.tasks.task import MissingSplit
+from convbert_jax.tasks.choice_files import Question
+from convbert_jax.tasks.multiple_choice import MULTIPLE_CHOICE_TASKS
+from convbert_jax.tasks.task_files import MissingSplit
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TOKENIZER = ConvBertTokenizer([*SPECIAL, *"abcdefgh"])
@@ -63,9 +65,8 @@ def test_swag_is_read(tmp_path):
     SWAG.read(str(tmp_path), "train")
 
 
-@pytest.mark.parametrize(
-  ("split", "lines", "message"),
-  [
+def test_bad_swag(tmp_path):
+  for split, lines, message in (
     ("train", [HEADER, ROW, ROW + ",9"], "row 4: 13 columns, not 12; put"),
     ("train", [HEADER, ROW, "", ROW], "row 4: 0 columns, not 12"),
     ("train", [HEADER, ROW[:-1] + "4"], "row 2: label '4' is none of 0 to 3"),
@@ -77,14 +78,12 @@ def test_swag_is_read(tmp_path):
     ("train", [HEADER.replace("label", "")], "row 1: no column label;"),
     ("train", [HEADER], "has no questions"),
     ("train", [], "row 1: no column sent1, sent2, ending0"),
-  ],
-)
-def test_bad_swag(tmp_path, split, lines, message):
-  write_swag(tmp_path, split, *lines)
-  with pytest.raises(UserError) as caught:
-    SWAG.read(str(tmp_path), split)
-  assert f"{split}.csv" in str(caught.value)
-  assert message in str(caught.value)
+  ):
+    write_swag(tmp_path, split, *lines)
+    with pytest.raises(UserError) as caught:
+      SWAG.read(str(tmp_path), split)
+    assert f"{split}.csv" in str(caught.value)
+    assert message in str(caught.value), lines
 
 
 def test_race_is_read(tmp_path):
@@ -112,13 +111,11 @@ def test_race_is_read(tmp_path):
     RACE.read(str(tmp_path), "dev")
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize(
-  ("passage", "message"),
-  [
+def test_bad_race(tmp_path):
+  for passage, message in (
     ('{"article":\n "a",,}', "row 2: not JSON"),
-    ("[]", 'no "article" that is a text'),
-    (PASSAGE | {"article": 3}, 'no "article" that is a text'),
+    ("[]", 'no "article" with a text'),
+    (PASSAGE | {"article": 3}, 'no "article" with a text'),
     (PASSAGE | {"options": "a"}, "are not lists of one length"),
     (PASSAGE | {"questions": ["C _ d."]}, "are not lists of one length"),
     (PASSAGE | {"answers": ["A"]}, "are not lists of one length"),
@@ -135,18 +132,17 @@ def test_race_is_read(tmp_path):
       "question 1: not a text with 4 options",
     ),
     (PASSAGE | {"questions": ["a", 2]}, "question 2: not a text with 4"),
-  ],
-)
-def test_bad_race(tmp_path, split, passage, message):
-  write_race(tmp_path, split, "high", "5.txt", passage)
-  with pytest.raises(UserError) as caught:
-    RACE.read(str(tmp_path), split)
-  assert "5.txt" in str(caught.value)
-  assert message in str(caught.value)
+  ):
+    for split in ("train", "test"):
+      write_race(tmp_path, split, "high", "5.txt", passage)
+      with pytest.raises(UserError) as caught:
+        RACE.read(str(tmp_path), split)
+      assert "5.txt" in str(caught.value)
+      assert message in str(caught.value), passage
 
 
 def test_rows_hold_every_choice(monkeypatch):
-  monkeypatch.setattr(multiple_choice, "_BLOCK", 2)
+  monkeypatch.setattr(multiple_choice, "_EXAMPLES_AT_ONCE", 2)
   questions = [
     Question("a b", ("c", "d e f", "c d", "h"), 2),
     Question("a " * 30, ("c", "d", "e", "f g"), None),
@@ -175,29 +171,34 @@ def test_rows_hold_every_choice(monkeypatch):
 
 
 def test_loss_counts_real_rows():
-  model = RACE.model(TINY, "original")
-  assert model.summary_type == "first"
-  assert RACE.model(TINY, "transformers").summary_type == "last"
-  ids = jax.random.randint(jax.random.key(1), (3, 4, 6), 5, 50)
+  logits = np.random.default_rng(0).normal(size=(3, 4))
   batch = {
-    "input_ids": ids, "attention_mask": jnp.ones_like(ids),
-    "token_type_ids": jnp.zeros_like(ids), "labels": jnp.array([3, 0, 1]),
+    "labels": jnp.array([3, 0, 1]),
     "row_weights": jnp.array([1.0, 0.0, 1.0]),
-  }  # fmt: skip
-  params = jax.jit(model.init)(jax.random.key(0), ids)["params"]
-
-  @jax.jit
-  def run(params, batch):
-    output = RACE.apply(model, params, batch)
-    return RACE.loss(output, batch), RACE.outputs(output, batch)
-
-  (total, weight), outputs = run(params, batch)
-  logits = np.asarray(outputs["logits"], np.float64)
-  assert logits.shape == (3, 4)
+  }
+  output = HeadOutput(jnp.asarray(logits, jnp.float32))
+  total, weight = RACE.loss(output, batch)
   log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   expected = -log_probs[0, 3] - log_probs[2, 1]
   np.testing.assert_allclose(total, expected, rtol=1e-5)
   assert weight == 2
+  np.testing.assert_array_equal(
+    RACE.outputs(output, batch)["logits"], output.logits
+  )
+
+
+def test_every_choice_is_rated():
+  model = RACE.model(TINY, "original")
+  assert model.summary_type == "first"
+  assert RACE.model(TINY, "transformers").summary_type == "last"
+  batch = {name: jnp.ones((3, 4, 6), jnp.int32) for name in RACE.padding}
+
+  def run(key):
+    params = model.init(key, batch["input_ids"])["params"]
+    return RACE.apply(model, params, batch)
+
+  output = jax.eval_shape(run, jax.random.key(0))
+  assert output.logits.shape == (3, 4)
 
 
 def test_decoding_scores_and_files(tmp_path):

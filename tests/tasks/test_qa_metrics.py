@@ -63,133 +63,138 @@ def random_case(seed, version_2):
   return texts, golds, null
 
 
-def plain_scores(texts, golds, null, threshold):
-  """Exact and F1 of every question of SQuAD 2.0, summed."""
+def plain_scores(texts, golds):
+  """Exact and F1 of every question of SQuAD 2.0, none of them blanked."""
   exact, f1 = [], []
-  for text, right, score in zip(texts, golds, null, strict=True):
-    if score > threshold:
-      exact.append(float(not right))
-      f1.append(float(not right))
-      continue
+  for text, right in zip(texts, golds, strict=True):
     right = [gold for gold in right if plain_words(gold)] or [""]
     exact.append(
       max(float(plain_words(text) == plain_words(gold)) for gold in right)
     )
     f1.append(max(plain_f1(text, gold, 1.0) for gold in right))
-  return np.array(exact), np.array(f1)
+  return {"exact": exact, "f1": f1}
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("threshold", [-99.0, -2.0, -2.75, 99.0])
-def test_scores_of_squad_2(seed, threshold):
-  texts, golds, null = random_case(seed, version_2=True)
-  marks = qa_metrics.mark(texts, golds, null, version_2=True)
-  scores = qa_metrics.scores_of_2(marks, threshold)
-  has = np.array([bool(right) for right in golds])
-  for name, values in zip(
-    ("exact", "f1"), plain_scores(texts, golds, null, threshold), strict=True
-  ):
-    assert scores[name] == pytest.approx(100 * values.mean())
-    assert scores[f"HasAns_{name}"] == pytest.approx(100 * values[has].mean())
-    assert scores[f"NoAns_{name}"] == pytest.approx(100 * values[~has].mean())
-  tried = [min(null) - 1, *sorted(set(null))]
-  for place, name in enumerate(("exact", "f1")):
-    points = [
-      100 * plain_scores(texts, golds, null, t)[place].mean() for t in tried
+def blanked(values, golds, null, threshold):
+  """The scores where a null score above the threshold means no answer."""
+  return np.array(
+    [
+      float(not right) if score > threshold else value
+      for value, right, score in zip(values, golds, null, strict=True)
     ]
-    assert scores[f"best_{name}"] == pytest.approx(max(points))
-    assert scores[f"best_{name}_threshold"] in tried
-    best = tried.index(scores[f"best_{name}_threshold"])
-    assert points[best] == pytest.approx(max(points))
+  )
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_scores_of_squad_1(seed):
-  texts, golds, null = random_case(seed, version_2=False)
-  marks = qa_metrics.mark(texts, golds, null, version_2=False)
-  exact = [
-    max(plain_words(text) == plain_words(gold) for gold in right)
-    for text, right in zip(texts, golds, strict=True)
-  ]
-  f1 = [
-    max(plain_f1(text, gold, 0.0) for gold in right)
-    for text, right in zip(texts, golds, strict=True)
-  ]
-  assert qa_metrics.scores_of_1(marks) == {
-    "exact_match": pytest.approx(100 * np.mean(exact)),
-    "f1": pytest.approx(100 * np.mean(f1)),
-  }
+def test_scores_of_squad_2():
+  for seed in range(3):
+    texts, golds, null = random_case(seed, version_2=True)
+    per_question = qa_metrics.score_questions(
+      texts, golds, null, version_2=True
+    )
+    plain = plain_scores(texts, golds)
+    has = np.array([bool(right) for right in golds])
+    tried = [min(null) - 1, *sorted(set(null))]
+    for threshold in (-99.0, -2.0, -2.75, 99.0):
+      scores = qa_metrics.squad2_scores(per_question, threshold)
+      for name in ("exact", "f1"):
+        values = 100 * blanked(plain[name], golds, null, threshold)
+        assert scores[name] == pytest.approx(values.mean())
+        assert scores[f"HasAns_{name}"] == pytest.approx(values[has].mean())
+        assert scores[f"NoAns_{name}"] == pytest.approx(values[~has].mean())
+        points = [
+          100 * blanked(plain[name], golds, null, t).mean() for t in tried
+        ]
+        assert scores[f"best_{name}"] == pytest.approx(max(points))
+        assert scores[f"best_{name}_threshold"] in tried
+        best = tried.index(scores[f"best_{name}_threshold"])
+        assert points[best] == pytest.approx(max(points))
 
 
-@pytest.mark.parametrize(
-  "text, words",
-  [
+def test_scores_of_squad_1():
+  for seed in range(3):
+    texts, golds, null = random_case(seed, version_2=False)
+    per_question = qa_metrics.score_questions(
+      texts, golds, null, version_2=False
+    )
+    exact = [
+      max(plain_words(text) == plain_words(gold) for gold in right)
+      for text, right in zip(texts, golds, strict=True)
+    ]
+    f1 = [
+      max(plain_f1(text, gold, 0.0) for gold in right)
+      for text, right in zip(texts, golds, strict=True)
+    ]
+    assert qa_metrics.squad1_scores(per_question) == {
+      "exact_match": pytest.approx(100 * np.mean(exact)),
+      "f1": pytest.approx(100 * np.mean(f1)),
+    }
+
+
+def test_what_is_left_of_a_text():
+  for text, words in (
     ("The  U.S. Army's", "us armys"),
     ("a theatre an anthem", "theatre anthem"),
     ("“The” end", "“ ” end"),
     ("The, A; AN!", ""),
     ("well-known", "wellknown"),
     ("Éa the\u00a0cat", "éa cat"),
-  ],
-)
-def test_what_is_left_of_a_text(text, words):
-  assert qa_metrics.normalise(text) == words
-  assert " ".join(plain_words(text)) == words
+  ):
+    assert qa_metrics.normalise(text) == words
+    assert " ".join(plain_words(text)) == words
 
 
-@pytest.mark.parametrize(
-  "text, gold, exact, f1",
-  [
+def test_known_scores():
+  for text, gold, exact, f1 in (
     ("the cat sat", "cat", 0, 2 / 3),
     ("cat cat cat", "cat cat", 0, 4 / 5),
     ("Cat!", "the cat", 1, 1),
     ("", "cat", 0, 0),
     ("cat", "the", 0, 0),
     ("a", "the", 1, 1),
-  ],
-)
-def test_known_marks(text, gold, exact, f1):
-  assert qa_metrics.exact_match(text, gold) == exact
-  assert qa_metrics.token_f1(text, gold) == pytest.approx(f1)
+  ):
+    assert qa_metrics.exact_match(text, gold) == exact
+    assert qa_metrics.token_f1(text, gold) == pytest.approx(f1)
+
+
+def score_all(texts, golds, null, version_2=True):
+  return qa_metrics.score_questions(texts, golds, null, version_2=version_2)
 
 
 def test_nothing_against_nothing_counts_in_version_2_alone():
   for version_2, f1 in ((False, 0.0), (True, 1.0)):
-    marks = qa_metrics.mark(["a"], [["the"]], [0.0], version_2=version_2)
-    assert (marks.exact[0], marks.f1[0]) == (1.0, f1)
-  # A gold answer that is nothing but an article gives no marks for "".
-  marks = qa_metrics.mark([""], [["the", "cat"]], [0.0], version_2=True)
-  assert (marks.exact[0], marks.f1[0]) == (0.0, 0.0)
+    found = score_all(["a"], [["the"]], [0.0], version_2)
+    assert (found.exact[0], found.f1[0]) == (1.0, f1)
+  # A gold answer that is nothing but an article does not make "" right.
+  found = score_all([""], [["the", "cat"]], [0.0])
+  assert (found.exact[0], found.f1[0]) == (0.0, 0.0)
 
 
 def test_groups_without_questions_have_no_scores():
-  marks = qa_metrics.mark(["cat"], [["cat"]], [-5.0], version_2=True)
-  scores = qa_metrics.scores_of_2(marks, -2.75)
+  scores = qa_metrics.squad2_scores(
+    score_all(["cat"], [["cat"]], [-5.0]), -2.75
+  )
   assert scores["HasAns_exact"] == scores["exact"] == 100
   assert not any(name.startswith("NoAns") for name in scores)
 
 
 def test_the_best_threshold_may_blank_everything():
-  marks = qa_metrics.mark(["x", "y"], [[], []], [1.0, 2.0], version_2=True)
-  scores = qa_metrics.scores_of_2(marks, 5.0)
+  found = score_all(["x", "y"], [[], []], [1.0, 2.0])
+  scores = qa_metrics.squad2_scores(found, 5.0)
   assert (scores["f1"], scores["best_f1"]) == (0, 100)
-  again = qa_metrics.scores_of_2(marks, scores["best_f1_threshold"])
+  again = qa_metrics.squad2_scores(found, scores["best_f1_threshold"])
   assert again["f1"] == 100
 
 
-def test_pictures_show_both_scores():
-  texts, golds, null = random_case(0, version_2=True)
-  marks = qa_metrics.mark(texts, golds, null, version_2=True)
+def test_figures_show_both_scores():
+  found = score_all(*random_case(0, version_2=True))
   axes = Figure().subplots()
-  qa_metrics.draw_thresholds(axes, marks, -2.75)
+  qa_metrics.draw_thresholds(axes, found, -2.75)
   labels = axes.get_legend_handles_labels()[1]
-  best = qa_metrics.scores_of_2(marks, -2.75)["best_f1"]
+  best = qa_metrics.squad2_scores(found, -2.75)["best_f1"]
   assert any(f"f1, best {best:.1f}" in label for label in labels)
   assert "set, -2.75" in labels
   axes = Figure().subplots()
-  few = qa_metrics.mark(
-    ["x", "y", "z"], [["x"], ["x"], ["z"]], [0] * 3, version_2=False
-  )
+  few = score_all(["x", "y", "z"], [["x"], ["x"], ["z"]], [0] * 3, False)
   qa_metrics.draw_lengths(axes, few, [1, 1, 40])
   ticks = [label.get_text() for label in axes.get_xticklabels()]
   assert ticks == ["to 1\nn=2", "over 12\nn=1"]

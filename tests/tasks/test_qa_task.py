@@ -13,7 +13,7 @@ from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
-from convbert_jax.tasks.qa_decoding import Prediction, Scored
+from convbert_jax.tasks.qa_answers import Prediction, ScoredText
 from convbert_jax.tasks.qa_files import Example
 from convbert_jax.tasks.question_answering import QA_TASKS
 
@@ -152,8 +152,8 @@ def test_labels_in_answers_out(features, joint):
 def test_every_question_counts_and_files_are_written(tmp_path):
   examples = EXAMPLES[1:4]
   found = [
-    Prediction("Élan", -3.0, (Scored("Élan", 2.0), Scored("s", 1.0))),
-    Prediction("文", -2.0, (Scored("文", 0.5),)),
+    Prediction("Élan", -3.0, (ScoredText("Élan", 2.0), ScoredText("s", 1.0))),
+    Prediction("文", -2.0, (ScoredText("文", 0.5),)),
     Prediction("", 1.0, ()),
   ]
   scores = TASK.score(examples, found)
@@ -201,36 +201,48 @@ def test_losses_leave_filling_rows_out(head, cls):
     name: np.stack([row.arrays[name] for row in [*rows, rows[0]]])
     for name in rows[0].arrays
   }
-  batch["row_weights"] = np.array([1.0, 1.0, 0.0], np.float32)
-  ids = batch["input_ids"]
-  params = jax.jit(model.init)(jax.random.key(0), ids)["params"]
+  labels = ["start_positions", "end_positions"]
+  labels += ["is_impossible"] * (head == "original")
+  params = random_params(model, batch["input_ids"])
 
   @jax.jit
-  def run(batch):
+  def run(batch, weights):
+    batch = batch | {"row_weights": weights}
     output = TASK.apply(model, params, batch)
-    return TASK.loss(output, batch), TASK.outputs(output, batch)
+    inputs = [batch[name] for name in TASK.padding]
+    labelled = {name: batch[name] for name in labels}
+    mean = model.apply({"params": params}, *inputs, **labelled).loss
+    return TASK.loss(output, batch), TASK.outputs(output, batch), mean
 
-  (total, count), outputs = run(batch)
-  assert count == 2
+  def loss_of(batch, *weights):
+    (total, count), _, _ = run(batch, np.array(weights, np.float32))
+    assert count == sum(weights)
+    return float(total)
+
+  _, outputs, mean = run(batch, np.ones(3, np.float32))
+  assert loss_of(batch, 1, 1, 1) == pytest.approx(3 * float(mean), rel=1e-5)
+  total = loss_of(batch, 1, 1, 0)
   # Another row in the place that does not count.
   other = {name: array[[0, 1, 1]] for name, array in batch.items()}
-  (again, _), _ = run(other | {"row_weights": batch["row_weights"]})
-  assert again == pytest.approx(float(total), rel=1e-6)
-  labels = {
-    "start_positions": batch["start_positions"][:2],
-    "end_positions": batch["end_positions"][:2],
-  }
-  if head == "original":
-    labels["is_impossible"] = batch["is_impossible"][:2]
-  inputs = [batch[name][:2] for name in TASK.padding]
-  mean = jax.jit(model.apply)({"params": params}, *inputs, **labels).loss
-  assert total == pytest.approx(2 * float(mean), rel=1e-5)
+  assert loss_of(other, 1, 1, 0) == pytest.approx(total, rel=1e-6)
+  parts = loss_of(batch, 1, 0, 0) + loss_of(batch, 0, 1, 0)
+  assert parts == pytest.approx(total, rel=1e-5)
   per_row = [
     {name: array[n] for name, array in jax.device_get(outputs).items()}
     for n in range(2)
   ]
   found = TASK.decode(examples, rows, per_row)
   assert all(one.text in context for one in found)
+
+
+def random_params(model, ids):
+  """Parameters without compiling what initialises them."""
+  random = np.random.default_rng(0)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), ids)["params"]
+  return jax.tree.map(
+    lambda x: jax.device_put(random.normal(0, 0.3, x.shape).astype(x.dtype)),
+    shapes,
+  )
 
 
 def test_training_does_not_search():

@@ -81,45 +81,42 @@ def random_spans(random, num_words):
   return spans
 
 
-@pytest.mark.parametrize(
-  "case", GOLDEN, ids=lambda case: " ".join(case["tags"])
-)
-def test_spans_are_those_of_the_original(case):
-  spans = tag_spans.original_spans(case["tags"])
-  assert spans == [Span(*span) for span in case["spans"]]
-  assert tag_spans.tags_of(spans, len(case["tags"]), "BIOES") == case["bioes"]
-  assert tag_spans.bioes_tags(Sentence((), case["tags"])) == case["bioes"]
+def test_spans_are_those_of_the_original():
+  assert GOLDEN
+  for case in GOLDEN:
+    tags = case["tags"]
+    spans = tag_spans.original_spans(tags)
+    assert spans == [Span(*span) for span in case["spans"]], tags
+    assert tag_spans.tags_of(spans, len(tags), "BIOES") == case["bioes"], tags
+    assert tag_spans.bioes_tags(Sentence((), tags)) == case["bioes"], tags
 
 
-@pytest.mark.parametrize("scheme", tag_spans.SCHEMES)
-def test_spans_survive_every_scheme(scheme):
+def test_spans_survive_every_scheme():
   random = np.random.default_rng(0)
   for num_words in 200 * [0, 1, 2, 9]:
     spans = random_spans(random, num_words)
-    tags = tag_spans.tags_of(spans, num_words, scheme)
-    assert len(tags) == num_words
-    assert tag_spans.conlleval_spans(tags) == spans
-    if scheme != "IOB1":
-      assert tag_spans.original_spans(tags) == spans
-    expected = tag_spans.tags_of(spans, num_words, "BIOES")
-    assert tag_spans.bioes_tags(Sentence((), tags, scheme)) == expected
+    for scheme in tag_spans.SCHEMES:
+      tags = tag_spans.tags_of(spans, num_words, scheme)
+      assert len(tags) == num_words
+      assert tag_spans.conlleval_spans(tags) == spans
+      if scheme != "IOB1":
+        assert tag_spans.original_spans(tags) == spans
+      expected = tag_spans.tags_of(spans, num_words, "BIOES")
+      assert tag_spans.bioes_tags(Sentence((), tags, scheme)) == expected
 
 
-@pytest.mark.parametrize(
-  ("scheme", "tags"),
-  [
-    ("BIO", "B-X I-X B-X O B-Y B-X O B-X"),
-    ("IOB1", "I-X I-X B-X O I-Y I-X O I-X"),
-    ("BIOES", "B-X E-X S-X O S-Y S-X O S-X"),
-  ],
-)
-def test_the_three_schemes(scheme, tags):
+def test_the_three_schemes():
   spans = [
     Span(0, 1, "X"), Span(2, 2, "X"), Span(4, 4, "Y"), Span(5, 5, "X"),
     Span(7, 7, "X"),
   ]  # fmt: skip
-  assert tag_spans.tags_of(spans, 8, scheme) == tags.split()
-  assert tag_spans.scheme_of([["O"], tags.split()]) == scheme
+  for scheme, tags in (
+    ("BIO", "B-X I-X B-X O B-Y B-X O B-X"),
+    ("IOB1", "I-X I-X B-X O I-Y I-X O I-X"),
+    ("BIOES", "B-X E-X S-X O S-Y S-X O S-X"),
+  ):
+    assert tag_spans.tags_of(spans, 8, scheme) == tags.split()
+    assert tag_spans.scheme_of([["O"], tags.split()]) == scheme
 
 
 def test_an_unknown_scheme():
@@ -127,19 +124,16 @@ def test_an_unknown_scheme():
     tag_spans.tags_of([], 1, "BIO2")
 
 
-@pytest.mark.parametrize(
-  ("tags", "conlleval", "original"),
-  [
+def test_inconsistent_tags_have_two_readings():
+  for tags, conlleval, original in (
     ("B-X I-Y", [(0, 0, "X"), (1, 1, "Y")], [(0, 1, "Y")]),
     ("S-X I-X", [(0, 0, "X"), (1, 1, "X")], [(0, 1, "X")]),
     ("B-X E-X E-X", [(0, 1, "X"), (2, 2, "X")], [(0, 2, "X")]),
     ("O I-X E-X", [(1, 2, "X")], [(1, 2, "X")]),
     ("B-X S-X B-X", *2 * [[(0, 0, "X"), (1, 1, "X"), (2, 2, "X")]]),
-  ],
-)
-def test_contradictory_tags_have_two_readings(tags, conlleval, original):
-  assert tag_spans.conlleval_spans(tags.split()) == conlleval
-  assert tag_spans.original_spans(tags.split()) == original
+  ):
+    assert tag_spans.conlleval_spans(tags.split()) == conlleval
+    assert tag_spans.original_spans(tags.split()) == original
 
 
 def test_a_slip_does_not_change_the_scheme():
@@ -159,8 +153,8 @@ def test_labels_are_sorted():
 
 def test_counts_in_points():
   counts = tag_spans.Counts(gold=4, predicted=2, correct=1)
-  figures = counts.precision, counts.recall, counts.f1
-  assert figures == (50.0, 25.0, pytest.approx(100 / 3))
+  scores = counts.precision, counts.recall, counts.f1
+  assert scores == (50.0, 25.0, pytest.approx(100 / 3))
   empty = tag_spans.Counts(0, 0, 0)
   assert (empty.precision, empty.recall, empty.f1) == (0, 0, 0)
 
@@ -209,16 +203,15 @@ def test_words_without_tags(tmp_path):
   path.write_text("one\ntwo\n\nthree\n")
   found = tag_spans.read_sentences(str(path), ["X"], may_lack_tags=True)
   assert found == [Sentence(("one", "two"), None), Sentence(("three",), None)]
-  with pytest.raises(UserError, match="row 1: one field, 'one'; give a word"):
+  with pytest.raises(UserError, match="row 1: one field, 'one'; write a word"):
     tag_spans.read_sentences(str(path), ["X"])
 
 
-@pytest.mark.parametrize("may_lack_tags", [True, False])
-@pytest.mark.parametrize(
-  ("text", "message"),
-  [
+def test_bad_files(tmp_path):
+  path = tmp_path / "train.txt"
+  for text, message in (
     (b"a DT O\n\nb\n", "row 3: one field, 'b'"),
-    (b"a DT O\nb NN NP\n", "row 2: 'NP' is not a tag; give O, or one of B"),
+    (b"a DT O\nb NN NP\n", "row 2: 'NP' is not a tag; write O, or one of B"),
     (b"a DT BI-NP", "row 1: 'BI-NP' is not a tag"),
     (b"a DT -NP", "row 1: '-NP' is not a tag"),
     (b"a DT B-", "row 1: 'B-' is not a tag"),
@@ -227,15 +220,13 @@ def test_words_without_tags(tmp_path):
     (b"a O\nb\xe9 O", "row 2: not UTF-8"),
     (b"-DOCSTART- O\n\n", "no sentence in it"),
     (b"", "no sentence in it"),
-  ],
-)
-def test_bad_files(tmp_path, text, message, may_lack_tags):
-  path = tmp_path / "train.txt"
-  path.write_bytes(text)
-  with pytest.raises(UserError) as caught:
-    tag_spans.read_sentences(
-      str(path), ["NP", "VP"], may_lack_tags=may_lack_tags
-    )
-  assert f"{path}" in str(caught.value)
-  assert message in str(caught.value)
-  assert "\n" not in str(caught.value)
+  ):
+    path.write_bytes(text)
+    for may_lack_tags in (True, False):
+      with pytest.raises(UserError) as caught:
+        tag_spans.read_sentences(
+          str(path), ["NP", "VP"], may_lack_tags=may_lack_tags
+        )
+      assert str(path) in str(caught.value)
+      assert message in str(caught.value), text
+      assert "\n" not in str(caught.value)

@@ -71,6 +71,16 @@ def test_panels_hold_training_held_out_and_dashed_baseline(run, monkeypatch):
   assert "held out" in panels["discriminator_auc"]
   accuracy = panels["generator_accuracy"]["training, smoothed"]
   assert accuracy.get_xdata()[0] == 20
+  assert accuracy.get_marker() == "None"
+
+
+def test_a_curve_of_one_point_is_seen(run, monkeypatch):
+  (run / "metrics.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+  panels = curves(monkeypatch, run)
+  # The accuracy has no number yet, and no panel.
+  assert panels.keys() == {"loss", "generator_loss", "learning_rate"}
+  for lines in panels.values():
+    assert lines["training"].get_marker() == "o"
 
 
 def test_smoothing_keeps_a_straight_line_straight():

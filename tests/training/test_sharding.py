@@ -46,13 +46,13 @@ def test_mesh_refuses_sizes_that_do_not_use_every_device(sizes):
 @pytest.mark.parametrize(
   ("names", "shape", "spec"),
   [
-    (("batch", "length"), (8, 3), (("data", "fsdp"), None)),
+    (("batch", None), (8, 3), (("data", "fsdp"), None)),
     (("vocab", "embed"), (6, 6), (("tensor",), ("fsdp",))),
     # Seven do not divide, and no axis is given out twice.
     (("vocab", "embed"), (7, 6), (None, ("fsdp",))),
     (("hidden", "hidden"), (4, 4), (("fsdp",), None)),
     (("layers", "hidden", "mlp"), (2, 4, 4), (None, ("fsdp",), ("tensor",))),
-    ((None, "kernel"), (2, 2), (None, None)),
+    ((None, "layers"), (2, 2), (None, None)),
   ],
 )
 def test_rules(names, shape, spec):

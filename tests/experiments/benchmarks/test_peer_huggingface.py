@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from pretend import CONFIG, SETTINGS
 
-from convbert_jax.formats import huggingface
+from convbert_jax.formats import huggingface_state
 from convbert_jax.objective import masking
-from convbert_jax.pretraining import run as pretrain
-from experiments.benchmarks import peer_worker
-from experiments.benchmarks import training_step as benchmark
-from experiments.command_line import load_config
+from convbert_jax.objective.electra import make_electra
+from experiments.benchmarks import peer_worker, random_step
+from experiments.config_files import load_config
 
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
@@ -28,13 +27,13 @@ def test_the_pytorch_side_computes_what_ours_does(tmp_path):
   """
   config = load_config(CONFIG, [*SETTINGS, "model.head_size_rule=hf"])
   workload = peer_worker.Workload(
-    str(tmp_path), config.to_dict(), benchmark.SPECIAL_IDS, num_predictions=4
+    str(tmp_path), config.to_dict(), random_step.SPECIAL_IDS, num_predictions=4
   )
-  batch = benchmark.random_batch(config)
+  batch = random_step.random_batch(config)
   workload.write(batch)
   torch.manual_seed(0)
   theirs = peer_huggingface.Electra(workload)
-  ours = pretrain.make_electra(config)
+  ours = make_electra(config)
   params = nn.unbox(ours.init_params(jax.random.key(0)))
   assert sum(p.numel() for p in theirs.parameters()) == sum(
     leaf.size for leaf in jax.tree.leaves(params)
@@ -43,13 +42,13 @@ def test_the_pytorch_side_computes_what_ours_does(tmp_path):
   loss = theirs(*inputs).item()
   assert loss == pytest.approx(np.log(1200) + 50 * np.log(2), rel=0.1)
 
-  state = huggingface.state_dict_from_params(
+  state = huggingface_state.state_dict_from_params(
     ours.generator_params(params), ours.generator_config
   )
   tensors = {name: torch.tensor(array) for name, array in state.items()}
   theirs.generator.load_state_dict(tensors, strict=False)
   selection = masking.select(
-    jax.random.key(1), jax.device_put(batch), 0.15, benchmark.SPECIAL_IDS
+    jax.random.key(1), jax.device_put(batch), 0.15, random_step.SPECIAL_IDS
   )
   expected = ours.token_logits(params, batch, selection, None)
   inputs[0] = torch.tensor(np.asarray(selection.masked_ids)).long()

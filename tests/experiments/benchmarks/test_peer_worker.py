@@ -23,7 +23,7 @@ def is_running(pid):
 
 def test_a_worker_talks_and_its_prints_are_not_taken_for_answers():
   program = """
-from experiments import peer_worker
+from experiments.benchmarks import peer_worker
 calls = []
 def prepare():
   print("a library says something")
@@ -86,7 +86,8 @@ def is_zombie(pid):
 def test_ctrl_c_ends_the_workers(tmp_path):
   program = f"""
 import sys, time
-from experiments import command_line, peer_worker
+from experiments import command_line
+from experiments.benchmarks import peer_worker
 def main():
   sleep = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
   with peer_worker.Worker("a", [sys.executable, "-c", sleep]) as one:

@@ -12,16 +12,16 @@ import time
 import numpy as np
 import pytest
 from pretend import CONFIG, SETTINGS, worker
-from programs import assert_one_line, run
+from programs import run
 
 from convbert_jax.errors import UserError
-from experiments.benchmarks import peer_worker, peers
-from experiments.command_line import load_config
+from experiments.benchmarks import machine, peer_rounds, peer_worker, peers
+from experiments.config_files import load_config
 
 # Says how long a call takes in place of taking so long.
 FAKE = """
 import json, sys
-from experiments import peer_worker
+from experiments.benchmarks import peer_worker
 name, seconds, log = sys.argv[1:]
 print(json.dumps({"platform": "cpu"}), flush=True)
 for line in sys.stdin:
@@ -47,22 +47,13 @@ def compare(*settings, peer="huggingface", modes=("train",)):
 def test_ratios_are_ours_over_theirs_round_by_round():
   seconds = {"ours": [1.0, 2.0, 4.0], "theirs": [2.0, 2.0, 6.0]}
   peaks = {"ours": 2**20, "theirs": 2**22}
-  figures = peers.describe("train", seconds, peaks, 100)
-  assert figures["train, ours"] == (50.0, "tokens/s", 37.5, 75.0)
+  found = peer_rounds.compare_seconds("train", seconds, peaks, 100)
+  assert found["train, ours"] == (50.0, "tokens/s", 37.5, 75.0)
   # Of 2, 1 and 1.5; the ratio of the medians would be 1.
-  assert figures["train ratio against theirs"] == (1.5, "", 1.25, 1.75)
-  assert figures["train peak memory, theirs"].value == 4.0
-  assert figures["train peak memory ratio against theirs"].value == 0.25
-  assert not any("against ours" in name for name in figures)
-
-
-def test_figures_as_text():
-  ratio = peers.Figure(1.6249, low=1.5512, high=1.7)
-  assert str(ratio) == "1.62 (1.55 to 1.7)"
-  rate = peers.Figure(12345.6, "tokens/s", 999.6, 20000.0)
-  assert str(rate) == "12346 tokens/s (1000 to 20000)"
-  assert str(peers.Figure(3.0961e-6)) == "3.096e-06"
-  assert peers.Figure(2.0, "s").as_dict() == {"value": 2.0, "unit": "s"}
+  assert found["train ratio against theirs"] == (1.5, "", 1.25, 1.75)
+  assert found["train peak memory, theirs"].value == 4.0
+  assert found["train peak memory ratio against theirs"].value == 0.25
+  assert not any("against ours" in name for name in found)
 
 
 def test_workers_take_turns_and_the_first_changes(tmp_path):
@@ -73,7 +64,7 @@ def test_workers_take_turns_and_the_first_changes(tmp_path):
   ):
     for each in (first, second):
       each.listen()
-    seconds = peers.measure([first, second], 3)
+    seconds = peer_rounds.measure([first, second], 3)
   assert seconds["ours"] == pytest.approx([0.04] * 3)
   assert seconds["theirs"] == pytest.approx([0.06] * 3)
   # As many calls as the fastest needs to fill a turn, for all alike.
@@ -85,66 +76,51 @@ def test_workers_take_turns_and_the_first_changes(tmp_path):
 def test_outputs_that_differ_are_refused():
   ours = np.zeros((2, 3), np.float32)
   close, far, broken = ours + 5e-4, ours - 2e-3, ours * np.nan
-  assert peers.largest_difference(
+  assert peer_rounds.largest_difference(
     {"ours": ours, "theirs": close}, 1e-3
   ) == pytest.approx(5e-4)
   for output in (far, broken):
     with pytest.raises(UserError, match="theirs and ours differ by"):
-      peers.largest_difference({"ours": ours, "theirs": output}, 1e-3)
+      peer_rounds.largest_difference({"ours": ours, "theirs": output}, 1e-3)
 
 
 def test_the_share_of_others_is_measured():
-  if peer_worker.busy_seconds() is None:
+  if machine.busy_seconds() is None:
     pytest.skip("needs /proc")
   spin = "while True: pass"
-  with worker("ours", spin) as own, peers._watch([own]) as share:
+  with worker("ours", spin) as own, peer_rounds.watch_others([own]) as share:
     time.sleep(0.5)
   used = share[0]
-  with worker("other", spin), peers._watch([]) as share:
+  with worker("other", spin), peer_rounds.watch_others([]) as share:
     time.sleep(0.5)
   assert 0 <= used <= 1
   assert share[0] > 0.2 / os.cpu_count()
 
 
-@pytest.mark.parametrize(
-  ("arguments", "expected"),
-  [
-    ({"peer": "hugingface"}, "did you mean 'huggingface'?"),
-    ({"modes": ["training"]}, "did you mean 'train'?"),
-  ],
-)
-def test_unknown_names_are_refused(arguments, expected):
+def assert_refused(expected, *settings, **arguments):
   with pytest.raises(UserError) as caught:
-    compare(**arguments)
+    compare(*settings, **arguments)
   assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize(
-  ("setting", "expected"),
-  [
-    ("objective.kind=mlm", "--config.objective.kind=mlm has no counterpart"),
-    ("accumulation_steps=2", "leave it at 1"),
-    ("model.conv_type=none", "conv_type='none' cannot be converted"),
-    ("model.head_ratio=4", "transformers would build heads of width 64"),
-  ],
-)
-def test_what_the_peer_cannot_compute_is_refused(
-  monkeypatch, setting, expected
-):
+def test_what_the_peer_cannot_compute_is_refused(monkeypatch):
+  assert_refused("did you mean 'huggingface'?", peer="hugingface")
+  assert_refused("valid: huggingface", peer="tensorflow")
+  assert_refused("did you mean 'train'?", modes=["training"])
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-  with pytest.raises(UserError) as caught:
-    compare(setting)
-  assert expected in str(caught.value)
+  for setting, expected in {
+    "objective.kind=mlm": "--config.objective.kind=mlm has no counterpart",
+    "accumulation_steps=2": "leave it at 1",
+    "model.conv_type=none": "conv_type='none' cannot be converted",
+    "model.head_ratio=4": "transformers would build heads of width 64",
+  }.items():
+    assert_refused(expected, setting)
 
 
 def test_what_is_missing_is_named_with_its_remedy(monkeypatch):
   found = {"torch": None, "transformers": True}
   monkeypatch.setattr(importlib.util, "find_spec", found.get)
-  with pytest.raises(UserError) as caught:
-    compare()
-  assert str(caught.value) == (
-    "--peer=huggingface needs torch: pip install -e '.[peer]'"
-  )
+  assert_refused("--peer=huggingface needs torch: pip install -e '.[peer]'")
 
 
 def test_another_platform_is_refused():
@@ -153,38 +129,33 @@ def test_another_platform_is_refused():
     peers._check_platform("transformers eager", "cpu", "gpu")
 
 
-def test_an_unknown_peer_is_one_line():
-  assert_one_line(run("benchmark", "--peer=tensorflow"), "valid: huggingface")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_comparison_runs_and_the_outputs_agree(tmp_path, dtype):
   pytest.importorskip("torch")
   pytest.importorskip("transformers")
-  path = tmp_path / "figures.json"
+  path = tmp_path / "values.json"
   done = run(
-    "benchmark",
-    "--peer=huggingface",
+    "benchmarks.peers",
     f"--config={CONFIG}",
     *(f"--config.{setting}" for setting in SETTINGS),
     f"--config.model.dtype={dtype}",
-    "--steps=2",
+    "--rounds=2",
     f"--json={path}",
   )
   assert done.returncode == 0, done.stderr
-  figures = json.loads(path.read_text())
+  found = json.loads(path.read_text())
   for mode in peer_worker.MODES:
-    for way in ("eager", "compiled"):
-      ratio = figures[f"{mode} ratio against transformers {way}"]
+    for variant in ("eager", "compiled"):
+      ratio = found[f"{mode} ratio against transformers {variant}"]
       assert 0 < ratio["low"] <= ratio["value"] <= ratio["high"]
-      memory = figures[f"{mode} peak memory ratio against transformers {way}"]
+      memory = found[f"{mode} peak memory ratio against transformers {variant}"]
       assert 0.1 < memory["value"] < 10
   ours, theirs = (
-    figures[f"inference parameters, {name}"]["value"]
+    found[f"inference parameters, {name}"]["value"]
     for name in ("ours", "transformers eager")
   )
   assert ours == theirs
-  difference = figures["inference largest difference"]["value"]
+  difference = found["inference largest difference"]["value"]
   assert difference < {"float32": 1e-5, "bfloat16": 0.1}[dtype]
   assert "train differs: the generator's heads" in done.stdout

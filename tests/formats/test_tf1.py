@@ -9,7 +9,7 @@ import reference_models as reference
 
 from convbert_jax import ConvBertForTokenClassification
 from convbert_jax.errors import UserError
-from convbert_jax.formats import tf1, tf1_checkpoint
+from convbert_jax.formats import tf1
 from convbert_jax.formats.pretrained import Pretrained
 
 GOLDEN = reference.GOLDEN / "tf1_checkpoint"
@@ -68,16 +68,16 @@ def test_heads_that_contradict_the_variables_are_refused():
 
 def test_a_missing_variable_is_named():
   with pytest.raises(UserError, match="no variable electra/encoder/layer_0"):
-    tf1_checkpoint.networks_of({"dense/kernel": np.zeros((2, 2))})
+    tf1.networks_of({"dense/kernel": np.zeros((2, 2))})
 
 
 @pytest.mark.parametrize("name", ["tf_pretrain_electra", "tf_pretrain_mlm"])
 def test_networks_there_and_back(name):
   variables = variables_of(name)
-  networks = tf1_checkpoint.networks_of(variables)
+  networks = tf1.networks_of(variables)
   expected = ["discriminator", "generator"]
   assert list(networks) == (expected if "electra" in name else ["masked_lm"])
-  assert_same(tf1_checkpoint.variables_of(networks), variables)
+  assert_same(tf1.variables_of(networks), variables)
 
 
 def test_a_generator_with_tables_of_its_own_there_and_back():
@@ -85,8 +85,8 @@ def test_a_generator_with_tables_of_its_own_there_and_back():
   for name in [n for n in variables if n.startswith("electra/embeddings/")]:
     own = name.replace("electra/", "generator/")
     variables[own] = variables[name] + 1
-  networks = tf1_checkpoint.networks_of(variables)
-  assert_same(tf1_checkpoint.variables_of(networks), variables)
+  networks = tf1.networks_of(variables)
+  assert_same(tf1.variables_of(networks), variables)
 
 
 def test_a_generator_that_is_the_discriminator_there_and_back():
@@ -101,46 +101,46 @@ def test_a_generator_that_is_the_discriminator_there_and_back():
   variables["generator_predictions/dense/kernel"] = np.ones(
     (width, narrow.shape[1]), np.float32
   )
-  networks = tf1_checkpoint.networks_of(variables)
+  networks = tf1.networks_of(variables)
   assert networks["generator"].model.config.hidden_size == width
-  assert_same(tf1_checkpoint.variables_of(networks), variables)
+  assert_same(tf1.variables_of(networks), variables)
 
 
 def test_a_generator_needs_the_discriminators_head_beside_it():
-  networks = tf1_checkpoint.networks_of(variables_of("tf_pretrain_electra"))
+  networks = tf1.networks_of(variables_of("tf_pretrain_electra"))
   networks["discriminator"] = networks["discriminator"].encoder
   with pytest.raises(UserError, match="a discriminator with its head"):
-    tf1_checkpoint.variables_of(networks)
+    tf1.variables_of(networks)
 
 
 def test_the_heads_of_downstream_tasks_are_refused():
-  networks = tf1_checkpoint.networks_of(variables_of("tf_pretrain_electra"))
+  networks = tf1.networks_of(variables_of("tf_pretrain_electra"))
   encoder = networks["discriminator"].encoder
   model = ConvBertForTokenClassification(encoder.model.config)
   params = {"convbert": encoder.params, "classifier": {"bias": np.zeros(2)}}
   with pytest.raises(UserError, match="no variable for classifier/bias"):
-    tf1_checkpoint.variables_of({"": Pretrained(model, params)})
+    tf1.variables_of({"": Pretrained(model, params)})
 
 
 def test_networks_that_do_not_belong_together_are_refused():
-  found = tf1_checkpoint.networks_of(variables_of("tf_pretrain_electra"))
+  found = tf1.networks_of(variables_of("tf_pretrain_electra"))
   networks = {"encoder": found["discriminator"].encoder, **found}
   with pytest.raises(UserError, match="no place for these networks together"):
-    tf1_checkpoint.variables_of(networks)
+    tf1.variables_of(networks)
 
 
 def test_what_the_originals_files_cannot_tell():
   config = reference.tf1_config(reference.load("tf_encoder_ratio2"))
   for field, value in (("hidden_act", "relu"), ("layer_norm_eps", 1e-5)):
     changed = config.replace(**{field: value})
-    with pytest.raises(UserError, match=f"{field}=.* do not tell it from"):
+    with pytest.raises(UserError, match=f"{field}=.* do not hold it"):
       tf1.check_expressible(changed)
-  networks = tf1_checkpoint.networks_of(variables_of("tf_pretrain_mlm"))
+  networks = tf1.networks_of(variables_of("tf_pretrain_mlm"))
   (found,) = networks.values()
   masked = found.model.config.replace(mask_padding_in_conv=True)
   network = Pretrained(found.model.clone(config=masked), found.params)
   with pytest.warns(UserWarning, match="padding masked out"):
-    tf1_checkpoint.variables_of({"masked_lm": network})
+    tf1.variables_of({"masked_lm": network})
 
 
 def test_heads_of_transformers_width_are_refused():
@@ -151,15 +151,15 @@ def test_heads_of_transformers_width_are_refused():
 
 
 def test_where_there_is_no_checkpoint(tmp_path):
-  assert not tf1_checkpoint.is_checkpoint(str(tmp_path))
+  assert not tf1.recognise(str(tmp_path))
   with pytest.raises(UserError, match="no TensorFlow checkpoint there"):
-    tf1_checkpoint.read_variables(str(tmp_path))
+    tf1.read_variables(str(tmp_path))
 
 
 def test_without_tensorflow_one_line_says_how_to_install_it(monkeypatch):
   monkeypatch.setitem(sys.modules, "tensorflow", None)
   with pytest.raises(UserError, match="pip install tensorflow-cpu"):
-    tf1_checkpoint.read_variables(str(GOLDEN))
+    tf1.read_variables(str(GOLDEN))
 
 
 @pytest.fixture
@@ -172,16 +172,14 @@ def tensorflow():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [GOLDEN, GOLDEN / "model.ckpt"])
 def test_files_of_the_original_are_read(tensorflow, path):
-  found = tf1_checkpoint.read_variables(str(path))
+  found = tf1.read_variables(str(path))
   assert_same(found, variables_of("tf_pretrain_electra"))
 
 
 @pytest.mark.slow
 def test_the_converted_checkpoint_gives_the_originals_losses(tensorflow):
   golden = reference.load("tf_pretrain_electra")
-  networks = tf1_checkpoint.networks_of(
-    tf1_checkpoint.read_variables(str(GOLDEN))
-  )
+  networks = tf1.networks_of(tf1.read_variables(str(GOLDEN)))
   mask, types = golden["input_mask"], golden["segment_ids"]
   generator = networks["generator"]
   output = generator.model.apply(
@@ -210,12 +208,12 @@ def test_the_converted_checkpoint_gives_the_originals_losses(tensorflow):
 def test_files_there_and_back(tensorflow, tmp_path):
   given = variables_of("tf_pretrain_electra")
   folder = tmp_path / "new"
-  tf1_checkpoint.write_folder(str(folder), given)
-  assert_same(tf1_checkpoint.read_variables(str(folder)), given)
+  tf1.write_folder(str(folder), given)
+  assert_same(tf1.read_variables(str(folder)), given)
   # TensorFlow's own way to find the newest.
   assert tensorflow.train.latest_checkpoint(str(folder)).endswith("model.ckpt")
   with pytest.raises(UserError, match="is not empty"):
-    tf1_checkpoint.write_folder(str(folder), given)
+    tf1.write_folder(str(folder), given)
 
 
 @pytest.mark.slow
@@ -223,5 +221,5 @@ def test_damaged_files_are_one_line(tensorflow, tmp_path):
   for file in GOLDEN.iterdir():
     (tmp_path / file.name).write_bytes(file.read_bytes()[:1000])
   with pytest.raises(UserError, match="is damaged") as caught:
-    tf1_checkpoint.read_variables(str(tmp_path))
+    tf1.read_variables(str(tmp_path))
   assert "\n" not in str(caught.value)

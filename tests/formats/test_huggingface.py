@@ -12,7 +12,7 @@ import safetensors.numpy
 
 import convbert_jax
 from convbert_jax import ConvBertModel, ConvBertTokenizer
-from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats import huggingface
 from convbert_jax.formats.pretrained import Pretrained
 
 NAME = "hf_r2_k9_g1_proj"
@@ -68,8 +68,8 @@ def make(name="Model", **changes):
 )
 def test_there_and_back(tmp_path, name):
   given = make(name)
-  huggingface_folder.write_folder(str(tmp_path), given)
-  found = huggingface_folder.read_folder(str(tmp_path))
+  huggingface.write_folder(str(tmp_path), given)
+  found = huggingface.read_folder(str(tmp_path))
   assert found.model == given.model
   jax.tree.map(np.testing.assert_array_equal, found.params, given.params)
   assert found.tokenizer.vocabulary == tuple(WORDS)
@@ -87,12 +87,12 @@ def test_there_and_back(tmp_path, name):
 
 def test_half_precision_is_widened(tmp_path):
   given = make()
-  huggingface_folder.write_folder(str(tmp_path), given)
+  huggingface.write_folder(str(tmp_path), given)
   path = tmp_path / "model.safetensors"
   arrays = safetensors.numpy.load_file(path)
   half = {k: a.astype(ml_dtypes.bfloat16) for k, a in arrays.items()}
   safetensors.numpy.save_file(half, path)
-  found = huggingface_folder.read_folder(str(tmp_path))
+  found = huggingface.read_folder(str(tmp_path))
   for leaf, exact in zip(
     jax.tree.leaves(found.params), jax.tree.leaves(given.params), strict=True
   ):
@@ -102,9 +102,7 @@ def test_half_precision_is_widened(tmp_path):
 
 def test_masked_padding_is_told_in_a_warning_and_on_the_card(tmp_path):
   with pytest.warns(UserWarning, match="padding masked out"):
-    huggingface_folder.write_folder(
-      str(tmp_path), make(mask_padding_in_conv=True)
-    )
+    huggingface.write_folder(str(tmp_path), make(mask_padding_in_conv=True))
   assert "Caution" in (tmp_path / "README.md").read_text()
 
 
@@ -118,9 +116,7 @@ def test_models_that_transformers_lacks_are_refused(tmp_path):
     ),
   ):
     with pytest.raises(ValueError, match=words):
-      huggingface_folder.write_folder(
-        str(tmp_path / "x"), Pretrained(model, {}, None)
-      )
+      huggingface.write_folder(str(tmp_path / "x"), Pretrained(model, {}, None))
   assert not (tmp_path / "x").exists()
 
 
@@ -166,8 +162,8 @@ def _spoil(folder, how):
   ],
 )
 def test_bad_folders_are_one_clear_line(tmp_path, how, words):
-  huggingface_folder.write_folder(str(tmp_path), make("ForMaskedLM"))
+  huggingface.write_folder(str(tmp_path), make("ForMaskedLM"))
   _spoil(tmp_path, how)
   with pytest.raises(ValueError, match=words) as caught:
-    huggingface_folder.read_folder(str(tmp_path))
+    huggingface.read_folder(str(tmp_path))
   assert str(caught.value).count("\n") == 0

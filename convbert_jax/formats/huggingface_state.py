@@ -1,0 +1,226 @@
+"""Parameters as transformers' state dicts: names and layouts of arrays."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import numpy as np
+
+from convbert_jax.errors import UserError
+from convbert_jax.formats import names
+from convbert_jax.formats.expressible import Expressible
+from convbert_jax.formats.names import Arrays, Location
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.convbert import ConvBertModel
+from convbert_jax.model.heads import ConvBertForMaskedLM
+from convbert_jax.model.task_heads import (
+  ConvBertForQuestionAnswering,
+  ConvBertForSequenceClassification,
+  ConvBertForTokenClassification,
+)
+
+_LAYOUTS: dict[str, tuple[names.Reshape, names.Reshape]] = {
+  "plain": (lambda a: a, lambda a: a),
+  # A grouped kernel of three axes is not transposed.
+  "kernel": (
+    lambda a: a.T if a.ndim == 2 else a,
+    lambda a: a.T if a.ndim == 2 else a,
+  ),
+  "column": (lambda a: a[:, 0], lambda a: a[:, None]),
+  # [M, 1, K] and [A, M, 1]
+  "depthwise": (lambda a: a[:, 0, :].T, lambda a: a.T[:, None, :]),
+  "pointwise": (lambda a: a[:, :, 0].T, lambda a: a.T[:, :, None]),
+}
+# Fields of the same name and meaning in a config.json, with transformers'
+# defaults.
+CONFIG_FIELDS: dict[str, Any] = {
+  "vocab_size": 30522,
+  "embedding_size": 768,
+  "hidden_size": 768,
+  "num_hidden_layers": 12,
+  "num_attention_heads": 12,
+  "intermediate_size": 3072,
+  "head_ratio": 2,
+  "conv_kernel_size": 9,
+  "num_groups": 1,
+  "max_position_embeddings": 512,
+  "type_vocab_size": 2,
+  "hidden_act": "gelu",
+  "hidden_dropout_prob": 0.1,
+  "attention_probs_dropout_prob": 0.1,
+  "initializer_range": 0.02,
+  "layer_norm_eps": 1e-12,
+}
+EXPRESSIBLE = Expressible(
+  kind="hf",
+  name="transformers",
+  config=CONFIG_FIELDS,
+  # The width of the heads is compared, and masked padding is warned of.
+  checked_apart=("head_size_rule", "mask_padding_in_conv"),
+  head=(
+    "num_labels",
+    "classifier_dropout",
+    "classifier_type",  # "two_layer" alone, see `huggingface.write_folder`
+    "problem_type",
+    "summary_type",
+  ),
+)
+
+# Buffers that older versions of transformers stored.
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+_TIED = "generator_lm_head.weight"
+# Before the names of the encoder's tensors, in a model with a head.
+_PREFIX = "convbert."
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+def params_from_state_dict(
+  state_dict: Mapping[str, np.ndarray], config: ConvBertConfig
+) -> dict[str, Any]:
+  """Returns our parameters out of transformers' tensors.
+
+  Args:
+    state_dict: arrays by name, of a ConvBertModel or of one with a head.
+    config: of the encoder; transformers' head rule is `head_size_rule="hf"`.
+
+  Returns:
+    The tree of the class of the same name here.
+
+  Raises:
+    UserError: listing tensors that are missing, of another shape, or unknown;
+      or if the output map of a language model is not tied to the word table.
+  """
+  return params_of_model(state_dict, _model_of(state_dict, config))
+
+
+def params_of_model(
+  state_dict: Mapping[str, np.ndarray], model: nn.Module
+) -> dict[str, Any]:
+  """Returns the same for a model whose class is known."""
+  if isinstance(model, ConvBertForMaskedLM):
+    _check_activation(model.config)
+  arrays = {
+    name: np.asarray(array)
+    for name, array in state_dict.items()
+    if not name.endswith(_BUFFERS)
+  }
+  _drop_tied(arrays)
+  if isinstance(model, ConvBertModel):
+    arrays = {n.removeprefix(_PREFIX): array for n, array in arrays.items()}
+  located = (
+    (_location(path, model.config.num_hidden_layers), shape)
+    for path, shape in names.shapes_of(model).items()
+  )
+  flat = names.read(arrays, located, "the state dict")
+  return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def is_bare(state_dict: Mapping[str, np.ndarray]) -> bool:
+  """Says whether these are tensors of an encoder without any head."""
+  encoder = ("embeddings.", "embeddings_project.", "encoder.")
+  return all(n.removeprefix(_PREFIX).startswith(encoder) for n in state_dict)
+
+
+def state_dict_from_params(
+  params: Mapping[str, Any], config: ConvBertConfig
+) -> Arrays:
+  """Returns transformers' tensors; undoes `params_from_state_dict`.
+
+  Args:
+    params: the tree of one model. The output map of a language model is left
+      out: it is the word table.
+    config: of the encoder.
+
+  Raises:
+    UserError: if transformers has no such model.
+  """
+  check_expressible(config)
+  flat = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
+  if any(path.startswith("discriminator_predictions/") for path in flat):
+    raise UserError(
+      "transformers has no discriminator head for ConvBERT: convert its"
+      " encoder alone, params['convbert']"
+    )
+  if any(path.startswith("generator_predictions/") for path in flat):
+    _check_activation(config)
+  return names.write(
+    flat, (_location(path, config.num_hidden_layers) for path in flat)
+  )
+
+
+def check_expressible(config: ConvBertConfig) -> None:
+  """Refuses what transformers' model cannot compute.
+
+  Raises:
+    UserError: naming the field, and why.
+  """
+  EXPRESSIBLE.check_config(config)
+  theirs = config.replace(head_size_rule="hf")
+  if theirs.head_size != config.head_size:
+    raise UserError(
+      f"heads of width {config.head_size} (head_size_rule="
+      f"{config.head_size_rule!r}, num_attention_heads="
+      f"{config.num_attention_heads}, head_ratio={config.head_ratio},"
+      f" hidden_size={config.hidden_size}) cannot be converted: transformers"
+      f" would build heads of width {theirs.head_size}"
+    )
+
+
+def _check_activation(config: ConvBertConfig) -> None:
+  if config.hidden_act != "gelu":
+    raise UserError(
+      f"a language model with hidden_act={config.hidden_act!r} cannot be"
+      " converted: the head of transformers' is always gelu"
+    )
+
+
+def _drop_tied(arrays: Arrays) -> None:
+  """Takes the output map out; it must equal the word table."""
+  output_map = arrays.pop(_TIED, None)
+  words = arrays.get(f"{_PREFIX}{_WORDS}")
+  if output_map is None or words is None:
+    return
+  if not np.array_equal(output_map, words):
+    raise UserError(
+      f"{_TIED} differs from {_PREFIX}{_WORDS}: a language model whose output"
+      " map is not tied to its word table cannot be converted"
+    )
+
+
+def _model_of(
+  arrays: Mapping[str, np.ndarray], config: ConvBertConfig
+) -> nn.Module:
+  """Returns the model that holds a state dict's parameters.
+
+  A linear classifier is the same whatever it classifies.
+  """
+  if "generator_predictions.dense.weight" in arrays:
+    return ConvBertForMaskedLM(config)
+  if "qa_outputs.weight" in arrays:
+    return ConvBertForQuestionAnswering(config)
+  if "classifier.out_proj.weight" in arrays:
+    return ConvBertForSequenceClassification(
+      config,
+      num_labels=len(arrays["classifier.out_proj.weight"]),
+      classifier_type="two_layer",
+    )
+  if "classifier.weight" in arrays:
+    return ConvBertForTokenClassification(
+      config, num_labels=len(arrays["classifier.weight"])
+    )
+  return ConvBertModel(config)
+
+
+def _location(path: str, num_layers: int) -> Location:
+  """Returns where a parameter of a model stands in its state dict."""
+  inner = path.removeprefix("convbert/")
+  prefix = _PREFIX if inner != path else ""
+  tensor = names.BY_PATH.get(inner)
+  if tensor is None or not tensor.huggingface:
+    raise UserError(f"transformers has no tensor for {path}")
+  found = tuple(
+    prefix + tensor.huggingface.replace("{layer}", str(layer))
+    for layer in range(num_layers if names.LAYERS in path else 1)
+  )
+  return Location(path, found, *_LAYOUTS[tensor.layout])

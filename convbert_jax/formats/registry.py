@@ -1,0 +1,85 @@
+"""The formats of checkpoints, a row each.
+
+A new format is a module with three functions, and its row in `FORMATS`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+
+from convbert_jax import files
+from convbert_jax.errors import UserError, unknown_name
+from convbert_jax.formats import folders, huggingface, orbax, tf1
+from convbert_jax.formats.pretrained import Networks, Pretrained, ReadOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """How checkpoints are recognised, read and written.
+
+  Attributes:
+    recognise: says whether a path, or a name that is no path, is of the format.
+    read: from a path to networks by name, `discriminator`, `generator`,
+      `masked_lm` or `encoder`; by "" where a single one has no name. It raises
+      a `UserError` where nothing is there, or something damaged.
+    write: from a folder, absent or empty, and networks by name to a line for
+      each: where it stands, or why it was left out. It raises a `UserError` for
+      what it cannot express.
+    sign: what is recognised, for the message that nothing was.
+  """
+
+  recognise: Callable[[str], bool]
+  read: Callable[[str, ReadOptions], Networks]
+  write: Callable[[str, Mapping[str, Pretrained]], list[str]]
+  sign: str
+
+
+# A path is of the first format that recognises it. A run's folder has a
+# config.json too, so that `orbax` stands before `hf`.
+FORMATS: dict[str, Format] = {
+  "tf1": Format(tf1.recognise, tf1.read, tf1.write, tf1.SIGN),
+  "orbax": Format(orbax.recognise, orbax.read, orbax.write, orbax.SIGN),
+  "hf": Format(
+    huggingface.recognise,
+    huggingface.read,
+    huggingface.write,
+    huggingface.SIGN,
+  ),
+}
+
+
+def split_format(named: str) -> tuple[str | None, str]:
+  """Splits "FORMAT:PATH"; the format is None where none is named.
+
+  Raises:
+    UserError: for an unknown format.
+  """
+  kind, colon, path = named.partition(":")
+  if not colon or not files.is_local(named):
+    return None, named
+  if kind in FORMATS:
+    return kind, path
+  if "/" not in kind and not os.path.exists(named):
+    raise unknown_name("format", kind, FORMATS)
+  return None, named
+
+
+def resolve(source: str) -> tuple[str, str]:
+  """Returns the format of a source, named or recognised, and its path.
+
+  Raises:
+    UserError: for an unknown format, or if nothing is recognised.
+  """
+  kind, path = split_format(source)
+  return kind or _recognise(path), path
+
+
+def _recognise(path: str) -> str:
+  for place in [path, *folders.parts(path)]:
+    for name, found in FORMATS.items():
+      if found.recognise(place):
+        return name
+  if os.path.isdir(path):
+    signs = ", ".join(f"no {found.sign}" for found in FORMATS.values())
+    raise UserError(f"{path} holds no model: {signs}")
+  raise UserError(f"{path}: no such folder, and no name of the hub either")
