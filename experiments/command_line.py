@@ -40,12 +40,13 @@ class ConfigFlag:
   """The `--config=FILE:ARGUMENTS` flag and the overrides given beside it.
 
   Args:
-    default: the file and arguments used where the flag is not given. A config
-      that lacks a group of this one belongs to another program and is refused.
+    default: the file and arguments used where the flag is not given.
+    needs: fields or groups that every config of the program has. A config that
+      lacks one belongs to another program and is refused.
   """
 
-  def __init__(self, default: str) -> None:
-    self._default = default
+  def __init__(self, default: str, needs: Sequence[str]) -> None:
+    self._default, self._needs = default, needs
     flags.DEFINE_string(
       "config",
       default,
@@ -62,7 +63,7 @@ class ConfigFlag:
     Raises:
       UserError: the file, an argument, a field or a value is not valid.
     """
-    return load_config(flags.FLAGS.config, self.overrides, self._default)
+    return self._load(flags.FLAGS.config)
 
   @property
   def overrides(self) -> list[str]:
@@ -84,8 +85,18 @@ class ConfigFlag:
       f"{name}={value}" if argument.startswith(f"{name}=") else argument
       for argument in arguments.split(",")
     ]
-    spec = f"{path}:{','.join(replaced)}"
-    return load_config(spec, self.overrides, self._default)
+    return self._load(f"{path}:{','.join(replaced)}")
+
+  def _load(self, config_spec: str) -> ml_collections.ConfigDict:
+    # Checked without the overrides, which would be unknown fields.
+    config = load_config(config_spec)
+    missing = [name for name in self._needs if name not in config]
+    if missing:
+      raise errors.UserError(
+        f"--config={config_spec} is a config of another program, it has no"
+        f" {' and no '.join(missing)}; use {self._default}"
+      )
+    return load_config(config_spec, self.overrides)
 
 
 def run(main: Callable[[], None]) -> NoReturn:

@@ -4,7 +4,6 @@ import fractions
 import glob
 import importlib.util
 import os
-import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,11 +11,9 @@ import ml_collections
 
 from convbert_jax import errors
 
-_ROOT = pathlib.Path(__file__).parents[1]
-
 
 def load_config(
-  config_spec: str, overrides: Iterable[str] = (), like: str = ""
+  config_spec: str, overrides: Iterable[str] = ()
 ) -> ml_collections.ConfigDict:
   """Returns the config that a file describes, with some fields replaced.
 
@@ -28,28 +25,19 @@ def load_config(
     config_spec: "FILE" or "FILE:ARGUMENTS"; the arguments go to the file's
       `get_config`.
     overrides: "FIELD=VALUE" each, the field written with dots.
-    like: "FILE:ARGUMENTS" below the repository's root, a config of the program
-      that asks; "" for any config.
 
   Returns:
     The locked config.
 
   Raises:
-    UserError: the file, an argument, a field or a value is not valid, or the
-      config is of another program.
+    UserError: the file, an argument, a field or a value is not valid.
   """
   path, _, arguments = config_spec.partition(":")
   get_config = _import_get_config(path)
   try:
     config = get_config(arguments)
   except ValueError as error:
-    message = f"--config={config_spec}: {error}"
-    # The arguments may be right, and the file that of another program.
-    if like and not os.path.samefile(path, _ROOT / like.partition(":")[0]):
-      message += f"; this program has {like}"
-    raise errors.UserError(message) from error
-  if like:
-    _check_same_program(config_spec, config, like)
+    raise errors.UserError(f"--config={config_spec}: {error}") from error
   for override in overrides:
     field, given, text = override.partition("=")
     _set_field(config, field, text if given else None)
@@ -66,20 +54,6 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     else:
       values[name] = value
   return dict(sorted(values.items()))
-
-
-def _check_same_program(
-  config_spec: str, config: ml_collections.ConfigDict, like: str
-) -> None:
-  """Refuses a config that lacks a field or group of the program's own."""
-  missing = [
-    name for name in load_config(f"{_ROOT / like}") if name not in config
-  ]
-  if missing:
-    raise errors.UserError(
-      f"--config={config_spec} is a config of another program: it has no"
-      f" {', '.join(missing[:3])}; use {like}"
-    )
 
 
 def _import_get_config(path: str) -> Callable[[str], ml_collections.ConfigDict]:

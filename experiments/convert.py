@@ -1,4 +1,4 @@
-"""Converts a ConvBERT between formats, whatever wrote it.
+"""Converts a ConvBERT from any format to any other.
 
 python -m experiments.convert --from=runs/base --to=hf:converted
 python -m experiments.convert --from=YituTech/conv-bert-base --to=orbax:base
@@ -7,8 +7,9 @@ python -m experiments.convert --from=orbax:converted --to=tf1:tensorflow
 
 Formats are `tf1` (the original's TensorFlow checkpoints), `hf` (folders of
 transformers, or names on its hub) and `orbax` (a run of experiments.pretrain,
-or a model folder of ours). A pre-training gives two folders, `discriminator/`
-and `generator/`. What the other format cannot express is named and left out.
+a fine-tuned task, or a model folder of ours). A pre-training becomes two
+folders, `discriminator/` and `generator/`. Networks that the other format
+cannot express are named and left out.
 """
 
 import warnings
@@ -22,21 +23,21 @@ _FROM = flags.DEFINE_string(
   "from",
   None,
   "[FORMAT:]PATH, a folder, a TensorFlow checkpoint's prefix, or a hub name;"
-  " the format is recognised if it is not named.",
+  " a format that is not named is recognised.",
   required=True,
 )
 _TO = flags.DEFINE_string(
   "to",
   None,
-  "[FORMAT:]DIR, a new folder; without a format, hf, or orbax where that is"
-  " what the model comes from.",
+  "[FORMAT:]DIR, a new folder; without a format, hf, or orbax for a model that"
+  " comes from hf.",
   required=True,
 )
 _STEP = flags.DEFINE_integer(
-  "step", None, "N, the step of a run's checkpoint; without it, the last one."
+  "step", None, "N, the step of a run's checkpoint; without it, the newest."
 )
 _VOCAB = flags.DEFINE_string(
-  "vocab", None, "FILE, a vocab.txt, where none stands beside the model."
+  "vocab", None, "FILE, a vocab.txt, if there is none beside the model."
 )
 _HEADS = flags.DEFINE_integer(
   "num_attention_heads",
@@ -46,7 +47,7 @@ _HEADS = flags.DEFINE_integer(
 
 
 def main() -> None:
-  """Reads, writes and says what stands where."""
+  """Reads, writes, and prints a line for every network."""
   warnings.showwarning = command_line.print_warning
   source, target = _FROM.value, _TO.value
   named, _ = registry.split_format(target)

@@ -1,4 +1,4 @@
-"""Writes a model for serving: run by JAX alone, without this code.
+"""Writes a model for serving, which JAX runs without this code.
 
 python -m experiments.export --model=runs/small --output=served
 python -m experiments.export --model=DIR --head=ConvBertModel --output=served \
@@ -24,11 +24,13 @@ _OUTPUT = flags.DEFINE_string(
 _HEAD = flags.DEFINE_string(
   "head",
   None,
-  "CLASS, as ConvBertForMaskedLM where there are several; ConvBertModel for"
-  " the encoder of any.",
+  "CLASS, such as ConvBertForMaskedLM, if the source has several models;"
+  " ConvBertModel for the encoder of any.",
 )
 _PLATFORMS = flags.DEFINE_string(
-  "platforms", "cpu,cuda,tpu", "Any of cpu, cuda, rocm, tpu, with commas."
+  "platforms",
+  "cpu,cuda,tpu",
+  "Any of cpu, cuda, rocm, tpu, separated by commas.",
 )
 
 
@@ -37,8 +39,8 @@ def main() -> None:
   found = load.load_model(_MODEL.value, _HEAD.value)
   platforms = _PLATFORMS.value.split(",")
   serving.write_folder(_OUTPUT.value, found, platforms)
-  told = ", ".join(platforms)
-  print(f"{_OUTPUT.value}: {type(found.model).__name__} for {told}")
+  name = type(found.model).__name__
+  print(f"{_OUTPUT.value}: {name} for {', '.join(platforms)}")
 
 
 if __name__ == "__main__":

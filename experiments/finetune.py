@@ -1,13 +1,14 @@
 """Fine-tunes a ConvBERT on GLUE, question answering, tagging or choices.
 
   python -m experiments.finetune \\
-    --config=configs/finetune.py:task=rte,size=small --workdir=runs/glue \\
+    --config=configs/finetune.py:task=rte --workdir=runs/glue \\
     --config.data.path=GLUE_FOLDER --init_from=runs/small \\
     --config.num_seeds=3
 
 --init_from takes a run of experiments.pretrain, a folder or hub name of
 transformers, or the folder of a task fine-tuned before, such as runs/glue/mnli.
-Without it a model is trained from scratch and needs
+Without it a model is trained from scratch: name its size, as in
+task=rte,size=small, and its vocabulary,
 --config.tokenizer.vocab=vocab.txt. task=all runs every GLUE task that has files
 below --config.data.path. Started again, it goes on where it stopped.
 """
@@ -23,7 +24,9 @@ from convbert_jax.finetuning.results import write_results
 from convbert_jax.tasks import registry
 from experiments import command_line, distributed
 
-_CONFIG = command_line.ConfigFlag("configs/finetune.py:task=rte,size=small")
+_CONFIG = command_line.ConfigFlag(
+  "configs/finetune.py:task=rte", needs=("task", "num_seeds")
+)
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,

@@ -1,16 +1,20 @@
-"""How words that look replaced are shown."""
+"""Marks words that look replaced, for a terminal or a file."""
 
 import os
 from collections.abc import Callable
 
 from convbert_jax.inference.answers import Word
 
-# Words at least this likely to be replaced are marked, and marked strongly.
+# Words at least this likely to be replaced are marked, or marked strongly.
 MARKED, SURE = 0.2, 0.5
 
 
 def mark(in_colour: bool) -> Callable[[Word], str]:
-  """Returns how a word is shown, in colour or with its probability."""
+  """Returns the function that shows a word, coloured or with a number.
+
+  Args:
+    in_colour: whether the text goes to a terminal; NO_COLOR overrules it.
+  """
 
   def marked(word: Word) -> str:
     if word.probability < MARKED:

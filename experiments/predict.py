@@ -1,4 +1,4 @@
-"""Asks a trained model about text.
+"""Applies a trained model to text.
 
 python -m experiments.predict --model=DIR --task=fill_mask \
   --text='Paris is the [MASK] of France.'
@@ -11,9 +11,9 @@ python -m experiments.predict --model=DIR --task=answer \
 cat lines.txt | python -m experiments.predict --model=DIR --task=classify --json
 
 Tasks are fill_mask, detect (which words look replaced), embed (a vector for
-every text), classify and answer; without --task, the one that the model's head
-is for. DIR is a run, a folder of ours or of transformers, or a hub name.
-A line of a file may hold a second text after a tab.
+every text), classify and answer; the default is what the model's head is for.
+DIR is a run, a fine-tuned task, a folder of ours or of transformers, or a hub
+name. A line of a file may hold a second text after a tab.
 """
 
 import json
@@ -31,7 +31,7 @@ from convbert_jax.formats import load
 from convbert_jax.inference.predictor import POOLINGS, Predictor
 from experiments import command_line, markup
 
-# What each task can be done by.
+# The classes that can do each task.
 HEADS = {
   "fill_mask": ("ConvBertForMaskedLM",),
   "detect": ("ConvBertForPreTraining",),
@@ -42,7 +42,7 @@ HEADS = {
     "ConvBertForJointQuestionAnswering",
   ),
 }
-# Tasks that take a second text.
+# Tasks on pairs of texts.
 PAIRED = ("classify", "answer")
 
 _MODEL = flags.DEFINE_string(
@@ -53,10 +53,10 @@ _TEXT = flags.DEFINE_multi_string(
   "text", [], "TEXT; give it several times for several texts."
 )
 _SECOND = flags.DEFINE_multi_string(
-  "second", [], "TEXT that stands behind each: a hypothesis, or the context."
+  "second", [], "TEXT, the second of a pair: a hypothesis, or the context."
 )
 _INPUT = flags.DEFINE_string(
-  "input", None, "FILE with a text a line; standard input without any text."
+  "input", None, "FILE with a text a line; the default is standard input."
 )
 _OUTPUT = flags.DEFINE_string(
   "output", None, "FILE.npy for the vectors of embed."
@@ -68,9 +68,9 @@ _POOLING = flags.DEFINE_string(
   "pooling", POOLINGS[0], f"of embed, {' or '.join(POOLINGS)}."
 )
 _BATCH = flags.DEFINE_integer(
-  "batch_size", 32, "N, texts computed at once.", lower_bound=1
+  "batch_size", 32, "N, texts in a batch.", lower_bound=1
 )
-_JSON = flags.DEFINE_bool("json", False, "Print a JSON object a line.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line.")
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
   task = _TASK.value
   if task is not None and task not in HEADS:
     raise errors.unknown_name("task", task, HEADS)
-  # Where there are several, the predictor says whether it is one of them.
+  # Of several classes any will do; the predictor checks that it is one.
   heads = HEADS[task] if task is not None else ()
   head = heads[0] if len(heads) == 1 else None
   found = load.load_model(_MODEL.value, head)
@@ -98,22 +98,24 @@ def main() -> None:
 
 
 def _check_output(task: str) -> None:
-  """Refuses, before anything is computed, a file that cannot be written."""
+  """Refuses a file that cannot be written, before anything is computed."""
   if not _OUTPUT.value:
     return
   if task != "embed":
-    raise errors.UserError(f"--output is of no use to --task={task}")
+    raise errors.UserError(
+      f"--output is for --task=embed; leave it out for --task={task}"
+    )
   folder = os.path.dirname(_OUTPUT.value) or "."
   if not os.access(folder, os.W_OK):
     raise errors.UserError(f"cannot write {_OUTPUT.value}: no folder {folder}")
 
 
 def read_texts(task: str) -> tuple[list[str], list[str]]:
-  """Returns texts and what stands behind each, none or as many.
+  """Returns the texts, and their second texts: as many, or none.
 
   Raises:
-    UserError: if there is no text, a line is blank, not every text has a
-      second one, or the task has no use for it.
+    UserError: if there is no text, a line is blank, only some texts have a
+      second one, or the task takes none.
   """
   if _TEXT.value and _INPUT.value:
     raise errors.UserError("give either --text or --input")
@@ -128,11 +130,13 @@ def read_texts(task: str) -> tuple[list[str], list[str]]:
   if not texts:
     raise errors.UserError("no text: give --text, --input or standard input")
   if (seconds or _SECOND.value) and task not in PAIRED:
-    raise errors.UserError(f"--second is of no use to --task={task}")
+    raise errors.UserError(
+      f"--task={task} takes no second text; leave --second out"
+    )
   if len(seconds) not in (0, len(texts)):
     raise errors.UserError(
-      f"{len(texts)} texts, but {len(seconds)} with a second text behind them:"
-      " give as many or none"
+      f"{len(texts)} texts, but {len(seconds)} second texts: give as many or"
+      " none"
     )
   return texts, seconds
 
@@ -151,8 +155,8 @@ def _lines() -> list[str]:
   for number, line in enumerate(lines, start=1):
     if not line.strip():
       raise errors.UserError(
-        f"line {number} of {source} is blank: results would no longer stand in"
-        " the order of the lines, so take it out"
+        f"line {number} of {source} is blank; delete it, so that every line has"
+        " a result"
       )
   return lines
 
@@ -169,8 +173,8 @@ def fill_mask(
   ):
     lines = [text]
     for candidates in masks:
-      told = (f"{token} {share:.1%}" for token, share in candidates)
-      lines.append("  " + ", ".join(told))
+      shown = (f"{token} {share:.1%}" for token, share in candidates)
+      lines.append("  " + ", ".join(shown))
     row = {"text": text, "masks": [[c._asdict() for c in m] for m in masks]}
     yield row, "\n".join(lines)
 
@@ -178,14 +182,14 @@ def fill_mask(
 def detect(
   predictor: Predictor, texts: Sequence[str], _: Sequence[str]
 ) -> Rows:
-  """Yields the texts with the words marked that look replaced."""
+  """Yields the texts, words that look replaced marked."""
   for text, words in zip(texts, predictor.detect(texts), strict=True):
     row = {"text": text, "words": [word._asdict() for word in words]}
     yield row, " ".join(map(markup.mark(sys.stdout.isatty()), words))
 
 
 def embed(predictor: Predictor, texts: Sequence[str], _: Sequence[str]) -> Rows:
-  """Writes the vectors, or yields them where no file is named."""
+  """Writes the vectors to --output, or yields them."""
   vectors = predictor.embed(texts, _POOLING.value)
   if _OUTPUT.value:
     path = _OUTPUT.value
@@ -207,9 +211,9 @@ def classify(
     texts, predictor.classify(texts, seconds or None), strict=True
   ):
     ranked = sorted(values.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{label} {value:.3f}" for label, value in ranked)
-    shown = " ".join(text.split())
-    yield {"text": text, "labels": values}, f"{told}\t{shown}"
+    shown = ", ".join(f"{label} {value:.3f}" for label, value in ranked)
+    one_line = " ".join(text.split())
+    yield {"text": text, "labels": values}, f"{shown}\t{one_line}"
 
 
 def answer(
@@ -218,7 +222,8 @@ def answer(
   """Yields the answer to every question."""
   if not seconds:
     raise errors.UserError(
-      "a question needs its context: --second, or after a tab in the file"
+      "a question needs its context: give it with --second, or after a tab in"
+      " the file"
     )
   for text, found in zip(texts, predictor.answer(texts, seconds), strict=True):
     yield {"question": text, **found._asdict()}, f"{found.text}\t{text}"

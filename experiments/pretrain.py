@@ -19,7 +19,9 @@ from absl import flags
 from convbert_jax.pretraining.run import pretrain
 from experiments import command_line, distributed
 
-_CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")
+_CONFIG = command_line.ConfigFlag(
+  "configs/pretrain.py:size=small,seq=128", needs=("objective", "num_steps")
+)
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,

@@ -38,18 +38,24 @@ def write_cola(folder, sizes=(("train", 60), ("dev", 21), ("test", 9))):
   return str(folder)
 
 
-def load(root, vocabulary, *overrides, task="cola"):
-  """Returns the config of a fine-tuning of seconds."""
+def load(root, vocabulary, *overrides, task="cola", size="tiny"):
+  """Returns the config of a fine-tuning of seconds.
+
+  Without a size the architecture is that of the model to start from.
+  """
+  architecture = [
+    f"model.vocab_size={len(WORDS)}",
+    "model.hidden_size=16",
+    "model.embedding_size=16",
+    "model.intermediate_size=32",
+    "model.num_hidden_layers=1",
+  ]
   return load_config(
-    f"{CONFIG}:task={task},size=tiny",
+    f"{CONFIG}:task={task},size={size}",
     [
       f"data.path={root}",
       f"tokenizer.vocab={vocabulary}",
-      f"model.vocab_size={len(WORDS)}",
-      "model.hidden_size=16",
-      "model.embedding_size=16",
-      "model.intermediate_size=32",
-      "model.num_hidden_layers=1",
+      *(architecture if size else []),
       "max_seq_length=32",
       "batch_size=8",
       "eval.batch_size=8",

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 from convbert_jax import ConvBertConfig, ConvBertForMaskedLM, ConvBertTokenizer
-from convbert_jax.formats import huggingface_folder
+from convbert_jax.formats import huggingface
 from convbert_jax.formats.pretrained import Pretrained
 from experiments import command_line
 
@@ -54,7 +54,7 @@ def folder(tmp_path, monkeypatch):
   model = ConvBertForMaskedLM(config)
   params = model.init(jax.random.key(0), np.zeros((1, 4), np.int32))["params"]
   params = jax.device_get(nn.unbox(params))
-  huggingface_folder.write_folder(
+  huggingface.write_folder(
     "folder", Pretrained(model, params, ConvBertTokenizer(words))
   )
 

@@ -67,9 +67,10 @@ class TaskRuns:
     if config.head not in HEADS:
       raise unknown_name("head", config.head, HEADS)
     _check_ranges(config)
-    self._config, self._folder, self._init_from = config, folder, init_from
+    self._folder, self._init_from = folder, init_from
     self._task = registry.get_task(config.task)
     self._start = load_starting_point(config, init_from)
+    self._config = config = self._start.run_config
     self._model = self._task.model(self._start.config, config.head)
     self._mesh = sharding.make_mesh(**config.mesh)
     self._batching = self._make_batching("batch_size", config.batch_size)

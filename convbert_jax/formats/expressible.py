@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.conv_kinds import CONV_KINDS
 
 # They change how a model is computed, not what.
 _COMPUTATION = ("dtype", "remat", "scan_unroll")
@@ -24,21 +25,22 @@ class Expressible:
   somebody decides how the format expresses it.
 
   Attributes:
+    kind: of the format, as in the table of formats and in `CONV_KINDS`, where
+      each convolution says which formats can express it.
     name: of the format, for messages.
     config: fields of `ConvBertConfig` that the files hold.
     trained_with: fields of `ConvBertConfig` that matter in training alone, and
       that the files do not hold.
     checked_apart: fields of `ConvBertConfig` for which the format has a rule
       of its own.
-    conv_types: values of `conv_type` that it can express.
     head: fields of the head classes that the files hold.
   """
 
+  kind: str
   name: str
   config: Collection[str]
   trained_with: Collection[str] = ()
   checked_apart: Collection[str] = ()
-  conv_types: Collection[str] = ()
   head: Collection[str] = ()
 
   def check_config(self, config: ConvBertConfig) -> None:
@@ -47,10 +49,10 @@ class Expressible:
     Raises:
       UserError: naming the first such field.
     """
-    if config.conv_type not in self.conv_types:
+    if self.kind not in CONV_KINDS[config.conv_type].expressible_in:
       raise UserError(
-        f"conv_type={config.conv_type!r} cannot be converted: {self.name} has"
-        f" {' or '.join(map(repr, self.conv_types))} alone"
+        f"conv_type={config.conv_type!r} cannot be converted: {self.name} does"
+        " not have it"
       )
     known = {
       "conv_type",

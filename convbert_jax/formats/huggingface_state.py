@@ -53,9 +53,9 @@ CONFIG_FIELDS: dict[str, Any] = {
   "layer_norm_eps": 1e-12,
 }
 EXPRESSIBLE = Expressible(
+  kind="hf",
   name="transformers",
   config=CONFIG_FIELDS,
-  conv_types=("span_dynamic",),
   # The width of the heads is compared, and masked padding is warned of.
   checked_apart=("head_size_rule", "mask_padding_in_conv"),
   head=(

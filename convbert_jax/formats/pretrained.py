@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -157,7 +157,7 @@ def check_vocabulary(
     )
 
 
-def count_other_tokens(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+def count_other_tokens(one: Sequence[str], other: Sequence[str]) -> int:
   """Returns in how many ids two vocabularies differ."""
   pairs = zip(one, other, strict=False)
   return sum(a != b for a, b in pairs) + abs(len(one) - len(other))

@@ -33,6 +33,7 @@ _SLOTS = ("adam_m", "adam_v")
 
 # What `config_from_variables` reads off the shapes.
 EXPRESSIBLE = Expressible(
+  kind="tf1",
   name="the original",
   config=(
     "vocab_size",
@@ -47,7 +48,6 @@ EXPRESSIBLE = Expressible(
     "max_position_embeddings",
     "type_vocab_size",
   ),
-  conv_types=("span_dynamic", "none"),
   trained_with=(
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",

@@ -1,6 +1,7 @@
 """The folder of a pre-training run: config, vocabulary, checkpoints."""
 
 import json
+import os
 from typing import Any
 
 import jax
@@ -19,10 +20,16 @@ TOKENIZER_FILE = "tokenizer_config.json"
 
 def is_run(path: str) -> bool:
   """Says whether a path is a run's folder, or one of its checkpoints."""
+  folder = epath.Path(workdir_of(path))
+  return (folder / run_files.CHECKPOINTS_FOLDER).exists()
+
+
+def workdir_of(path: str) -> str:
+  """Returns the folder of the run that a path, of it or a checkpoint, names."""
   folder = files.absolute(path)
   if folder.parent.name == run_files.CHECKPOINTS_FOLDER:
-    return folder.name.isdigit()
-  return (folder / run_files.CHECKPOINTS_FOLDER).exists()
+    return os.fspath(folder.parent.parent)
+  return os.fspath(folder)
 
 
 def load_run_config(workdir: str) -> ConfigDict:

@@ -11,8 +11,9 @@ from convbert_jax.errors import UserError
 from convbert_jax.objective import run_folder
 from convbert_jax.objective.electra import Electra, make_electra
 from convbert_jax.pretraining.evaluation import Evaluator
+from convbert_jax.pretraining.starting_point import given_params
 from convbert_jax.pretraining.train_step import make_train_step
-from convbert_jax.training import plots, reporting, restore, sharding
+from convbert_jax.training import plots, reporting, sharding
 from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
 from convbert_jax.training.fit import FitConfig, Program, fit
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -61,7 +62,9 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     _train_batches(config),
     fit_config,
     evaluate=_make_evaluator(config, electra, manifest, mesh),
-    given=restore.params_of_run(init_from) if init_from else None,
+    given=given_params(init_from, electra, config.data.path)
+    if init_from
+    else None,
     kept_files=run_folder.tokenizer_files(config.data.path, workdir),
   )
   if jax.process_index() == 0:

@@ -28,7 +28,9 @@ from convbert_jax.training.state import TrainState, make_init
 from experiments import command_line
 from experiments.benchmarks.measurement import JSON_HELP, median, report
 
-_CONFIG = command_line.ConfigFlag("configs/finetune.py:task=rte,size=small")
+_CONFIG = command_line.ConfigFlag(
+  "configs/finetune.py:task=rte,size=small", needs=("task", "num_seeds")
+)
 _ROUNDS = flags.DEFINE_integer(
   "rounds", 10, "N, how many ratios to measure.", lower_bound=2
 )

@@ -20,7 +20,9 @@ from experiments.benchmarks.measurement import (
   report,
 )
 
-_CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")
+_CONFIG = command_line.ConfigFlag(
+  "configs/pretrain.py:size=small,seq=128", needs=("objective", "num_steps")
+)
 _SECONDS = flags.DEFINE_float(
   "seconds", 5.0, "S, how long to draw batches.", lower_bound=0.1
 )

@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from convbert_jax import errors
-from convbert_jax.formats import huggingface
+from convbert_jax.formats import huggingface_state
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.objective import masking
 from experiments import command_line
@@ -62,7 +62,9 @@ _REQUIRED = {
   "optimizer.schedule": "polynomial",
 }
 
-_CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")
+_CONFIG = command_line.ConfigFlag(
+  "configs/pretrain.py:size=small,seq=128", needs=("objective", "num_steps")
+)
 _PEER = flags.DEFINE_string(
   "peer",
   "huggingface",
@@ -154,7 +156,7 @@ def _check(peer: str, config: Mapping[str, Any], modes: Sequence[str]) -> None:
         f"--config.{field}={given} has no counterpart in --peer={peer}; leave"
         f" it at {value}"
       )
-  huggingface.check_expressible(ConvBertConfig(**config["model"]))
+  huggingface_state.check_expressible(ConvBertConfig(**config["model"]))
 
 
 def _compare_mode(

@@ -33,7 +33,9 @@ from experiments.benchmarks.random_step import (
 
 MATRIX_SIZES = (1024, 2048, 4096)
 
-_CONFIG = command_line.ConfigFlag("configs/pretrain.py:size=small,seq=128")
+_CONFIG = command_line.ConfigFlag(
+  "configs/pretrain.py:size=small,seq=128", needs=("objective", "num_steps")
+)
 _STEPS = flags.DEFINE_integer(
   "steps", 10, "N, how many steps to time.", lower_bound=2
 )

@@ -10,6 +10,7 @@ from recording import Recording
 
 from convbert_jax import load_pretrained
 from convbert_jax.errors import UserError
+from convbert_jax.formats.load import load_networks, save_networks
 from convbert_jax.objective import run_folder
 from convbert_jax.objective.electra import make_electra
 from convbert_jax.pretraining.run import evaluate, pretrain
@@ -98,7 +99,7 @@ def test_values_that_cannot_work_are_refused(tmp_path, load):
     "num_steps=0": "num_steps=0",
     "mesh.data=3": "mesh.data=3",
     "optimizer.warmup_steps=-1": "warmup_steps=-1",
-    "checkpoint.init_from=nowhere": "nowhere: no checkpoint there",
+    "checkpoint.init_from=no/such/folder": "no/such/folder: no such folder",
     "checkpoint.keep_last=0": "keep_last=0",
   }.items():
     with pytest.raises(UserError) as caught:
@@ -124,4 +125,31 @@ def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   ours, _ = run_folder.load_run_params(trained, electra, mesh, str(workdir), 2)
   jax.tree.map(
     np.testing.assert_array_equal, params, ours["discriminator"]["convbert"]
+  )
+
+
+def test_a_run_starts_from_a_folder_of_transformers(
+  finished, load, tmp_path, capsys
+):
+  """After one step at the rate 0 it still has the parameters it took over."""
+  config = run_folder.load_run_config(str(finished[0]))
+  networks = load_networks(str(finished[0]))
+  encoder = {"": networks["discriminator"].encoder}
+  with pytest.warns(UserWarning, match="padding masked out"):
+    save_networks(f"hf:{tmp_path / 'model'}", encoder)
+  source = f"checkpoint.init_from={tmp_path / 'model'}"
+  pretrain(load(source, "num_steps=1"), str(tmp_path / "run"))
+  assert (
+    f"starting from {tmp_path / 'model'}: discriminator encoder taken over;"
+    " discriminator head and generator start fresh"
+  ) in capsys.readouterr().out
+  electra, mesh = make_electra(config), sharding.make_mesh()
+  params, step = run_folder.load_run_params(
+    config, electra, mesh, str(tmp_path / "run"), None
+  )
+  assert step == 1
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    params["discriminator"]["convbert"],
+    encoder[""].params,
   )

@@ -128,6 +128,7 @@ def test_from_files_to_results(task, head, tmp_path):
     f"head={head}",
     "num_train_epochs=0",
     task=task,
+    size="",
   )
   found = finetune.finetune(again, str(tmp_path / "again"), str(run / task))
   for name, value in results["runs"][0]["scores"].items():

@@ -10,11 +10,12 @@ from convbert_jax.errors import UserError
 from convbert_jax.formats import (
   huggingface,
   huggingface_state,
+  registry,
   tf1,
   tf1_variables,
 )
 from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.model import heads, task_heads
+from convbert_jax.model import conv_kinds, heads, task_heads
 
 FORMATS = {
   "hf": huggingface_state.EXPRESSIBLE,
@@ -41,6 +42,19 @@ def test_a_new_field_is_refused_unless_it_has_its_default(kind):
     FORMATS[kind].check_config(config)
   with pytest.raises(UserError, match="position_kind='rotary' cannot be conv"):
     STATE[kind]({}, config)
+
+
+def test_a_new_convolution_is_refused_unless_it_names_the_format(monkeypatch):
+  assert all(found.kind == kind for kind, found in FORMATS.items())
+  assert FORMATS.keys() <= registry.FORMATS.keys()
+  kind = conv_kinds.CONV_KINDS["none"]
+  for name, formats in (("later", ()), ("known", FORMATS)):
+    new = dataclasses.replace(kind, expressible_in=frozenset(formats))
+    monkeypatch.setitem(conv_kinds.CONV_KINDS, name, new)
+  for found in FORMATS.values():
+    found.check_config(ConvBertConfig(conv_type="known"))
+    with pytest.raises(UserError, match="conv_type='later' cannot be convert"):
+      found.check_config(ConvBertConfig(conv_type="later"))
 
 
 def test_every_field_of_today_is_decided():

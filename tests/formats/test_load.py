@@ -139,7 +139,7 @@ def test_the_settings_beside_a_vocabulary_are_read(tmp_path, single):
 @pytest.mark.parametrize(
   "source, words",
   [
-    ("{}", "holds no model: no run"),
+    ("{}", r"holds no model: no \*.index .* no run .* no model.json, no conf"),
     ("{}/nowhere", "no such folder, and no name of the hub"),
     ("hg:{}", "unknown format 'hg'; did you mean 'hf'"),
     ("tf1:{}", "no TensorFlow checkpoint there"),

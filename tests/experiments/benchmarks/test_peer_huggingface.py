@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pretend import CONFIG, SETTINGS
 
-from convbert_jax.formats import huggingface
+from convbert_jax.formats import huggingface_state
 from convbert_jax.objective import masking
 from convbert_jax.objective.electra import make_electra
 from experiments.benchmarks import peer_worker, random_step
@@ -42,7 +42,7 @@ def test_the_pytorch_side_computes_what_ours_does(tmp_path):
   loss = theirs(*inputs).item()
   assert loss == pytest.approx(np.log(1200) + 50 * np.log(2), rel=0.1)
 
-  state = huggingface.state_dict_from_params(
+  state = huggingface_state.state_dict_from_params(
     ours.generator_params(params), ours.generator_config
   )
   tensors = {name: torch.tensor(array) for name, array in state.items()}

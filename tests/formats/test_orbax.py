@@ -78,6 +78,8 @@ def _spoil(folder, how):
     described["class"] = "ConvBertForMaskedML"
   elif how == "field":
     described["config"]["head_count"] = 3
+  elif how == "option":
+    described["options"]["num_layers"] = 2
   elif how == "value":
     described["config"]["conv_kernel_size"] = 4
   elif how == "width":
@@ -99,7 +101,8 @@ def _spoil(folder, how):
   "how, words",
   [
     ("class", "did you mean 'ConvBertForMaskedLM'"),
-    ("field", "head_count"),
+    ("field", "no field head_count here: another version of this code"),
+    ("option", "no field num_layers here: another version"),
     ("value", "conv_kernel_size=4 must be odd"),
     ("width", r"of another shape: .*kernel \(2, 8, 16\), expected \(2, 8, 12"),
     ("layers", r"of another shape: .*expected \(3,"),

@@ -133,7 +133,7 @@ def test_what_the_originals_files_cannot_tell():
   config = reference.tf1_config(reference.load("tf_encoder_ratio2"))
   for field, value in (("hidden_act", "relu"), ("layer_norm_eps", 1e-5)):
     changed = config.replace(**{field: value})
-    with pytest.raises(UserError, match=f"{field}=.* do not tell it from"):
+    with pytest.raises(UserError, match=f"{field}=.* do not hold it"):
       tf1.check_expressible(changed)
   networks = tf1.networks_of(variables_of("tf_pretrain_mlm"))
   (found,) = networks.values()
@@ -151,7 +151,7 @@ def test_heads_of_transformers_width_are_refused():
 
 
 def test_where_there_is_no_checkpoint(tmp_path):
-  assert not tf1.is_checkpoint(str(tmp_path))
+  assert not tf1.recognise(str(tmp_path))
   with pytest.raises(UserError, match="no TensorFlow checkpoint there"):
     tf1.read_variables(str(tmp_path))
 
