@@ -188,6 +188,23 @@ def test_without_carrying_over_the_loss_is_counted(tmp_path, vocab, inputs):
   assert any("--carry_over" in line for line in manifest.describe(built))
 
 
+def test_unusable_input_is_refused_in_one_line(tmp_path, vocab):
+  path = tmp_path / "a.txt"
+  for content, message in (
+    (None, "no input matches"),
+    (b"", "skipped 1 empty files"),
+    (b"\0" * 99, "skipped 1 binary files"),
+    ("é".encode("latin-1"), "iconv -f latin1"),
+    (b"w1", "skipped 1 documents of one word"),
+  ):
+    if content is not None:
+      path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+      text.build(str(path), vocab, tmp_path / "out")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_input_without_a_usable_document_is_refused(tmp_path, vocab):
   (tmp_path / "a.bin.txt").write_bytes(b"\0" * 100)
   (tmp_path / "b.txt").write_text("w1")
