@@ -35,6 +35,14 @@ def test_unreadable_manifests_are_refused(tmp_path):
       manifest.load_manifest(str(tmp_path))
 
 
+def test_manifests_of_another_format_are_refused(tmp_path, vocab, inputs):
+  text.build(inputs, vocab, tmp_path / "out")
+  path = tmp_path / "out" / "manifest.json"
+  path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+  with pytest.raises(UserError, match="not a readable manifest .*another form"):
+    manifest.load_manifest(str(tmp_path / "out"))
+
+
 def test_a_manifest_survives_its_file(tmp_path, vocab, inputs):
   built, _ = text.build(inputs, vocab, tmp_path / "out")
   assert manifest.load_manifest(str(tmp_path / "out")) == built
