@@ -10,6 +10,7 @@ from typing import Unpack
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
@@ -149,11 +150,13 @@ def span_losses(
   end_positions_B: jax.Array,
 ) -> jax.Array:
   """Returns the mean cross-entropy of start and end for each row, [B]."""
-  start_B = losses.cross_entropy_per_label(
-    output.start_logits, start_positions_B
+  # Gathers the logit, unlike `losses.cross_entropy_per_label`: the gradients
+  # round differently, and runs of earlier versions go on as they began.
+  cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+  return 0.5 * (
+    cross_entropy(output.start_logits, start_positions_B)
+    + cross_entropy(output.end_logits, end_positions_B)
   )
-  end_B = losses.cross_entropy_per_label(output.end_logits, end_positions_B)
-  return 0.5 * (start_B + end_B)
 
 
 def row_losses(

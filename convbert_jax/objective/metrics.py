@@ -23,9 +23,10 @@ def token_metrics(
 ) -> Metrics:
   """Returns loss (nats) and accuracy of the generator's selected tokens."""
   ids_BxP, weights_BxP = selection.token_ids, selection.weights
-  loss_BxP = losses.cross_entropy_per_label(logits_BxPxV, ids_BxP)
+  true_logits_BxP = losses.at_label(logits_BxPxV, ids_BxP)
+  # Not through log-probabilities: they would be as many as the logits.
+  loss_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1) - true_logits_BxP
   # The true token is the likeliest if no other has a larger logit.
-  true_logits_BxP = losses.label_logits(logits_BxPxV, ids_BxP)
   is_best_BxP = true_logits_BxP >= jnp.max(logits_BxPxV, axis=-1)
   return {
     "generator_loss": losses.weighted(loss_BxP, weights_BxP),

@@ -27,9 +27,9 @@ def is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return labels[..., None] == classes
 
 
-def label_logits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the logit of each label: [..., C] and [...] to [...]."""
-  return jnp.sum(jnp.where(is_label(logits, labels), logits, 0.0), axis=-1)
+def at_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns the value of each label's class: [..., C] and [...] to [...]."""
+  return jnp.sum(jnp.where(is_label(values, labels), values, 0.0), axis=-1)
 
 
 def cross_entropy_per_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -42,7 +42,7 @@ def cross_entropy_per_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     [...].
   """
-  return jax.nn.logsumexp(logits, axis=-1) - label_logits(logits, labels)
+  return -at_label(jax.nn.log_softmax(logits, axis=-1), labels)
 
 
 def binary_cross_entropy_per_label(
