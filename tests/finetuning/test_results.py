@@ -212,6 +212,8 @@ def test_the_page_has_medians_spread_and_costs(tmp_path):
   assert "- from runs/tiny (4.9M parameters): mrpc, chunk" in text
   assert "- from random parameters, not pre-trained" in text
   assert "Not the same measure" in text and "SQuAD" not in text
+  assert cells(text, "ConvBERT-base, 4M")[-2:] == ["89.7", "86.4"]
+  assert cells(text, "ELECTRA-small, OpenWebText")[-1] == "80.4"
 
 
 def test_squad_stands_beside_the_papers(tmp_path):
