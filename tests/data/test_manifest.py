@@ -39,7 +39,7 @@ def test_manifests_of_another_format_are_refused(tmp_path, vocab, inputs):
   text.build(inputs, vocab, tmp_path / "out")
   path = tmp_path / "out" / "manifest.json"
   path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-  with pytest.raises(UserError, match="not a readable manifest .*another form"):
+  with pytest.raises(UserError, match=r"not a readable .*of another format"):
     manifest.load_manifest(str(tmp_path / "out"))
 
 
