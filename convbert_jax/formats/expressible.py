@@ -1,4 +1,4 @@
-"""What a format can say of a model; anything else is refused, not dropped."""
+"""Which models a format can express; others are refused, never cut down."""
 
 import dataclasses
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
 
-# They change how a model is computed, not what.
+# They change how a model is computed, not what it is.
 _COMPUTATION = ("dtype", "remat", "scan_unroll")
 # Every module has them.
 _OF_MODULES = ("config", "parent", "name")
@@ -25,7 +25,7 @@ class Expressible:
   somebody decides how the format expresses it.
 
   Attributes:
-    kind: of the format, as in the table of formats and in `CONV_KINDS`, where
+    kind: the format's key in the table of formats, and in `CONV_KINDS`, where
       each convolution says which formats can express it.
     name: of the format, for messages.
     config: fields of `ConvBertConfig` that the files hold.

@@ -4,8 +4,8 @@ A run's workdir holds the state of a training. A model folder holds one model,
 ready to use: `model.json`, `params/` and the tokenizer's files. The folder of a
 fine-tuned task has one below it, that of its best run.
 
-Orbax, and what reads a run, are imported late, by the functions that need them:
-they take longer than all that reading a folder of transformers imports.
+Orbax and the reader of runs are imported late, inside the functions that need
+them: importing them takes longer than reading a folder of transformers.
 """
 
 import dataclasses

@@ -47,7 +47,8 @@ def given_params(
   def read(like: Any) -> tuple[Any, str]:
     if run_folder.is_run(init_from):
       vocabulary = _vocabulary_in(run_folder.workdir_of(init_from))
-      _check_vocabulary(init_from, vocabulary, records)
+      if vocabulary:
+        _check_vocabulary(init_from, vocabulary, records)
       return restore.params_of_run(init_from)(like)
     networks = load_networks(init_from)
     for network in networks.values():
@@ -70,7 +71,7 @@ def starting_params(
   becomes the generator's where it fits.
 
   Args:
-    source: what the user called them.
+    source: what the user called them, for messages.
     networks: as `load_networks` returns them.
     electra: the networks of the run.
     like: the shapes of all its parameters.
@@ -80,13 +81,13 @@ def starting_params(
     these are and what starts fresh.
 
   Raises:
-    UserError: if an architecture is another.
+    UserError: if an architecture differs from the run's.
   """
   main = next((networks[name] for name in _MAIN if name in networks), None)
   if main is None:
     raise UserError(
-      f"{source} holds a generator alone, and a run starts from a discriminator"
-      " or an encoder"
+      f"checkpoint.init_from={source} holds a generator alone; name a"
+      " discriminator or an encoder"
     )
   _check_architecture(source, main.model.config, electra.config)
   if "masked_lm" in like:
@@ -117,7 +118,11 @@ def _masked_lm(main: Pretrained) -> Params:
 def _generator(
   source: str, generator: Pretrained, main: Pretrained, electra: Electra
 ) -> Params:
-  """Returns what is the generator's own; what it shares must be the same."""
+  """Returns the generator's own parameters, without those that it shares.
+
+  Raises:
+    UserError: if it is of another architecture, or shares less than the run.
+  """
   differences = architecture_differences(
     generator.model.config, electra.generator_config
   )
@@ -142,8 +147,9 @@ def _generator(
 def _check_shared(source: str, one: Any, other: Any, field: str) -> None:
   if not same_arrays(one, other):
     raise UserError(
-      f"generator and discriminator of {source} do not share what"
-      f" objective.{field}=True makes one; set --config.objective.{field}=False"
+      f"generator and discriminator of {source} differ where"
+      f" objective.{field}=True shares parameters; set"
+      f" --config.objective.{field}=False"
     )
 
 
@@ -202,8 +208,7 @@ def _check_vocabulary(
   source: str, vocabulary: Sequence[str], records: str
 ) -> None:
   """Refuses a model whose ids stand for other tokens than the records'."""
-  ours = _vocabulary_in(records)
-  differing = count_other_tokens(vocabulary, ours)
+  differing = count_other_tokens(vocabulary, _vocabulary_in(records))
   if differing:
     raise UserError(
       f"checkpoint.init_from={source} was trained with another vocabulary than"
@@ -213,6 +218,9 @@ def _check_vocabulary(
 
 
 def _vocabulary_in(folder: str) -> list[str]:
-  """Returns the tokens of a folder's vocabulary, also in an object store."""
-  text = (epath.Path(folder) / run_folder.VOCABULARY_FILE).read_text()
+  """Returns the tokens of a folder's vocabulary; none if it has no file."""
+  path = epath.Path(folder) / run_folder.VOCABULARY_FILE
+  if not path.exists():
+    return []
+  text = path.read_text()
   return [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]

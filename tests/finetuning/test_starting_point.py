@@ -30,7 +30,7 @@ def task_files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(task_files, tmp_path_factory):
-  """A workdir after a trial."""
+  """A workdir after one run."""
   path = tmp_path_factory.mktemp("finished")
   finetune.finetune(data.load(*task_files), str(path))
   return (path,)

@@ -126,7 +126,7 @@ def test_other_architectures_and_ties_are_one_line():
     starting_params(networks, tiny.make_electra(config, tie_embeddings=False))
   networks = networks_of(electra)
   other = networks_of(electra, seed=2)["generator"]
-  with pytest.raises(UserError, match="do not share what objective"):
+  with pytest.raises(UserError, match="differ where objective"):
     starting_params({**networks, "generator": other}, electra)
   with pytest.raises(UserError, match="X holds a generator alone"):
     starting_params({"generator": other}, electra)
