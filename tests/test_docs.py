@@ -76,11 +76,12 @@ def test_the_python_runs(page, folder):
 def parse(monkeypatch):
   """Parses a command as its program does, without running it."""
   monkeypatch.chdir(ROOT)
-  # Other tests may have imported programs; absl knows each flag once.
+  # Other tests may have imported programs or defined flags of their own; absl
+  # knows each flag once.
   others = {
     name: flags.FLAGS[name]
     for module in flags.FLAGS.flags_by_module_dict()
-    if module.startswith("experiments")
+    if module.startswith(("experiments", "<unknown>"))
     for name in (f.name for f in flags.FLAGS.flags_by_module_dict()[module])
     if name in flags.FLAGS
   }
