@@ -201,7 +201,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "keep_last": 2,
         "keep_every": 0,  # 0: none beside the last
         "resume_from": "",  # another run's workdir: all of its state
-        "init_from": "",  # another run's workdir: its parameters only
+        "init_from": "",  # a run, or any model: its parameters only
       },
       "report": {
         "every": recipe["report_every"],

@@ -1,9 +1,8 @@
-"""An acceptability task made of prose, in the format of CoLA.
+"""An acceptability task made from prose, in the format of CoLA.
 
-Half of the sentences are as they were written; in the other half two words
-have changed places so that a person sees that something is broken: "The list
-of names" becomes "The of list names". Telling them apart takes some grammar,
-which is what pre-training should have taught.
+Half of the sentences are unchanged; in the other half two words are swapped so
+that the grammar is wrong: "The list of names" becomes "The of list names".
+Telling them apart takes some grammar, which pre-training should have taught.
 """
 
 import os
@@ -11,30 +10,29 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from convbert_jax import files
 from convbert_jax.data.corpus import Skipped, iter_documents
 from convbert_jax.errors import UserError
-from convbert_jax.training import run_files
 
 MIN_WORDS, MAX_WORDS = 6, 24
-# Farther apart, both places look wrong anyway.
+# Swaps over a longer distance are too easy to see.
 MAX_DISTANCE = 6
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
-# Words alone: names in code and formulas are no grammar.
+# Words only: names in code and formulas have no grammar.
 _SENTENCE = re.compile(
   r"[A-Z][A-Za-z]*(?:[-'][A-Za-z]+)*"
   r"(?:[,;:]? [A-Za-z]+(?:[-'][A-Za-z]+)*)*\."
 )
-# The full stop of these ends no sentence.
+# The full stop of these does not end a sentence.
 _ABBREVIATION = re.compile(r" (?:etc|vs|cf|fig|eq|sec|ref|no|[a-z])\.$", re.I)
-# Words that stand before a noun; in the place of another kind of word they are
-# wrong, and so is what stands in theirs.
+# Words that precede a noun: swapped with another kind of word, both are wrong.
 _LEADING = re.compile(
   "a|an|the|its|their|your|our|every|each|of|in|to|for|from|with|by|at|into"
   "|as|than"
 )
-# Any longer word but these, which can stand nearly anywhere: a swap with one
-# may be no mistake.
+# Any longer word, except those that can be nearly anywhere in a sentence: a
+# swap with one of them may be correct.
 _CONTENT = re.compile(
   "(?!(?:also|then|only|always|often|never|still|already|again|thus|hence"
   "|however|even|just|both|more|most|much|very|well|once|here|there|first|last"
@@ -49,19 +47,19 @@ _CONTENT = re.compile(
 def write_task(
   text_jsonl_path: str, folder: str, num_train: int, num_dev: int, seed: int
 ) -> None:
-  """Writes `CoLA/train.tsv` and `CoLA/dev.tsv`, each when it is whole.
+  """Writes `CoLA/train.tsv` and `CoLA/dev.tsv`.
 
-  Dev sentences are of other documents than those of training, and none is in
-  both; of each file half the sentences are broken. The same text and seed give
+  The two files have sentences of different documents, and no sentence in
+  common; half the sentences of each are broken. The same text and seed give
   the same files.
 
   Args:
-    text_jsonl_path: documents, a JSON object {"text": ...} in each row, their
-      paragraphs one a line.
-    folder: the data folder, made if need be.
-    num_train: sentences to train on.
-    num_dev: sentences to evaluate on.
-    seed: of the choice of documents, sentences and words.
+    text_jsonl_path: documents, a JSON object {"text": ...} in each row, with
+      one paragraph in each line of the text.
+    folder: the data folder, created if it does not exist.
+    num_train: number of sentences to train on.
+    num_dev: number of sentences to evaluate on.
+    seed: chooses documents, sentences and words.
 
   Raises:
     UserError: if the text cannot be read or has too few sentences.
@@ -74,7 +72,7 @@ def write_task(
   pools: dict[str, list[str]] = {"dev": [], "train": []}
   for document in documents:
     pools["dev" if len(pools["dev"]) < share else "train"] += document
-  files = {}
+  texts = {}
   for split, wanted in (("train", num_train), ("dev", num_dev)):
     found = pools[split]
     if len(found) < wanted:
@@ -82,12 +80,15 @@ def write_task(
         f"{text_jsonl_path} has {len(found):,} sentences for {split}.tsv and"
         f" {wanted:,} were asked for; give more text or ask for fewer"
       )
-    files[f"{split}.tsv"] = _rows(chance.sample(found, wanted), chance)
-  run_files.write_run_files(os.path.join(folder, "CoLA"), files)
+    texts[f"{split}.tsv"] = _rows(chance.sample(found, wanted), chance)
+  place = os.path.join(folder, "CoLA")
+  os.makedirs(place, exist_ok=True)
+  for name, text in texts.items():
+    files.write_text(os.path.join(place, name), text)
 
 
 def _documents(path: str) -> list[list[str]]:
-  """Returns each document's sentences that can be broken, each only once."""
+  """Returns the sentences of each document that can be broken, each once."""
   skipped = Skipped()
   seen: set[str] = set()
   documents: list[list[str]] = []
@@ -95,7 +96,7 @@ def _documents(path: str) -> list[list[str]]:
     if part.part == 0:
       documents.append([])
     for sentence in _sentences(part.lines):
-      # Whatever cannot be broken would be known by that to be unbroken.
+      # A sentence that cannot be broken would always be an unbroken one.
       if sentence.lower() not in seen and _swaps(sentence.split(" ")):
         seen.add(sentence.lower())
         documents[-1].append(sentence)
@@ -117,10 +118,10 @@ def _sentences(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _swaps(words: Sequence[str]) -> list[tuple[int, int]]:
-  """Returns the places of two words that cannot stand for each other.
+  """Returns the places of pairs of words that can be swapped.
 
-  Words with a capital, a comma or the full stop keep their places, since those
-  must not tell.
+  Words with a capital, a comma or the full stop are not swapped: that would be
+  visible without any grammar.
   """
   leading = [i for i, word in enumerate(words) if _LEADING.fullmatch(word)]
   others = [i for i, word in enumerate(words) if _CONTENT.fullmatch(word)]
@@ -128,7 +129,7 @@ def _swaps(words: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _rows(sentences: Sequence[str], chance: random.Random) -> str:
-  """Returns lines of source, label, the linguist's mark and sentence."""
+  """Returns lines of source, label, the author's mark and sentence."""
   lines = []
   for number, sentence in enumerate(sentences):
     if number % 2 == 0:

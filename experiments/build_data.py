@@ -3,7 +3,7 @@
 python -m experiments.build_data --input='corpus/*_data.xz' --vocab=vocab.txt \
   --output=records --max_seq_length=128 --num_workers=2 --held_out=0.01
 
-Run again after an interruption, the same command goes on where it was.
+After an interruption, the same command resumes the build.
 """
 
 import sys
@@ -11,7 +11,9 @@ import time
 
 from absl import flags
 
-from convbert_jax.data import manifest, records
+from convbert_jax.data import manifest
+from convbert_jax.data.records import BuildSettings, build_records
+from convbert_jax.data.tokenizer import load_tokenizer
 from experiments.command_line import run
 
 _INPUT = flags.DEFINE_list(
@@ -26,10 +28,10 @@ _OUTPUT = flags.DEFINE_string(
   "output", None, "DIR, the folder of the records.", required=True
 )
 _MAX_SEQ_LENGTH = flags.DEFINE_integer(
-  "max_seq_length", 128, "N, ids of an example, [CLS] and [SEP] included."
+  "max_seq_length", 128, "N, tokens of an example, special ones included."
 )
 _NUM_WORKERS = flags.DEFINE_integer(
-  "num_workers", 2, "N, processes that encode; the result is the same for any."
+  "num_workers", 2, "N, processes that encode; they do not change the result."
 )
 _HELD_OUT = flags.DEFINE_float(
   "held_out", 0.01, "X, share of the documents kept for evaluation."
@@ -40,7 +42,8 @@ _SEED = flags.DEFINE_integer(
 _CARRY_OVER = flags.DEFINE_bool(
   "carry_over",
   True,
-  "Whether text beyond an example's end opens the next; the original drops it.",
+  "Whether text that does not fit an example begins the next; the original"
+  " drops it.",
 )
 _BLANK_LINES_SEPARATE = flags.DEFINE_bool(
   "blank_lines_separate",
@@ -48,7 +51,7 @@ _BLANK_LINES_SEPARATE = flags.DEFINE_bool(
   "Whether blank lines separate documents in plain text files.",
 )
 _SHARD_CHARACTERS = flags.DEFINE_integer(
-  "shard_characters", 1 << 25, "N, text that goes into a shard."
+  "shard_characters", 1 << 25, "N, characters of text in a shard."
 )
 _LOWERCASE = flags.DEFINE_bool("lowercase", True, "Whether to lower-case.")
 _STRIP_ACCENTS = flags.DEFINE_bool(
@@ -60,26 +63,32 @@ _HANDLE_CHINESE_CHARS = flags.DEFINE_bool(
 
 
 def main() -> None:
-  """Builds the records and prints what they hold."""
+  """Builds the records and prints a summary."""
   begun = time.monotonic()
+  settings = BuildSettings(
+    max_seq_length=_MAX_SEQ_LENGTH.value,
+    held_out=_HELD_OUT.value,
+    seed=_SEED.value,
+    carry_over=_CARRY_OVER.value,
+    blank_lines_separate=_BLANK_LINES_SEPARATE.value,
+    shard_characters=_SHARD_CHARACTERS.value,
+  )
+  tokenizer = load_tokenizer(
+    _VOCAB.value,
+    lowercase=_LOWERCASE.value,
+    strip_accents=_STRIP_ACCENTS.value,
+    handle_chinese_chars=_HANDLE_CHINESE_CHARS.value,
+  )
   try:
-    built = records.build_records(
+    built = build_records(
       _INPUT.value,
-      _VOCAB.value,
+      tokenizer,
       _OUTPUT.value,
-      max_seq_length=_MAX_SEQ_LENGTH.value,
+      settings,
       num_workers=_NUM_WORKERS.value,
-      held_out=_HELD_OUT.value,
-      seed=_SEED.value,
-      carry_over=_CARRY_OVER.value,
-      blank_lines_separate=_BLANK_LINES_SEPARATE.value,
-      shard_characters=_SHARD_CHARACTERS.value,
-      lowercase=_LOWERCASE.value,
-      strip_accents=_STRIP_ACCENTS.value,
-      handle_chinese_chars=_HANDLE_CHINESE_CHARS.value,
     )
   except KeyboardInterrupt:
-    sys.exit("interrupted: the same command goes on after the last shard")
+    sys.exit("interrupted: the same command resumes after the last shard")
   print(f"{_OUTPUT.value}: {time.monotonic() - begun:.1f} s")
   print("\n".join(manifest.describe(built)))
 

@@ -56,9 +56,7 @@ def main() -> None:
       name: _CONFIG.with_argument("task", name)
       for name in registry.TASK_GROUPS[config.task]
     }
-    skipped = finetune_tasks(configs, _WORKDIR.value, _INIT_FROM.value)
-    for name, why in skipped.items():
-      print(f"skipped {name}: {why}")
+    finetune_tasks(configs, _WORKDIR.value, _INIT_FROM.value)
   else:
     finetune(config, _WORKDIR.value, _INIT_FROM.value)
   if jax.process_index() == 0:

@@ -1,9 +1,8 @@
-"""English prose that every installation of Python and the requirements has.
+"""English prose from this installation of Python and the required packages.
 
-The language reference in `pydoc_data.topics`, and the docstrings of the
-standard library and of a few required packages. Sources are parsed, never
-imported, and in a fixed order, so that the same installation always gives the
-same text.
+It is the language reference in `pydoc_data.topics` and the docstrings of the
+standard library and some packages. Sources are parsed, not imported, in a fixed
+order, so that the same installation always gives the same text.
 """
 
 import ast
@@ -30,14 +29,14 @@ _WORD = re.compile(r"[A-Za-z]+[,;.:!?)\"']*")
 
 
 def documents(max_bytes: int) -> Iterator[str]:
-  """Yields documents, one paragraph a line, until `max_bytes` are reached.
+  """Yields documents with one paragraph in each line.
 
-  A document is a topic of the reference or all docstrings of one module. Only
-  paragraphs that read like sentences are kept, each once.
+  A document is a topic of the reference or all docstrings of a module. Only
+  paragraphs of sentences are kept, each once.
 
   Args:
-    max_bytes: of UTF-8 text; the document that would exceed it ends the
-      iteration.
+    max_bytes: limit of UTF-8 text; the iteration ends before the document that
+      would exceed it.
   """
   seen: set[str] = set()
   num_bytes = 0
@@ -74,7 +73,7 @@ def _source_folders() -> Iterator[pathlib.Path]:
 def _docstrings(path: pathlib.Path) -> Iterator[str]:
   """Yields the docstrings of a source file, outermost first."""
   with warnings.catch_warnings():
-    # Old escapes in other people's strings are no concern of ours.
+    # Such as invalid escapes in the strings of other packages.
     warnings.simplefilter("ignore")
     try:
       tree = ast.parse(path.read_bytes())
@@ -87,7 +86,7 @@ def _docstrings(path: pathlib.Path) -> Iterator[str]:
 
 
 def _prose(text: str) -> Iterator[str]:
-  """Yields the paragraphs that read like sentences, one line each."""
+  """Yields the paragraphs of sentences, one line each."""
   for paragraph in re.split(r"\n\s*\n", _HEADING.sub("\n", text)):
     lines = paragraph.split("\n")
     indents = {len(line) - len(line.lstrip()) for line in lines if line}
@@ -100,9 +99,9 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def _is_prose(line: str) -> bool:
-  """Returns whether a line is a sentence: words for the most part, and an end.
+  """Returns whether a line is mostly words and ends like a sentence.
 
-  Doctests, signatures, tables and grammar rules are not.
+  Doctests, signatures, tables and grammar rules do not.
   """
   words = line.split(" ")
   if len(words) < 6 or not _ENDS_SENTENCE.search(line):

@@ -19,8 +19,9 @@ from typing import Any
 
 from absl import flags
 
-from convbert_jax.data.records import build_records
-from convbert_jax.data.tokenizer import train_vocabulary
+from convbert_jax.data.records import BuildSettings, build_records
+from convbert_jax.data.tokenizer import load_tokenizer
+from convbert_jax.data.vocabulary import train_vocabulary
 from convbert_jax.finetuning.run import finetune
 from convbert_jax.pretraining.run import pretrain
 from convbert_jax.training import run_files
@@ -56,10 +57,9 @@ def main() -> None:
   print("3/5 building records", flush=True)
   manifest = build_records(
     [text],
-    vocabulary,
+    load_tokenizer(vocabulary),
     records,
-    max_seq_length=SEQ_LENGTH,
-    held_out=0.03,
+    BuildSettings(max_seq_length=SEQ_LENGTH, held_out=0.03),
     num_workers=0,
   )
   overrides = [

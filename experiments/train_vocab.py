@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from convbert_jax import files
-from convbert_jax.data import corpus, tokenizer
+from convbert_jax.data import corpus
+from convbert_jax.data.vocabulary import train_vocabulary, write_vocabulary
 from convbert_jax.errors import UserError
 from experiments.command_line import run
 
@@ -23,7 +23,7 @@ _INPUT = flags.DEFINE_list(
   required=True,
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
-  "vocab_size", 30_522, "N, number of tokens, the special ones included."
+  "vocab_size", 30_522, "N, number of tokens, special ones included."
 )
 _OUTPUT = flags.DEFINE_string(
   "output", None, "The vocab.txt to write.", required=True
@@ -46,7 +46,7 @@ def main() -> None:
     )
   skipped = corpus.Skipped()
   try:
-    vocabulary = tokenizer.train_vocabulary(
+    vocabulary = train_vocabulary(
       _iter_lines(skipped),
       _VOCAB_SIZE.value,
       lowercase=_LOWERCASE.value,
@@ -55,13 +55,12 @@ def main() -> None:
     )
   except UserError as error:
     raise UserError(" | ".join([str(error), *skipped.describe()])) from error
-  with files.explained_disk_errors(folder):
-    tokenizer.write_vocabulary(_OUTPUT.value, vocabulary)
+  write_vocabulary(_OUTPUT.value, vocabulary)
   for line in skipped.describe():
     print(line)
   print(f"{_OUTPUT.value}: {len(vocabulary):,} tokens")
   if len(vocabulary) < _VOCAB_SIZE.value:
-    print(f"the text yields no more, {_VOCAB_SIZE.value:,} were asked for")
+    print(f"{_VOCAB_SIZE.value:,} were asked for, but the text has no more")
 
 
 def _iter_lines(skipped: corpus.Skipped) -> Iterator[str]:

@@ -20,6 +20,7 @@ NAMED = [f"size={size},seq=128" for size in SIZES] + ["size=base,seq=512"]
 
 
 FINETUNINGS = [
+  "task=cola",
   "task=cola,size=tiny",
   "task=rte,size=small",
   "task=chunk,size=medium-small",

@@ -1,7 +1,7 @@
-"""Groups of documents, each encoded into records by whichever process.
+"""Blocks of documents, each encoded into records by one of the processes.
 
-How documents are grouped and what random numbers a group uses follow from the
-documents alone, so that the records are the same for any number of processes.
+The documents alone decide how they are grouped and which random numbers a
+block uses, so that the records are the same for any number of processes.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from convbert_jax.data.examples import Example, ExampleBuilder, pack_examples
 from convbert_jax.data.tokenizer import MAX_WORD_CHARACTERS, WordPiece
 
 SPLITS = ("train", "held_out")
-# Enough text that handing it to a process costs little beside encoding it.
+# Large enough that sending a block to a process costs little.
 BLOCK_CHARACTERS = 1 << 20
 
 
 @dataclasses.dataclass
 class Block:
-  """Documents in order, each with the number of its split in `SPLITS`."""
+  """Documents in order, and the index in `SPLITS` of each."""
 
   documents: list[Document] = dataclasses.field(default_factory=list)
   splits: list[int] = dataclasses.field(default_factory=list)
@@ -33,21 +33,21 @@ class Block:
     """Appends a document or a part of one."""
     self.documents.append(document)
     self.splits.append(split)
-    # With the line ends, so that a million empty documents fill it too.
+    # Line ends count, so that empty documents fill a block too.
     self.characters += 1 + len(document.lines) + sum(map(len, document.lines))
 
 
 @dataclasses.dataclass
 class SplitRecords:
-  """Records of one split of a block, and counts over them.
+  """The records of a block in one split, and counts over them.
 
-  Args:
+  Attributes:
     records: all records in one array, see `examples.pack_examples`.
     lengths: length of each record in it.
     documents: number of documents.
     two_segments: number of records with a second segment.
-    tokens: number of tokens in the records, [CLS] and [SEP] not counted.
-    dropped_tokens: number of tokens that did not get into a record.
+    tokens: number of tokens in the records, without [CLS] and [SEP].
+    dropped_tokens: number of tokens of the documents that are in no record.
     token_counts: how often each id occurs in the records.
   """
 
@@ -62,7 +62,7 @@ class SplitRecords:
 
 @dataclasses.dataclass
 class EncodedBlock:
-  """Records of each split, and what was skipped, by reason."""
+  """Records of each split, and numbers of skipped documents by reason."""
 
   splits: dict[str, SplitRecords]
   skipped: dict[str, int]
@@ -71,12 +71,12 @@ class EncodedBlock:
 class SplitChooser:
   """Chooses the split of a document by its text.
 
-  The same text is on the same side wherever it occurs, so that no held-out
+  Documents with the same text are in the same split, so that no held-out
   document is seen in training.
 
   Args:
     held_out: share of the documents to hold out, 0 to 1.
-    seed: another seed holds out other documents.
+    seed: decides which ones.
   """
 
   def __init__(self, held_out: float, seed: int) -> None:
@@ -85,7 +85,7 @@ class SplitChooser:
     self._last = 0
 
   def choose(self, document: Document) -> int:
-    """Returns the split's number; later parts stay with the first."""
+    """Returns an index in `SPLITS`; later parts follow the first."""
     if document.part == 0 and self._threshold:
       text = "\n".join(document.lines).encode("utf-8", "surrogatepass")
       digest = hashlib.blake2b(text, digest_size=8, key=self._key).digest()
@@ -105,10 +105,10 @@ def encode_block(
 
   Args:
     block: the documents.
-    seed: decides the random lengths; another one for every block.
+    seed: of the random lengths; different for each block.
     tokenizer: encodes the lines.
-    max_seq_length: ids of a record, special tokens included.
-    carry_over: whether tokens beyond an example's end open the next one.
+    max_seq_length: maximum length of a record, special tokens included.
+    carry_over: whether tokens that do not fit an example begin the next one.
   """
   lines = [line for document in block.documents for line in document.lines]
   ids, lengths = tokenizer.encode_lines(lines)
@@ -144,7 +144,7 @@ def encode_block(
 def _document_spans(
   block: Block, lengths: np.ndarray
 ) -> Iterator[tuple[Document, int, list[int]]]:
-  """Yields each document, its split, and the bounds of its lines in the ids."""
+  """Yields each document, its split, and where its lines are in the ids."""
   bounds = [0, *np.cumsum(lengths).tolist()]
   line = 0
   for document, split in zip(block.documents, block.splits, strict=True):

@@ -1,8 +1,8 @@
-"""The tokenizer that users of published models know.
+"""The tokenizer of published models.
 
-It follows transformers' ConvBertTokenizer: words of up to 100 characters, and
-special tokens written in the text are recognised. The one that records are
-built with, `tokenizer.WordPiece`, follows the original in both.
+It follows transformers' ConvBertTokenizer: words have at most 100 characters,
+and special tokens written in the text are recognised. Records are built with
+`tokenizer.WordPiece`, which follows the original in both.
 """
 
 import inspect
@@ -14,7 +14,6 @@ import numpy as np
 import tokenizers
 
 from convbert_jax import files
-from convbert_jax.data.tokenizer import read_vocabulary, write_vocabulary
 from convbert_jax.data.tokenizer_files import (
   CONFIG_FILE,
   NO_LIMIT,
@@ -25,33 +24,34 @@ from convbert_jax.data.tokenizer_files import (
   read_settings,
   read_tokenizer,
 )
+from convbert_jax.data.vocabulary import read_vocabulary, write_vocabulary
 from convbert_jax.errors import UserError, unknown_name
 
 TRUNCATIONS = ("longest_first", "only_first", "only_second")
 PADDINGS = ("longest", "max_length")
 
-# The special tokens around a pair.
+# Room for the special tokens of a pair.
 _MIN_LENGTH = 3
 
 
 class ConvBertTokenizer:
-  """WordPiece with everything around it: pairs, padding, decoding, files.
+  """WordPiece with pairs, padding, truncation, decoding and files.
 
   Args:
-    vocabulary: token of every id, in order.
+    vocabulary: the token of each id, in order.
     do_lower_case: whether to lower-case the text.
-    never_split: words that are kept as they are written, neither lower-cased
-      nor split; each must be in the vocabulary.
+    never_split: words that are neither lower-cased nor split; each must be in
+      the vocabulary.
     tokenize_chinese_chars: whether every CJK ideograph is a word.
     strip_accents: whether to remove accents; None follows `do_lower_case`.
-    clean_text: whether to drop control characters and to turn every kind of
-      white space into a space.
-    wordpieces_prefix: what the pieces that continue a word begin with.
-    model_max_length: length that truncation cuts to by default.
+    clean_text: whether to remove control characters and replace all white space
+      by spaces.
+    wordpieces_prefix: prefix of pieces that continue a word.
+    model_max_length: default length of truncation and padding, in tokens.
     additional_special_tokens: more tokens that are recognised in the text and
       left out of decoded text.
     **special_tokens: `unk_token`, `sep_token`, `pad_token`, `cls_token` and
-      `mask_token`, where they are not BERT's.
+      `mask_token`, if they are not BERT's.
 
   Raises:
     UserError: if a special token or a word of `never_split` is not in the
@@ -117,11 +117,11 @@ class ConvBertTokenizer:
 
   @classmethod
   def from_pretrained(cls, folder: str, **changes: Any) -> Self:
-    """Reads `vocab.txt` or `tokenizer.json`, and the settings beside it.
+    """Reads a tokenizer from `vocab.txt` or `tokenizer.json` and its settings.
 
     Args:
-      folder: where the files are, or the path of a vocabulary.
-      **changes: settings that replace those of the files.
+      folder: of the files, or the path of a vocabulary.
+      **changes: settings that replace those in the files.
 
     Raises:
       UserError: if no vocabulary can be read there.
@@ -146,7 +146,9 @@ class ConvBertTokenizer:
     write_vocabulary(os.path.join(folder, VOCAB_FILE), self.vocabulary)
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
-    self._tokenizer.save(os.path.join(folder, TOKENIZER_FILE))
+    files.write_text(
+      os.path.join(folder, TOKENIZER_FILE), self._tokenizer.to_str(pretty=True)
+    )
     described = {
       "tokenizer_class": "ConvBertTokenizer",
       "model_max_length": self.model_max_length,
@@ -161,7 +163,7 @@ class ConvBertTokenizer:
     return len(self.vocabulary)
 
   def __getattr__(self, name: str) -> Any:
-    """Gives `cls_token`, `cls_token_id` and so on."""
+    """Returns `cls_token`, `cls_token_id` and so on."""
     special = self.__dict__.get("special_tokens", {})
     if name in special:
       return special[name]
@@ -170,7 +172,7 @@ class ConvBertTokenizer:
     raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
   def tokenize(self, text: str) -> list[str]:
-    """Returns the tokens of a text, without special ones around it."""
+    """Returns the tokens of a text, without adding special tokens."""
     self._set_truncation(False, 0)
     self._set_padding(False, 0, None)
     return self._tokenizer.encode(text, add_special_tokens=False).tokens
@@ -196,26 +198,26 @@ class ConvBertTokenizer:
 
     Args:
       text: one text or several.
-      text_pair: what stands behind each.
-      add_special_tokens: put [CLS] and [SEP] around.
-      padding: True or "longest" pads to the longest of the batch, "max_length"
-        to `max_length`.
-      truncation: True or "longest_first" shortens the longer of a pair,
-        "only_first" and "only_second" the one named.
-      max_length: in tokens, special ones included; `model_max_length` if None.
-      pad_to_multiple_of: pad to a multiple of it.
+      text_pair: the second text of each pair.
+      add_special_tokens: whether to add [CLS] and [SEP].
+      padding: True or "longest" pads to the longest row of the batch,
+        "max_length" to `max_length`.
+      truncation: True or "longest_first" shortens the longer text of a pair,
+        "only_first" and "only_second" the first or second text.
+      max_length: in tokens, special ones included; None is `model_max_length`.
+      pad_to_multiple_of: pad to a multiple of this length.
       return_special_tokens_mask: add `special_tokens_mask`, 1 at special ones.
-      return_offsets_mapping: add `offset_mapping`, where in the text each
-        token begins and ends, in characters.
+      return_offsets_mapping: add `offset_mapping`, the first character of each
+        token and the one after its last.
 
     Returns:
-      `input_ids`, `token_type_ids`, `attention_mask` and what was asked for:
-      int32 arrays [B, T] (offsets [B, T, 2]) if all rows are of one length,
-      otherwise lists; without `B` for a single text.
+      `input_ids`, `token_type_ids`, `attention_mask` and the arrays asked for:
+      int32 [B, T] (offsets [B, T, 2]) if all rows have the same length,
+      otherwise lists; without the axis B for a single text.
 
     Raises:
-      UserError: if an option is unknown, a text cannot be shortened so far, or
-        no length is known to pad to.
+      UserError: if an option is unknown, truncation leaves no text, or there is
+        no length to pad to.
     """
     length = self.model_max_length if max_length is None else max_length
     self._set_truncation(truncation, length)
@@ -244,7 +246,7 @@ class ConvBertTokenizer:
   def decode(
     self, ids: Iterable[int], *, skip_special_tokens: bool = False
   ) -> str:
-    """Returns the text of some ids, word pieces joined."""
+    """Returns the text of some ids, with word pieces joined."""
     return self._tokenizer.decode(
       [int(i) for i in ids], skip_special_tokens=skip_special_tokens
     )
@@ -258,7 +260,7 @@ class ConvBertTokenizer:
     ]
 
   def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
-    """Returns the id of a token, or of each; unknown ones are `unk_token`."""
+    """Returns the id of a token, or of each; that of `unk_token` if unknown."""
     if isinstance(tokens, str):
       found = self._tokenizer.token_to_id(tokens)
       return self.unk_token_id if found is None else found
@@ -277,7 +279,7 @@ class ConvBertTokenizer:
       return
     if length < _MIN_LENGTH:
       raise UserError(
-        f"max_length={length} leaves no room beside the special tokens; give"
+        f"max_length={length} leaves no room for the special tokens; give"
         f" {_MIN_LENGTH} or more"
       )
     self._tokenizer.enable_truncation(length, strategy=strategy)
@@ -291,8 +293,8 @@ class ConvBertTokenizer:
       return
     if strategy == "max_length" and length >= NO_LIMIT:
       raise UserError(
-        "padding='max_length' needs a length, and this tokenizer's files name"
-        " none: give max_length"
+        "padding='max_length' needs a length, and this tokenizer has none: give"
+        " max_length"
       )
     self._tokenizer.enable_padding(
       pad_id=self.pad_token_id,
@@ -305,7 +307,7 @@ class ConvBertTokenizer:
 def _strategy(
   option: str, given: bool | str, strategies: Sequence[str]
 ) -> str | None:
-  """Returns what is asked for, the first if only that something is."""
+  """Returns the strategy, the first for True, None for False."""
   if not given:
     return None
   strategy = strategies[0] if given is True else given
@@ -324,7 +326,7 @@ def _rows(
   pairs = [text_pair] if isinstance(text_pair, str) else list(text_pair)
   if len(pairs) != len(texts):
     raise UserError(
-      f"{len(texts)} texts but {len(pairs)} second texts: give as many"
+      f"{len(texts)} texts but {len(pairs)} second texts: give one for each"
     )
   return list(zip(texts, pairs, strict=True))
 
@@ -332,7 +334,7 @@ def _rows(
 def _columns(
   encodings: Sequence[tokenizers.Encoding], fields: Mapping[str, str]
 ) -> dict[str, Any]:
-  """Returns arrays of what encodings hold, or lists where lengths differ."""
+  """Returns fields of encodings as arrays, or lists if lengths differ."""
   columns = {
     name: [getattr(encoding, field) for encoding in encodings]
     for name, field in fields.items()

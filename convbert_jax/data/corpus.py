@@ -1,8 +1,8 @@
-"""Documents from any file: text, JSON lines, Parquet, compressed, in tars.
+"""Documents from text, JSON lines and Parquet, compressed or in tar archives.
 
-Everything is streamed: at most a megabyte of a document, one JSON line or a
-few Parquet rows are held at a time, and archives are read in place. What
-cannot be used is skipped and counted in a `Skipped`.
+Files are streamed: memory holds at most a megabyte of a document, one JSON line
+or a few Parquet rows, and archives are not unpacked to disk. Unusable input is
+skipped and counted in a `Skipped`.
 """
 
 import collections
@@ -19,7 +19,7 @@ import pyarrow.parquet
 from convbert_jax.data import streams
 from convbert_jax.errors import UserError
 
-# A longer document is handed on in parts of about this many characters.
+# Longer documents are yielded in parts of about this many characters.
 PART_CHARACTERS = 1 << 20
 _MAX_JSON_LINE_BYTES = 1 << 28
 _PARQUET_ROWS = 256
@@ -35,8 +35,8 @@ _SUPPORTED = (
   ".txt, .jsonl or .tar, each plain or .gz .xz .bz2 .zst; .parquet; *_data.xz"
 )
 
-# What is skipped, in the words of the report, and how to mend it.
-MENDS = {
+# Reasons to skip something, as reported, and what to do about each.
+REMEDIES = {
   "files not UTF-8": "convert them, e.g. iconv -f latin1 -t utf-8",
   "binary files": "give text files",
   "empty files": "",
@@ -47,57 +47,57 @@ MENDS = {
   "JSON lines without text": 'each object needs a string "text"',
   "Parquet files without a text column": 'name the column "text"',
   "documents without a token": "",
-  "documents of one word": "nothing could be learned from one word alone",
+  "documents of one word": "a single word gives no context to learn from",
 }
 
 
 class Document(NamedTuple):
-  """Stripped, non-empty lines of a document, or of the next part of one."""
+  """Stripped, non-empty lines of a document, or of a part of it."""
 
   lines: list[str]
   part: int
 
 
 class Skipped:
-  """Counts of what could not be used, by reason, with the first of each."""
+  """Counts of what could not be used, by reason, and the first of each."""
 
   def __init__(self) -> None:
     self.counts: collections.Counter[str] = collections.Counter()
     self.first: dict[str, str] = {}
 
   def add(self, reason: str, where: str, count: int = 1) -> None:
-    """Counts something skipped at a place for one of the `MENDS` reasons."""
-    if reason not in MENDS:
+    """Counts something skipped, for one of the reasons in `REMEDIES`."""
+    if reason not in REMEDIES:
       raise ValueError(f"no such reason: {reason}")
     self.counts[reason] += count
     self.first.setdefault(reason, where)
 
   def to_json(self) -> dict[str, dict[str, int | str]]:
-    """Returns what was counted, as `restore` takes it."""
+    """Returns the counts in the form that `restore` takes."""
     return {
       reason: {"count": count, "first": self.first[reason]}
       for reason, count in sorted(self.counts.items())
     }
 
   def restore(self, saved: dict[str, dict[str, int | str]]) -> None:
-    """Replaces what was counted by what `to_json` returned."""
+    """Replaces the counts by what `to_json` returned."""
     self.counts.clear()
     self.first.clear()
     for reason, entry in saved.items():
       self.add(reason, str(entry["first"]), int(entry["count"]))
 
   def describe(self) -> list[str]:
-    """Returns one line for each reason: count, the first, and the mend."""
+    """Returns a line for each reason: count, first place and remedy."""
     lines = []
     for reason, count in sorted(self.counts.items()):
       where = f" (first: {self.first[reason]})" if self.first[reason] else ""
-      mend = f"; {MENDS[reason]}" if MENDS[reason] else ""
-      lines.append(f"skipped {count:,} {reason}{where}{mend}")
+      remedy = f"; {REMEDIES[reason]}" if REMEDIES[reason] else ""
+      lines.append(f"skipped {count:,} {reason}{where}{remedy}")
     return lines
 
 
 class Meter:
-  """Tells how far into a file its reader is."""
+  """Shows how far a file has been read."""
 
   def __init__(self) -> None:
     self.stream: IO[bytes] | None = None
@@ -110,14 +110,14 @@ class Meter:
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[str]:
-  """Returns the files meant by paths, folders and globs, without duplicates.
+  """Returns the files of paths, folders and globs, without duplicates.
 
   Args:
-    patterns: each a file, a folder (read recursively; only files with a known
+    patterns: each a file, a folder (searched recursively for files with a known
       suffix) or a glob with * ? [] and **.
 
   Raises:
-    UserError: if one of them matches nothing or a file's kind is unknown.
+    UserError: if a pattern matches nothing or a file's format is unknown.
   """
   paths: dict[str, None] = {}
   for pattern in patterns:
@@ -158,10 +158,10 @@ def iter_documents(
 
   Args:
     path: a file that `expand_inputs` returned.
-    blank_lines_separate: whether blank lines end a document in plain text
-      files (not in archives, JSON lines or Parquet, where they are skipped).
-    skipped: receives what could not be used.
-    meter: shows how far the reader is while documents are taken.
+    blank_lines_separate: whether blank lines separate documents in plain text
+      files; in archives, JSON lines and Parquet they never do.
+    skipped: counts what could not be used.
+    meter: shows how far the file has been read.
 
   Raises:
     UserError: if the file cannot be opened.
@@ -197,12 +197,12 @@ def _readable_files(folder: str) -> list[str]:
 
 
 def _kind(name: str) -> str | None:
-  """Returns the format that a file name promises, None if it is unknown."""
+  """Returns the format that a file name implies, None if it is unknown."""
   inner, compression = _split_compression(name)
   for kind in _FORMATS:
     if inner.endswith(kind) and not (compression and kind == ".parquet"):
       return kind
-  # OpenWebText's *_data.xz and their like: the content decides.
+  # Such as OpenWebText's *_data.xz: the content decides.
   if compression and (inner.endswith("_data") or "." not in inner):
     return "unnamed"
   return None
@@ -225,7 +225,7 @@ def _guarded(
   *,
   damaged: tuple[type[Exception], ...] = _DAMAGED,
 ) -> Iterator[Document]:
-  """Ends the documents where their source turns out to be unreadable."""
+  """Yields documents up to the point where their source is unreadable."""
   try:
     yield from documents
   except UnicodeDecodeError:
@@ -280,10 +280,10 @@ def _tar_documents(
       documents = _stream_documents(
         content, member.name, inside, False, skipped
       )
-      # Damage of a plain member is damage of the archive, met again by it.
+      # Damage in an uncompressed member is reported for the archive itself.
       damaged = _DAMAGED if _split_compression(member.name)[1] else ()
       yield from _guarded(documents, inside, skipped, damaged=damaged)
-    # tarfile takes an archive that was cut between members for a whole one.
+    # tarfile does not notice an archive that was cut between members.
     if not watched.ends_with_zeros():
       raise tarfile.ReadError("no end of archive")
 
@@ -328,9 +328,9 @@ def _parquet_documents(path: str, skipped: Skipped) -> Iterator[Document]:
 def _split_documents(
   lines: Iterator[str], blank_lines_separate: bool = False
 ) -> Iterator[Document]:
-  """Yields the parts of the document that the lines are, or of several.
+  """Yields the parts of the documents in some lines.
 
-  A document without a single line is yielded as well, to be counted.
+  A document without any line is yielded as well, so that it can be counted.
   """
   kept: list[str] = []
   size = part = 0

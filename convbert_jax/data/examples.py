@@ -1,4 +1,4 @@
-"""Documents of token ids to pre-training examples: [CLS] a [SEP] b [SEP]."""
+"""Pre-training examples from token ids: [CLS] first [SEP] second [SEP]."""
 
 import dataclasses
 import random
@@ -8,7 +8,7 @@ import numpy as np
 
 from convbert_jax.data.tokenizer import WordPiece, ragged_ranges
 
-# A stretch [start, stop) of a block's token ids.
+# Token ids [start, stop) of a block.
 Span = tuple[int, int]
 
 # [CLS], [SEP] and the second [SEP].
@@ -24,19 +24,20 @@ class Example:
 
 
 class ExampleBuilder:
-  """Gathers lines of token ids into examples of two segments.
+  """Joins lines of token ids into examples of two segments.
 
-  The rule is the one ELECTRA intended: lines go to the first segment until
-  about half of the target length is reached and to the second from there on.
-  (The code released with ConvBERT tests the wrong emptiness, which leaves 2 %
-  of examples with a second segment.) The builder sees only where lines lie in
-  an array of ids, never the ids.
+  The rule is the one that ELECTRA intended: lines go to the first segment until
+  about half of the target length is reached, then to the second. (ConvBERT's
+  released code tests the wrong list for emptiness, so that only 2 % of its
+  examples have a second segment.) The builder handles positions of lines in an
+  array of ids, not the ids themselves.
 
   Args:
-    max_seq_length: tokens of an example, special tokens included.
-    rng: source of the random lengths; called as the original calls it.
-    carry_over: whether tokens beyond an example's end open the next one. The
-      original drops them.
+    max_seq_length: maximum length of an example, special tokens included.
+    rng: source of the random lengths; called in the same order as in the
+      original.
+    carry_over: whether tokens that do not fit an example begin the next one;
+      the original drops them.
   """
 
   def __init__(
@@ -50,7 +51,7 @@ class ExampleBuilder:
     self._length = 0
 
   def add_line(self, start: int, stop: int) -> list[Example]:
-    """Returns the examples completed by a line at ids [start, stop)."""
+    """Adds the line of ids [start, stop); returns the completed examples."""
     if stop > start:
       self._lines.append((start, stop))
       self._length += stop - start
@@ -60,7 +61,7 @@ class ExampleBuilder:
     return examples
 
   def end_document(self) -> list[Example]:
-    """Returns the examples that hold what is left of the document."""
+    """Returns the examples with the rest of the document."""
     examples = []
     while self._length > 0:
       examples.append(self._emit())
@@ -120,7 +121,7 @@ def _cut(spans: list[Span], length: int) -> tuple[list[Span], list[Span]]:
 
 
 def record_dtype(vocab_size: int) -> np.dtype:
-  """Returns the type of a record's numbers: 16 bits if every id fits."""
+  """Returns the type of a record's numbers: 16 bits if all ids fit."""
   return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
@@ -129,17 +130,16 @@ def pack_examples(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Turns spans into records.
 
-  A record is the length of the first segment, [CLS] and [SEP] included,
-  followed by the ids of [CLS] first [SEP] or [CLS] first [SEP] second [SEP].
+  A record has the length of the first segment, [CLS] and [SEP] included, and
+  then the ids of [CLS] first [SEP] or [CLS] first [SEP] second [SEP].
 
   Args:
-    ids: the ids that the spans point into.
-    examples: N examples.
-    tokenizer: gives the special ids and the vocabulary's size.
+    ids: token ids of the block.
+    examples: N examples, with spans of `ids`.
+    tokenizer: gives the special ids and the size of the vocabulary.
 
   Returns:
-    All records in one array of `record_dtype`, and the N lengths (int64) of
-    the records in it.
+    All records in one array of `record_dtype`, and their lengths, int64 [N].
   """
   dtype = record_dtype(tokenizer.vocab_size)
   cls, sep = (len(ids), len(ids) + 1), (len(ids) + 1, len(ids) + 2)
@@ -148,7 +148,7 @@ def pack_examples(
   first_lengths = []
   for example in examples:
     before = len(spans)
-    # A second [CLS] keeps the place of the record's first number.
+    # The first [CLS] is a placeholder for the length of the first segment.
     spans += (cls, cls, *example.first, sep)
     first_lengths.append(2 + _span_length(example.first))
     if example.second:
@@ -171,10 +171,10 @@ def unpack_records(
   """Turns records into a padded batch.
 
   Args:
-    records: B records as `pack_examples` made them.
-    max_seq_length: width T of the batch; no record holds more ids.
+    records: B records from `pack_examples`.
+    max_seq_length: length T of the padded sequences; no record has more ids.
     vocab_size: size of the vocabulary that the records were made with.
-    pad_id: id behind the end of an example.
+    pad_id: id of the padding.
 
   Returns:
     `input_ids`, `attention_mask`, `token_type_ids`, each int32 [B, T].

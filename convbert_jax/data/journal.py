@@ -1,4 +1,4 @@
-"""What an unfinished build has done, so that it can be taken up again."""
+"""The state of an unfinished build, from which it can be resumed."""
 
 import collections
 import dataclasses
@@ -20,12 +20,12 @@ JOURNAL = "build.json"
 class Journal:
   """State of a build after its last finished shard.
 
-  Args:
+  Attributes:
     identity: everything that decides the result: settings, tokenizer, sources.
-    num_shards: shards finished, counting those of both splits as one.
-    position: number of the source and of the next document in it.
-    skipped: what the reader had skipped up to there.
-    skipped_documents: what was skipped after encoding, by reason.
+    num_shards: finished shards; those of both splits count as one.
+    position: index of the source, and of the next document in it.
+    skipped: what the reader had skipped up to there, see `Skipped.to_json`.
+    skipped_documents: numbers of documents skipped after encoding, by reason.
     splits: shards and counts of each split.
     token_counts: how often each id occurs in each split.
   """
@@ -40,20 +40,20 @@ class Journal:
 
   @classmethod
   def begin(cls, identity: dict[str, Any], vocab_size: int) -> "Journal":
-    """Returns the state of a build that has done nothing yet."""
+    """Returns the state at the start of a build."""
     counts = {name: np.zeros(vocab_size, np.int64) for name in SPLITS}
     splits = {name: Split() for name in SPLITS}
     skipped_documents: collections.Counter[str] = collections.Counter()
     return cls(identity, 0, (0, 0), {}, skipped_documents, splits, counts)
 
   def totals(self) -> tuple[int, int]:
-    """Returns the numbers of tokens encoded and of examples made."""
+    """Returns the numbers of encoded tokens and of examples."""
     splits = self.splits.values()
     tokens = sum(s.num_tokens + s.num_dropped_tokens for s in splits)
     return tokens, sum(s.num_records for s in splits)
 
   def add_records(self, name: str, records: SplitRecords) -> None:
-    """Counts the records of a split of a block."""
+    """Counts a block's records in a split."""
     split = self.splits[name]
     self.splits[name] = dataclasses.replace(
       split,
@@ -73,7 +73,7 @@ class Journal:
     )
 
   def save(self, folder: str) -> None:
-    """Writes the state, replacing the former one at once."""
+    """Writes the state in place of the previous one."""
     fields = {
       "identity": self.identity,
       "num_shards": self.num_shards,
@@ -87,7 +87,7 @@ class Journal:
 
   @classmethod
   def load(cls, folder: str) -> "Journal | None":
-    """Returns the state that a build left, None if there is none.
+    """Returns the state of an unfinished build, None if there is none.
 
     Raises:
       UserError: if the file is damaged.
@@ -120,7 +120,7 @@ class Journal:
       ) from error
 
   def unigram_loss(self) -> float | None:
-    """Returns what `Manifest.unigram_loss` describes."""
+    """Returns `Manifest.unigram_loss`."""
     train, held_out = (self.token_counts[name] for name in SPLITS)
     if not held_out.sum():
       return None
@@ -140,7 +140,7 @@ def make_identity(
   fingerprint: str,
   sources: tuple[tuple[str, int], ...],
 ) -> dict[str, Any]:
-  """Returns everything that decides the records, as JSON gives it back."""
+  """Returns everything that decides the records, as read from JSON."""
   return {
     **settings,
     "tokenizer": fingerprint,
@@ -151,21 +151,25 @@ def make_identity(
 def refuse_another(
   folder: str, state: str, old: dict[str, Any], new: dict[str, Any]
 ) -> None:
-  """Refuses to go on in a folder where something else was being built.
+  """Refuses to continue in a folder where another build was made.
+
+  Args:
+    folder: of the records.
+    state: what the folder contains, for the message.
+    old: identity of that build.
+    new: identity of this one.
 
   Raises:
     UserError: naming the first difference.
   """
-  for name in sorted(old.keys() | new.keys()):
-    if old.get(name) != new.get(name):
-      if name == "sources":
-        difference = f"other input ({_first_other(old[name], new[name])})"
-      else:
-        difference = f"{name} {old.get(name)}, now {new.get(name)}"
-      raise UserError(
-        f"{folder} holds {state} with {difference}: give another --output, or"
-        " delete the folder to build anew"
-      )
+  for name, (before, now) in files.config_differences(old, new).items():
+    difference = f"{name} {before}, now {now}"
+    if name == "sources":
+      difference = f"other input ({_first_other(before, now)})"
+    raise UserError(
+      f"{folder} contains {state} with {difference}: give another --output, or"
+      " delete the folder to build again"
+    )
 
 
 def _first_other(old: list[Any], new: list[Any]) -> str:
@@ -178,10 +182,10 @@ def _first_other(old: list[Any], new: list[Any]) -> str:
 
 
 def finished_manifest(folder: str, identity: dict[str, Any]) -> Manifest | None:
-  """Returns the manifest of a finished build of the same, None if none is.
+  """Returns the manifest if this build is finished already, otherwise None.
 
   Raises:
-    UserError: if records of something else are there.
+    UserError: if the folder contains other records.
   """
   try:
     manifest = load_manifest(folder)

@@ -1,11 +1,10 @@
-"""Records to batches: shuffled for training, in order for evaluation.
+"""Batches of records: shuffled for training, in order for evaluation.
 
-Checksums. ArrayRecord verifies a hash of each record whenever the record is
-read, so a damaged one stops the run when it is met. At opening, the size and
-the number of records of every shard are compared with the manifest, because
-ArrayRecord takes truncated, empty and foreign files for files of no records.
-The shards' SHA-256 are compared only with `verify_checksums`, which reads
-everything once (about a second for a gigabyte).
+ArrayRecord verifies a hash of each record when it is read, so a damaged record
+stops the run. When shards are opened, their sizes and numbers of records are
+compared with the manifest, because ArrayRecord takes truncated, empty and
+foreign files for files without records. Their SHA-256 is compared only with
+`verify_checksums`, which reads all files once (about a second per gigabyte).
 """
 
 import bisect
@@ -28,24 +27,23 @@ from convbert_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-# Files that a process has open beside the shards.
+# Files that a process may have open beside the shards.
 _SPARE_FILES = 128
 
 
 class RecordSource:
   """Random access to the records of a split, a batch at a time.
 
-  It may be used by several threads, and by spawned processes, each of which
-  opens the shards for itself.
+  Several threads may share it; spawned processes open the shards themselves.
 
   Args:
     data_path: folder of the records.
     manifest: its manifest.
     split: "train" or "held_out".
-    verify_checksums: whether to compare the SHA-256 of every shard now.
+    verify_checksums: whether to compare the SHA-256 of all shards now.
 
   Raises:
-    UserError: if a shard is missing, or is not what the manifest says.
+    UserError: if a shard is missing or differs from the manifest.
   """
 
   def __init__(
@@ -76,13 +74,13 @@ class RecordSource:
     return self._ends[-1] if self._ends else 0
 
   def __getstate__(self) -> dict[str, Any]:
-    """Leaves the readers out: they cannot go to another process."""
+    """Leaves out the readers, which cannot be sent to another process."""
     state = self.__dict__.copy()
     del state["_readers"]
     return state
 
   def __setstate__(self, state: dict[str, Any]) -> None:
-    """Opens the shards again, in the other process."""
+    """Opens the shards again in the other process."""
     self.__dict__.update(state)
     self._open_readers()
 
@@ -90,7 +88,7 @@ class RecordSource:
     """Returns a batch of records.
 
     Args:
-      record_ids: numbers of B records in the split.
+      record_ids: indices of B records in the split.
 
     Returns:
       `input_ids`, `attention_mask`, `token_type_ids`, int32 [B, T], and
@@ -121,7 +119,7 @@ class RecordSource:
     except (RuntimeError, IndexError) as error:
       raise UserError(
         f"{self._paths[shard]} has a damaged record among {sorted(positions)}"
-        f" ({_first_words(error)}): copy the shard again, or build anew"
+        f" ({_first_words(error)}): copy the shard again, or build it again"
       ) from error
 
   def _open_readers(self) -> None:
@@ -139,7 +137,6 @@ def make_train_loader(
   seed: int,
   max_seq_length: int,
   vocab_size: int,
-  tokenizer_fingerprint: str | None = None,
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 4,
@@ -149,36 +146,32 @@ def make_train_loader(
 ) -> grain.DatasetIterator[Batch]:
   """Returns an endless iterator over shuffled batches of the training split.
 
-  Every epoch has another order of all records, which depends on `seed` alone:
-  processes take every process_count-th record of it, so that the batches of
-  all of them together are the same sets of records for any number of them.
-  The iterator's `get_state()` is a small dict for JSON; `set_state()` of it,
-  on an iterator made with the same arguments, goes on with the same batches.
+  Each epoch has a new order of all records, which depends on `seed` alone. Of
+  this order each process takes every process_count-th record, so that together
+  they have the same batches for any number of processes. The iterator's
+  `get_state()` is a small dict for JSON; `set_state()`, on an iterator made
+  with the same arguments, continues with the same batches.
 
   Args:
     data_path: folder that `build_records` wrote.
-    batch_size: rows of this process in a batch.
-    seed: of the order.
-    max_seq_length: the run's; must be that of the records.
-    vocab_size: the run's; must be that of the records.
-    tokenizer_fingerprint: if given, must be that of the records.
-    process_index: number of this process.
+    batch_size: rows in a batch of this process.
+    seed: decides the order.
+    max_seq_length: of the run; must be that of the records.
+    vocab_size: of the run; must be that of the records.
+    process_index: index of this process.
     process_count: number of processes.
-    num_threads: threads that read batches.
+    num_threads: number of threads that read batches.
     prefetch: number of batches read ahead.
     num_workers: spawned processes that read batches; 0 uses only threads.
     verify_checksums: whether to compare the shards' checksums now.
 
   Raises:
-    UserError: if the records are damaged or built for other settings.
+    UserError: if the records are damaged or built with other settings.
   """
-  source = _open_split(
-    data_path,
-    "train",
-    verify_checksums,
-    max_seq_length=max_seq_length,
-    vocab_size=vocab_size,
-    tokenizer_fingerprint=tokenizer_fingerprint,
+  manifest = load_manifest(data_path)
+  manifest.check(max_seq_length=max_seq_length, vocab_size=vocab_size)
+  source = RecordSource(
+    data_path, manifest, "train", verify_checksums=verify_checksums
   )
   if len(source) < process_count:
     raise UserError(
@@ -198,7 +191,7 @@ def make_train_loader(
     )
   )
   if num_workers:
-    # Grain reads an absl flag here; as a library, there is nobody to parse it.
+    # Grain reads an absl flag, which a library's users have not parsed.
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
@@ -213,40 +206,31 @@ def iter_eval_batches(
   batch_size: int,
   max_seq_length: int,
   vocab_size: int,
-  tokenizer_fingerprint: str | None = None,
   process_index: int = 0,
   process_count: int = 1,
   max_batches: int | None = None,
-  verify_checksums: bool = False,
 ) -> Iterator[Batch]:
   """Returns an iterator over the held-out split, in order, each record once.
 
-  Every process gets the same number of batches of the same shape. Rows behind
-  the last record are filler: no attention, ids 0, record number -1.
+  All processes get the same number of batches of the same shape. Rows after
+  the last record are filler: attention mask 0, ids 0, record id -1.
 
   Args:
     data_path: folder that `build_records` wrote.
-    batch_size: rows of this process in a batch.
-    max_seq_length: the run's; must be that of the records.
-    vocab_size: the run's; must be that of the records.
-    tokenizer_fingerprint: if given, must be that of the records.
-    process_index: number of this process.
+    batch_size: rows in a batch of this process.
+    max_seq_length: of the run; must be that of the records.
+    vocab_size: of the run; must be that of the records.
+    process_index: index of this process.
     process_count: number of processes.
-    max_batches: stop after so many batches.
-    verify_checksums: whether to compare the shards' checksums now.
+    max_batches: maximum number of batches.
 
   Raises:
     UserError: if the records are damaged, none are held out, or they were
-      built for other settings.
+      built with other settings.
   """
-  source = _open_split(
-    data_path,
-    "held_out",
-    verify_checksums,
-    max_seq_length=max_seq_length,
-    vocab_size=vocab_size,
-    tokenizer_fingerprint=tokenizer_fingerprint,
-  )
+  manifest = load_manifest(data_path)
+  manifest.check(max_seq_length=max_seq_length, vocab_size=vocab_size)
+  source = RecordSource(data_path, manifest, "held_out")
   if not len(source):
     raise UserError(
       f"{data_path} has no held-out examples to evaluate on: build again with"
@@ -279,35 +263,25 @@ def _read_filled(source: RecordSource, start: int, batch_size: int) -> Batch:
   }
 
 
-def _open_split(
-  data_path: str, split: str, verify_checksums: bool, **run_settings: Any
-) -> RecordSource:
-  manifest = load_manifest(data_path)
-  manifest.check(**run_settings)
-  return RecordSource(
-    data_path, manifest, split, verify_checksums=verify_checksums
-  )
-
-
 def _open_shard(path: str, shard: Shard) -> ArrayRecordReader:
   try:
     num_bytes = os.path.getsize(path)
     if num_bytes != shard.num_bytes:
       raise UserError(
         f"{path} has {num_bytes} bytes, the manifest says {shard.num_bytes}:"
-        " copy the shard again, or build anew"
+        " copy the shard again, or build it again"
       )
     reader = ArrayRecordReader(path, READER_OPTIONS)
     num_records = reader.num_records()
   except (OSError, RuntimeError) as error:
     raise UserError(
-      f"cannot open the shard {path} ({_first_words(error)}): copy it again,"
-      " or build anew"
+      f"cannot open the shard {path} ({_first_words(error)}): copy it or build"
+      " it again"
     ) from error
   if num_records != shard.num_records:
     raise UserError(
       f"{path} has {num_records} readable records, the manifest says"
-      f" {shard.num_records}: copy the shard again, or build anew"
+      f" {shard.num_records}: copy the shard again, or build it again"
     )
   return reader
 
@@ -318,12 +292,12 @@ def _verify_checksum(path: str, shard: Shard) -> None:
   if sha256 != shard.sha256:
     raise UserError(
       f"{path} has SHA-256 {sha256[:12]}…, the manifest says"
-      f" {shard.sha256[:12]}…: copy the shard again, or build anew"
+      f" {shard.sha256[:12]}…: copy the shard again, or build it again"
     )
 
 
 def _allow_open_files(number: int) -> None:
-  """Raises this process's limit on open files, which is often only 1,024."""
+  """Raises the limit on open files of this process, often only 1,024."""
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   if soft != resource.RLIM_INFINITY and soft < number:
     limit = number if hard == resource.RLIM_INFINITY else min(number, hard)

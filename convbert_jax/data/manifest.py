@@ -1,4 +1,4 @@
-"""What a folder of records holds: shards, counts, checksums, settings."""
+"""What a folder of records contains: shards, counts, checksums, settings."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """One ArrayRecord file: its name, records, size in bytes and SHA-256."""
+  """An ArrayRecord file: name, number of records, size in bytes, SHA-256."""
 
   name: str
   num_records: int
@@ -27,11 +27,11 @@ class Shard:
 class Split:
   """Shards in order, and counts over all of them.
 
-  Args:
-    shards: the files; a shard without a record is not written.
-    num_documents: documents that the records were made of.
-    num_records: examples.
-    num_tokens: tokens in the examples, [CLS] and [SEP] not counted.
+  Attributes:
+    shards: the files; shards without records are not written.
+    num_documents: documents that the records were made from.
+    num_records: examples, one in each record.
+    num_tokens: tokens in the examples, without [CLS] and [SEP].
     num_dropped_tokens: tokens of the documents that are in no example.
     num_two_segments: examples with a second segment.
   """
@@ -46,19 +46,18 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """Everything that a reader of the records must know.
+  """Describes a folder of records.
 
-  Args:
+  Attributes:
     tokenizer_fingerprint: `WordPiece.fingerprint` of the tokenizer.
-    vocab_size: number of lines of the vocabulary.
-    special_ids: id of each of pad, unk, cls, sep and mask.
-    settings: of the build: max_seq_length, held_out, seed, carry_over,
-      blank_lines_separate, shard_characters, and the tokenizer's.
+    vocab_size: number of lines in the vocabulary.
+    special_ids: ids of pad, unk, cls, sep and mask, by these names.
+    settings: `records.BuildSettings` and those of the tokenizer, by name.
     train: the split to train on.
     held_out: the split to evaluate on.
-    unigram_loss: mean over the held-out tokens of -log of their share of the
-      training tokens (add-one smoothed), in nats; None without held-out
-      tokens. A model that knows only how frequent tokens are reaches it.
+    unigram_loss: mean of -log(share of the training tokens) over the held-out
+      tokens, add-one smoothed, in nats; None without held-out tokens. It is
+      the loss of a model that knows only how frequent tokens are.
     sources: path and size in bytes of each input file.
     skipped: count and first place of what was skipped, by reason.
   """
@@ -75,35 +74,23 @@ class Manifest:
 
   @property
   def max_seq_length(self) -> int:
-    """Longest record in ids, special tokens included."""
+    """Maximum length of a record, special tokens included."""
     return self.settings["max_seq_length"]
 
-  def check(
-    self,
-    *,
-    max_seq_length: int,
-    vocab_size: int,
-    tokenizer_fingerprint: str | None = None,
-  ) -> None:
-    """Refuses records made for other settings than the run's.
+  def check(self, *, max_seq_length: int, vocab_size: int) -> None:
+    """Refuses records that do not fit the run.
 
     Raises:
       UserError: naming the setting and both values.
     """
-    settings = {
-      "max_seq_length": (self.max_seq_length, max_seq_length),
-      "vocab_size": (self.vocab_size, vocab_size),
-    }
-    if tokenizer_fingerprint is not None:
-      settings["tokenizer fingerprint"] = (
-        self.tokenizer_fingerprint,
-        tokenizer_fingerprint,
-      )
-    for name, (ours, theirs) in settings.items():
-      if ours != theirs:
+    for name, built, wanted in (
+      ("max_seq_length", self.max_seq_length, max_seq_length),
+      ("vocab_size", self.vocab_size, vocab_size),
+    ):
+      if built != wanted:
         raise UserError(
-          f"the records were built with {name} {ours} and the run has"
-          f" {theirs}: change the run's setting or build other records"
+          f"the records were built with {name} {built} and the run has"
+          f" {wanted}: change the run's setting or build other records"
         )
 
 
@@ -111,7 +98,7 @@ def load_manifest(data_path: str) -> Manifest:
   """Reads the manifest of a folder of records.
 
   Raises:
-    UserError: if the folder has none, or an unreadable one.
+    UserError: if there is none or it cannot be read.
   """
   path = os.path.join(data_path, MANIFEST)
   try:
@@ -136,20 +123,20 @@ def load_manifest(data_path: str) -> Manifest:
 
 
 def save_manifest(manifest: Manifest, data_path: str) -> None:
-  """Writes the manifest, which appears under its name only when whole."""
+  """Writes the manifest; its name appears only when it is complete."""
   fields = {"format": _FORMAT, **dataclasses.asdict(manifest)}
   files.write_json(os.path.join(data_path, MANIFEST), fields)
 
 
 def describe(manifest: Manifest) -> list[str]:
-  """Returns a summary of the records, a few lines for a person."""
+  """Returns a summary of the records in a few lines."""
   lines = []
   for name in ("train", "held_out"):
     split: Split = getattr(manifest, name)
     share = split.num_two_segments / max(split.num_records, 1)
     lines.append(
       f"{name}: {split.num_documents:,} documents, {split.num_records:,}"
-      f" examples ({share:.0%} of two segments), {split.num_tokens:,} tokens"
+      f" examples ({share:.0%} with two segments), {split.num_tokens:,} tokens"
       f" in {len(split.shards):,} shards"
     )
   dropped = sum(
@@ -158,8 +145,8 @@ def describe(manifest: Manifest) -> list[str]:
   if dropped:
     total = manifest.train.num_tokens + manifest.held_out.num_tokens + dropped
     lines.append(
-      f"{dropped:,} tokens ({dropped / total:.0%}) overflowed their example and"
-      " are lost; --carry_over keeps them"
+      f"{dropped:,} tokens ({dropped / total:.0%}) did not fit their example"
+      " and were dropped; --carry_over keeps them"
     )
   if manifest.unigram_loss is not None:
     lines.append(
@@ -167,8 +154,8 @@ def describe(manifest: Manifest) -> list[str]:
     )
   elif manifest.settings["held_out"]:
     lines.append(
-      "no document happened to be held out: to evaluate, build with a larger"
-      " --held_out, or with --blank_lines_separate if the files hold many"
+      "no document was held out: to evaluate, build with a larger --held_out,"
+      " or with --blank_lines_separate if each file has many documents"
     )
   skipped = Skipped()
   skipped.restore(manifest.skipped)

@@ -1,4 +1,4 @@
-"""Progress of a build: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a build: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -8,11 +8,11 @@ import tqdm
 
 
 class BuildProgress:
-  """Shows how much of the input is done and the tokens a second.
+  """Shows the share of the input that is done, and tokens per second.
 
   Args:
-    stream: where to write; a bar is drawn if it is a terminal.
-    every_s: seconds between two plain lines.
+    stream: where to write, by default stderr; a terminal gets a bar.
+    every_s: seconds between plain lines.
   """
 
   def __init__(
@@ -24,7 +24,7 @@ class BuildProgress:
     self._total_bytes = 0
 
   def start(self, total_bytes: int, done_bytes: int = 0) -> None:
-    """Begins with the input's size and what an earlier run has done of it."""
+    """Starts at `done_bytes`, which an earlier run has finished."""
     self._total_bytes = total_bytes
     self._begun = self._shown = time.monotonic()
     if self._stream.isatty():
@@ -38,7 +38,7 @@ class BuildProgress:
       )
 
   def update(self, done_bytes: int, tokens: int, examples: int) -> None:
-    """Shows the state: input bytes read, tokens and examples of this run."""
+    """Shows the input read so far, and what this run has made of it."""
     now = time.monotonic()
     rate = tokens / max(now - self._begun, 1e-9)
     if self._bar is not None:
@@ -62,6 +62,6 @@ class BuildProgress:
       print(line, file=self._stream, flush=True)
 
   def close(self) -> None:
-    """Leaves the bar as it stands."""
+    """Ends the bar where it stands."""
     if self._bar is not None:
       self._bar.close()

@@ -1,4 +1,4 @@
-"""Writes ArrayRecord files that appear under their names only when whole."""
+"""ArrayRecord files that appear under their names only when complete."""
 
 import contextlib
 import hashlib
@@ -12,16 +12,16 @@ from array_record.python.array_record_module import (
 from convbert_jax.data.blocks import SplitRecords
 from convbert_jax.data.manifest import Shard
 
-# One record a group, so that any record can be read alone.
+# One record per group, so that each record can be read alone.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class ShardWriter:
-  """Writes one shard beside its final name, then renames it.
+  """Writes a shard under a temporary name, then renames it.
 
   Args:
-    folder: where the shard goes.
+    folder: of the shard.
     name: its file name.
   """
 
@@ -32,7 +32,7 @@ class ShardWriter:
     self._num_records = 0
 
   def write(self, split: SplitRecords) -> None:
-    """Appends all records of a split of a block."""
+    """Appends the records of a block."""
     if len(split.lengths) and self._writer is None:
       self._writer = ArrayRecordWriter(self._aside, _WRITER_OPTIONS)
     data = split.records.tobytes()
@@ -43,10 +43,10 @@ class ShardWriter:
     self._num_records += len(split.lengths)
 
   def finish(self) -> Shard | None:
-    """Returns the finished shard, None if there was no record.
+    """Completes the shard; returns None if it has no records.
 
     Raises:
-      RuntimeError: if the file does not hold what was written.
+      RuntimeError: if the file has fewer records than were written.
     """
     if self._writer is None:
       return None
@@ -67,9 +67,9 @@ class ShardWriter:
     return Shard(os.path.basename(self._path), num_records, num_bytes, sha256)
 
   def discard(self) -> None:
-    """Removes an unfinished shard, and so frees its space."""
+    """Removes an unfinished shard and frees its space."""
     if self._writer is not None:
-      with contextlib.suppress(RuntimeError):  # A full disk, once more.
+      with contextlib.suppress(RuntimeError):  # The disk may be full.
         self._writer.close()
       self._writer = None
     with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Byte streams to lines: decompression, decoding, lines of bounded length."""
+"""From byte streams to lines: decompression, decoding, long lines split."""
 
 import bz2
 import codecs
@@ -13,11 +13,10 @@ from typing import IO
 import zstandard
 
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
-# Longer lines are split at white space: the tokenizer needs some hundred
-# bytes for every character of a line.
+# Longer lines are split at white space: the tokenizer needs about a hundred
+# bytes of memory for each character of a line.
 MAX_LINE_CHARACTERS = 10_000
-# What the readers raise for damaged or truncated input. OSError has no errno
-# when bz2 and gzip raise it for bad data.
+# Exceptions for damaged or truncated input; bz2 and gzip raise OSError.
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 
 _CHUNK_BYTES = 1 << 20
@@ -26,7 +25,7 @@ _LAST_SPACE = re.compile(r"\s\S*\Z")
 
 
 class BinaryFileError(ValueError):
-  """The bytes are not a text."""
+  """The bytes are not text."""
 
 
 def decompress(stream: IO[bytes], suffix: str) -> IO[bytes]:
@@ -48,7 +47,7 @@ def decompress(stream: IO[bytes], suffix: str) -> IO[bytes]:
 
 
 class _ZstandardReader(io.RawIOBase):
-  """Reads frames to the end; zstandard's own ends silently in a cut one."""
+  """Reads all frames; unlike zstandard's own reader, refuses a cut one."""
 
   def __init__(self, stream: IO[bytes]) -> None:
     self._stream = stream
@@ -80,14 +79,14 @@ class _ZstandardReader(io.RawIOBase):
 
 
 def peek_tar(stream: IO[bytes]) -> tuple[IO[bytes], bool]:
-  """Returns the stream, from its beginning, and whether it holds a tar."""
+  """Returns the stream from its beginning, and whether it is a tar."""
   head = stream.read(_TAR_BLOCK)
   joined = io.BufferedReader(_Joined(head, stream), _CHUNK_BYTES)
   return joined, head[257:262] == b"ustar"
 
 
 class _Joined(io.RawIOBase):
-  """Bytes already read, and the rest of their stream behind them."""
+  """Bytes that were read already, then the rest of their stream."""
 
   def __init__(self, head: bytes, stream: IO[bytes]) -> None:
     self._head = head
@@ -105,37 +104,37 @@ class _Joined(io.RawIOBase):
 
 
 class TailWatcher:
-  """Reads a stream and remembers the last block of a tar."""
+  """Reads a stream and remembers its last tar block."""
 
   def __init__(self, stream: IO[bytes]) -> None:
     self._stream = stream
     self._tail = b""
 
   def read(self, size: int) -> bytes:
-    """Reads as the stream does."""
+    """Reads from the stream."""
     data = self._stream.read(size)
     if data:
       self._tail = (self._tail + data[-_TAR_BLOCK:])[-_TAR_BLOCK:]
     return data
 
   def ends_with_zeros(self) -> bool:
-    """Reads to the end and tells whether an end-of-archive mark is there."""
+    """Reads to the end; returns whether an end-of-archive mark is there."""
     while self.read(_CHUNK_BYTES):
       pass
     return len(self._tail) == _TAR_BLOCK and not any(self._tail)
 
 
 def iter_lines(stream: IO[bytes]) -> Iterator[str]:
-  """Yields the lines of UTF-8 text, those too long in pieces.
+  """Yields the lines of UTF-8 text, long ones in pieces.
 
   Raises:
     UnicodeDecodeError: if the bytes are not UTF-8.
-    BinaryFileError: if they hold too many NULs for a text.
+    BinaryFileError: if there are too many NUL bytes for text.
   """
   decoder = codecs.getincrementaldecoder("utf-8-sig")()
   rest = ""
   while data := stream.read(_CHUNK_BYTES):
-    # Text has none; a hundredth allows for dirt. UTF-16 has up to a half.
+    # Text has no NUL; 1 % allows for dirt, and UTF-16 has up to 50 %.
     if data.count(0) * 100 > len(data):
       raise BinaryFileError
     *lines, rest = (rest + decoder.decode(data)).split("\n")
@@ -148,18 +147,18 @@ def iter_lines(stream: IO[bytes]) -> Iterator[str]:
 
 
 def split_lines(text: str) -> Iterator[str]:
-  """Yields the lines of a text, those too long in pieces."""
+  """Yields the lines of a text, long ones in pieces."""
   for line in text.split("\n"):
     yield from _pieces(line)
 
 
 def _pieces(line: str) -> Iterator[str]:
-  """Yields a line in pieces of at most MAX_LINE_CHARACTERS, cut at spaces."""
+  """Yields pieces of at most MAX_LINE_CHARACTERS, split at white space."""
   start = 0
   while len(line) - start > MAX_LINE_CHARACTERS:
     window = line[start : start + MAX_LINE_CHARACTERS]
     space = _LAST_SPACE.search(window)
-    # Without any white space (Chinese, or no text at all), cut anywhere.
+    # Without white space (Chinese, or not a text), split anywhere.
     cut = space.start() if space and space.start() else MAX_LINE_CHARACTERS
     yield line[start : start + cut]
     start += cut

@@ -1,4 +1,4 @@
-"""A tokenizer in the terms of the tokenizers library and of its files."""
+"""The tokenizers library's tokenizer, and reading its files."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -27,8 +27,7 @@ SPECIAL_TOKENS = {
   "cls_token": "[CLS]",
   "mask_token": "[MASK]",
 }
-# A `model_max_length` that stands for none; transformers writes a number of
-# thirty digits.
+# A `model_max_length` that means no limit; transformers writes 30 digits.
 NO_LIMIT = 2**30
 
 
@@ -40,9 +39,9 @@ def make_tokenizer(
   """Returns the library's tokenizer.
 
   Args:
-    ids: id of every token.
-    settings: by their names in tokenizer_config.json, all of them.
-    special: the tokens of `SPECIAL_TOKENS`, by the same names.
+    ids: the id of each token.
+    settings: all settings, by their names in tokenizer_config.json.
+    special: the special tokens, by their names in `SPECIAL_TOKENS`.
   """
   prefix = settings["wordpieces_prefix"]
   tokenizer = tokenizers.Tokenizer(
@@ -78,12 +77,11 @@ def make_tokenizer(
 
 
 def read_settings(path: str, names: Collection[str]) -> dict[str, Any]:
-  """Returns what a tokenizer_config.json says.
+  """Returns the settings in a tokenizer_config.json.
 
   Args:
     path: of the file, which need not exist.
-    names: the settings that are looked for; others are passed over, and so is
-      what is null.
+    names: the settings to read; others are ignored, and so are null values.
 
   Raises:
     UserError: if the file cannot be read.
@@ -112,13 +110,13 @@ def read_tokenizer(
 
   Args:
     path: of the file.
-    given: settings that are known already, and stay as they are; only words
-      and special tokens that were added are put to theirs.
+    given: settings that replace those of the file; only `never_split` and
+      `additional_special_tokens` are joined with the file's.
 
   Raises:
-    UserError: if the file cannot be read, holds no WordPiece vocabulary, has
-      ids without a token, tokens that would be found otherwise here, or does
-      not tell which special token is which.
+    UserError: if the file cannot be read or has no WordPiece vocabulary, ids
+      without a token, added tokens that would be recognised differently here,
+      or special tokens whose roles are unknown.
   """
   try:
     described = _read_json(path)
@@ -147,8 +145,8 @@ def read_tokenizer(
   first = next(i for i in range(len(ids) + 1) if i not in by_id)
   if first < len(ids):
     raise UserError(
-      f"{path} has {len(ids)} tokens but none for id {first}: those behind it"
-      f" would be numbered anew; give a {VOCAB_FILE} instead"
+      f"{path} has {len(ids)} tokens but none for id {first}: later ids would"
+      f" change; give a {VOCAB_FILE} instead"
     )
   more = {
     name: list(dict.fromkeys([*settings[name], *given.get(name, ())]))
@@ -161,23 +159,23 @@ def _read_json(path: str) -> dict[str, Any]:
   with open(path, encoding="utf-8") as file:
     described = json.load(file)
   if not isinstance(described, dict):
-    raise ValueError("it holds no JSON object")
+    raise ValueError("not a JSON object")
   return described
 
 
 def _content(value: Any) -> Any:
-  """Returns a setting; older versions stored tokens with their options."""
+  """Returns a setting; old files store tokens with their options."""
   if isinstance(value, list):
     return [_content(each) for each in value]
   return value["content"] if isinstance(value, dict) else value
 
 
 def _unsplit(token: Mapping[str, Any]) -> str:
-  """Returns a token that was added as `never_split` adds its words."""
+  """Returns an added token, if `never_split` would recognise it alike."""
   if token["normalized"] or not token["single_word"]:
     raise UserError(
       f"the added token {token['content']!r} is also found inside words or"
-      " after lower-casing, which is not done here; add it with"
+      " after lower-casing, which is not supported; add it with"
       " single_word=True and normalized=False"
     )
   return token["content"]
@@ -188,10 +186,10 @@ def _special_tokens(
   added: list[Mapping[str, Any]],
   given: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """Returns which special token is which, and those that are none of these.
+  """Returns the role of each special token, and the additional tokens.
 
-  The file says it of three. The other two go by their usual names, or, where
-  just one is left of both names and tokens, by that.
+  The file gives the roles of [UNK], [CLS] and [SEP]. The others have their
+  usual names, or are the only token left for the only role left.
   """
   processor = described.get("post_processor") or {}
   found = {"unk_token": described["model"]["unk_token"]}
@@ -215,6 +213,6 @@ def _special_tokens(
     found[roles[0]] = left.pop()
   elif roles and left:
     raise UserError(
-      f"it does not say which of {', '.join(left)} is {roles[0]}; give that"
+      f"it does not say which of {', '.join(left)} is {roles[0]}; give it"
     )
   return found | {"additional_special_tokens": left}

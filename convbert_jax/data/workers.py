@@ -1,4 +1,4 @@
-"""Encodes blocks in several processes, results in the order of the blocks."""
+"""Encodes blocks in several processes; results keep the order of blocks."""
 
 import collections
 import concurrent.futures
@@ -18,7 +18,7 @@ from convbert_jax.errors import UserError
 
 
 class Work(Protocol):
-  """A block and what its random numbers are seeded with."""
+  """A block and the seed of its random numbers."""
 
   block: Block
   seed: str
@@ -37,15 +37,14 @@ def encode_in_order(
   """Yields each work with its encoded block.
 
   Args:
-    works: taken a few blocks ahead of the results.
+    works: read a few blocks ahead of the results.
     tokenizer: encodes the lines.
-    num_workers: processes to start; 0 encodes in this one. They are spawned,
-      so a script that calls this from its top level needs the usual
-      `if __name__ == "__main__"`.
+    num_workers: number of processes to start; 0 encodes in this one. They are
+      spawned, so scripts need the usual `if __name__ == "__main__"`.
     **options: `max_seq_length` and `carry_over` of `encode_block`.
 
   Raises:
-    UserError: if a process was killed from outside.
+    UserError: if a process was killed.
   """
   if num_workers == 0:
     for work in works:
@@ -82,10 +81,10 @@ def encode_in_order(
 
 @contextlib.contextmanager
 def _ctrl_c_held() -> Iterator[None]:
-  """Delays Ctrl-C, for good in the processes that are started meanwhile.
+  """Delays Ctrl-C; processes started meanwhile ignore it for good.
 
-  It reaches every process of a terminal, at any moment of a worker's start;
-  the parent stops the workers by itself.
+  A terminal sends it to every process, even to workers that are still
+  starting; the parent stops the workers itself.
   """
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
@@ -100,7 +99,7 @@ _worker: dict[str, Any] = {}
 def _start_worker(
   vocabulary: tuple[str, ...], settings: dict[str, Any], options: dict[str, Any]
 ) -> None:
-  # One thread each: the processes already fill the machine.
+  # One thread each: the processes already use all cores.
   os.environ["TOKENIZERS_PARALLELISM"] = "false"
   threading.Thread(target=_exit_with_parent, daemon=True).start()
   _worker["tokenizer"] = WordPiece(vocabulary, **settings)
@@ -108,7 +107,7 @@ def _start_worker(
 
 
 def _exit_with_parent() -> None:
-  """Ends this process once its parent is gone, killed without a word."""
+  """Ends this process when its parent has been killed."""
   parent = multiprocessing.parent_process()
   if parent is not None:
     multiprocessing.connection.wait([parent.sentinel])

@@ -27,7 +27,8 @@ from convbert_jax.finetuning.task_runs import (
   TaskRuns,
 )
 from convbert_jax.formats.orbax import MODEL_FOLDER
-from convbert_jax.tasks.task_files import MissingSplit
+from convbert_jax.tasks import registry
+from convbert_jax.tasks.task_data import missing_files
 
 
 def finetune(
@@ -72,29 +73,32 @@ def finetune(
 
 def finetune_tasks(
   configs: Mapping[str, ConfigDict], workdir_path: str, init_from: str = ""
-) -> dict[str, str]:
-  """Runs `finetune` for several tasks.
+) -> None:
+  """Runs `finetune` for every task that has files.
+
+  Which tasks have none is printed before the first training.
 
   Args:
     configs: of each task, by its name.
     workdir_path: folder of them all.
     init_from: see `finetune`.
 
-  Returns:
-    Why each task that was skipped was: its files are not there.
-
   Raises:
     UserError: as `finetune`, or if no task has files.
   """
-  skipped = {}
-  for name, config in configs.items():
-    try:
-      finetune(config, workdir_path, init_from)
-    except MissingSplit as error:
-      skipped[name] = str(error)
+  missing = {
+    name: missing_files(registry.get_task(name), config.data.path)
+    for name, config in configs.items()
+  }
+  skipped = {name: why for name, why in missing.items() if why is not None}
   if len(skipped) == len(configs):
     raise UserError(f"no task has files: {next(iter(skipped.values()))}")
-  return skipped
+  if jax.process_index() == 0:
+    for name, why in skipped.items():
+      print(f"skipping {name}: {why}", flush=True)
+  for name, config in configs.items():
+    if name not in skipped:
+      finetune(config, workdir_path, init_from)
 
 
 def _write_all_results(workdir_path: str) -> None:

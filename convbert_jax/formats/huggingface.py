@@ -217,7 +217,7 @@ def _make_model(
 
 
 def _labels(described: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns the names of the classes; none where they are just numbered."""
+  """Returns the names of the classes; none if they are merely numbered."""
   names = described.get("id2label") or {}
   ordered = tuple(names[key] for key in sorted(names, key=int))
   return () if ordered == _numbered(len(ordered)) else ordered

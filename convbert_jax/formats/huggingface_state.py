@@ -78,11 +78,11 @@ _WORDS = "embeddings.word_embeddings.weight"
 def params_from_state_dict(
   state_dict: Mapping[str, np.ndarray], config: ConvBertConfig
 ) -> dict[str, Any]:
-  """Returns our parameters out of transformers' tensors.
+  """Returns our parameters from transformers' tensors.
 
   Args:
-    state_dict: arrays by name, of a ConvBertModel or of one with a head.
-    config: of the encoder; transformers' head rule is `head_size_rule="hf"`.
+    state_dict: arrays by name, of a ConvBertModel or a model with a head.
+    config: of the encoder; transformers' own rule is `head_size_rule="hf"`.
 
   Returns:
     The tree of the class of the same name here.
@@ -117,7 +117,7 @@ def params_of_model(
 
 
 def is_bare(state_dict: Mapping[str, np.ndarray]) -> bool:
-  """Says whether these are tensors of an encoder without any head."""
+  """Says whether the tensors are those of an encoder without a head."""
   encoder = ("embeddings.", "embeddings_project.", "encoder.")
   return all(n.removeprefix(_PREFIX).startswith(encoder) for n in state_dict)
 
@@ -128,7 +128,7 @@ def state_dict_from_params(
   """Returns transformers' tensors; undoes `params_from_state_dict`.
 
   Args:
-    params: the tree of one model. The output map of a language model is left
+    params: the tree of one model. Of a language model the output map is left
       out: it is the word table.
     config: of the encoder.
 
@@ -171,7 +171,7 @@ def _check_activation(config: ConvBertConfig) -> None:
   if config.hidden_act != "gelu":
     raise UserError(
       f"a language model with hidden_act={config.hidden_act!r} cannot be"
-      " converted: the head of transformers' is always gelu"
+      " converted: transformers' head is always gelu"
     )
 
 
@@ -191,9 +191,9 @@ def _drop_tied(arrays: Arrays) -> None:
 def _model_of(
   arrays: Mapping[str, np.ndarray], config: ConvBertConfig
 ) -> nn.Module:
-  """Returns the model that holds a state dict's parameters.
+  """Returns the model whose parameters a state dict holds.
 
-  A linear classifier is the same whatever it classifies.
+  A linear classifier has the same tensors whatever it classifies.
   """
   if "generator_predictions.dense.weight" in arrays:
     return ConvBertForMaskedLM(config)
@@ -213,7 +213,7 @@ def _model_of(
 
 
 def _location(path: str, num_layers: int) -> Location:
-  """Returns where a parameter of a model stands in its state dict."""
+  """Returns the place of a parameter in a state dict."""
   inner = path.removeprefix("convbert/")
   prefix = _PREFIX if inner != path else ""
   tensor = names.BY_PATH.get(inner)

@@ -1,7 +1,7 @@
-"""What every tensor is called, and how it lies in memory, elsewhere.
+"""Names of every parameter: ours, the original's, transformers'.
 
-Three namings of one model: ours, the original's TensorFlow 1 variables and
-transformers' state dict. One table holds all three.
+One table holds all three. Layouts differ too: each format has functions from
+its arrays to ours and back.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class Tensor:
   Attributes:
     ours: path in our tree; of all layers at once under `LAYERS`.
     tf1: name in the original's graph, without the scope of its network; "" if
-      it has no such thing.
-    huggingface: name in transformers' state dict; "" if it has no such thing.
-    layout: key of the tables of layouts.
+      there is none.
+    huggingface: name in transformers' state dict; "" if there is none.
+    layout: key of each format's table of layouts.
   """
 
   ours: str
@@ -61,7 +61,7 @@ def _norm(ours: str, tf1: str, huggingface: str) -> list[Tensor]:
 
 
 def _layer(tensors: list[Tensor]) -> list[Tensor]:
-  """Returns the same tensors inside every layer."""
+  """Returns the tensors as parts of every layer."""
   return [
     dataclasses.replace(
       tensor,
@@ -173,12 +173,12 @@ BY_PATH = {tensor.ours: tensor for tensor in (*ENCODER, *HEADS)}
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-  """Where a parameter stands elsewhere.
+  """Where one of our parameters is in another format.
 
   Attributes:
     path: in our tree.
-    names: elsewhere; one, or one for every layer.
-    to_ours: from one array there to our layout.
+    names: in the other format; one, or one for every layer.
+    to_ours: from one array of the other format to our layout.
     from_ours: the inverse.
   """
 
@@ -189,7 +189,7 @@ class Location:
 
   @property
   def is_stacked(self) -> bool:
-    """Whether ours holds all layers in one array."""
+    """Whether our array holds all layers."""
     return LAYERS in self.path
 
 
@@ -198,12 +198,12 @@ def read(
   locations: Iterator[tuple[Location, tuple[int, ...]]],
   source: str,
 ) -> Arrays:
-  """Takes our parameters out of someone else's arrays.
+  """Returns our parameters from the arrays of another format.
 
   Args:
-    arrays: by their names.
-    locations: of every parameter wanted, with the shape it must have here.
-    source: what the arrays are from, for the message.
+    arrays: by their names in that format.
+    locations: of every parameter, with its shape in our tree.
+    source: where the arrays are from, for the message.
 
   Returns:
     Arrays by our paths; half precision is widened to float32.
@@ -232,7 +232,7 @@ def check_shapes(
   wanted: Mapping[str, tuple[int, ...]],
   source: str,
 ) -> None:
-  """Refuses arrays that are not exactly the wanted ones.
+  """Refuses arrays of other names or shapes than the wanted ones.
 
   Raises:
     UserError: listing what is missing, of another shape, or left over.
@@ -246,17 +246,19 @@ def check_shapes(
     ],
     "unknown": sorted(found.keys() - wanted.keys()),
   }
-  told = [
+  found_problems = [
     f"{what}: {_listed(names)}" for what, names in problems.items() if names
   ]
-  if told:
-    raise UserError(f"{source} does not fit the config; " + "; ".join(told))
+  if found_problems:
+    raise UserError(
+      f"{source} does not fit the config; {'; '.join(found_problems)}"
+    )
 
 
 def _shape_elsewhere(
   location: Location, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-  """Returns the shape there of one array, without allocating it."""
+  """Returns the shape of one array in the other format, allocating nothing."""
   shape = shape[1:] if location.is_stacked else shape
   return location.from_ours(np.broadcast_to(np.float32(0), shape)).shape
 
@@ -264,7 +266,7 @@ def _shape_elsewhere(
 def write(
   flat: Mapping[str, np.ndarray], locations: Iterator[Location]
 ) -> Arrays:
-  """Returns our parameters under someone else's names, in their layout."""
+  """Returns our parameters under another format's names, in its layout."""
   arrays = {}
   for location in locations:
     ours = np.asarray(flat[location.path])

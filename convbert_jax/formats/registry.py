@@ -55,11 +55,10 @@ def split_format(named: str) -> tuple[str | None, str]:
     UserError: for an unknown format.
   """
   kind, colon, path = named.partition(":")
-  if not colon or not files.is_local(named):
-    return None, named
-  if kind in FORMATS:
+  if colon and kind in FORMATS:
     return kind, path
-  if "/" not in kind and not os.path.exists(named):
+  is_path = "/" in kind or os.path.exists(named) or not files.is_local(named)
+  if colon and not is_path:
     raise unknown_name("format", kind, FORMATS)
   return None, named
 

@@ -92,8 +92,8 @@ def read_variables(path: str) -> Arrays:
   """Returns every variable of a checkpoint by name.
 
   Args:
-    path: the checkpoint's prefix, as "model.ckpt-1000000", or its folder,
-      where the newest is taken.
+    path: the checkpoint's prefix, such as "model.ckpt-1000000", or a folder,
+      of which the newest is read.
 
   Raises:
     UserError: if there is none, it is damaged, or TensorFlow is missing.
@@ -151,7 +151,7 @@ def networks_of(
   """Returns the networks of a checkpoint, by name.
 
   Args:
-    variables: arrays by name; optimizer slots are passed over.
+    variables: arrays by name; optimizer slots are ignored.
     num_attention_heads: see `config_from_variables`.
 
   Returns:
@@ -218,7 +218,7 @@ def variables_of(networks: Mapping[str, Pretrained]) -> Arrays:
 def _variables_of_electra(
   discriminator: Pretrained, generator: Pretrained | None = None
 ) -> Arrays:
-  """Returns the variables of a pre-training, tables that are shared once."""
+  """Returns the variables of a pre-training; shared tables are there once."""
   if generator is None:
     return variables_of({"encoder": discriminator})
   if not isinstance(discriminator.model, ConvBertForPreTraining):
@@ -247,7 +247,7 @@ def _whole_generator(
   variables: Mapping[str, np.ndarray],
   config: ConvBertConfig,
 ) -> Pretrained:
-  """Returns the generator with what it shares with the discriminator."""
+  """Returns the generator's whole tree, shared parts filled in."""
   tree = params["generator"]
   shared = params["discriminator"]["convbert"]
   if "convbert" not in tree:
@@ -276,7 +276,7 @@ def _step(prefix: str) -> int:
 
 
 def _import_tensorflow() -> ModuleType:
-  # Its greetings on stderr tell nothing that matters here.
+  # It greets on stderr otherwise.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   try:

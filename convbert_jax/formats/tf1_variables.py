@@ -1,8 +1,8 @@
 """Parameters as the original's TensorFlow 1 variables: names and layouts.
 
-Their names are those of the authors' graph: the discriminator's encoder is
-under `electra/`, the generator's under `generator/`, the heads of pre-training
-stand beside them. Optimizer slots end in `/adam_m` and `/adam_v`.
+Names are those of the authors' graph: the discriminator's encoder is under
+`electra/`, the generator's under `generator/`, the heads of pre-training are at
+the top. Optimizer slots end in `/adam_m` and `/adam_v`.
 """
 
 import re
@@ -61,13 +61,12 @@ EXPRESSIBLE = Expressible(
 def params_from_variables(
   variables: Mapping[str, np.ndarray], config: ConvBertConfig
 ) -> dict[str, Any]:
-  """Returns our parameters out of the original's variables.
+  """Returns our parameters from the original's variables.
 
   Args:
-    variables: arrays by name; optimizer slots and `global_step` are passed
-      over.
-    config: of the discriminator, or of the one network there is, with the
-      "tf1" head rule. The generator's widths are read off its variables.
+    variables: arrays by name; optimizer slots and `global_step` are ignored.
+    config: of the discriminator, or of the only network, with the "tf1" head
+      rule. The generator's widths are read off its variables.
 
   Returns:
     The tree that was trained: `discriminator` and `generator` of ELECTRA,
@@ -94,11 +93,11 @@ def variables_from_params(
 
   Args:
     params: a tree as that function returns it.
-    config: of the discriminator, or of the one network there is.
+    config: of the discriminator, or of the only network.
 
   Raises:
-    UserError: for the head of a downstream task, which is not there, or for
-      heads of another width than the original's.
+    UserError: for the head of a downstream task, which the original's graph
+      does not have, or for a config that it cannot express.
   """
   check_expressible(config)
   flat = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
@@ -131,18 +130,18 @@ def config_from_variables(
   network: str = "electra",
   num_attention_heads: int | None = None,
 ) -> ConvBertConfig:
-  """Returns the config that the variables' shapes tell.
+  """Returns the config, read off the variables' shapes.
 
   Args:
     variables: arrays by name.
     network: scope of the encoder, "electra" or "generator".
-    num_attention_heads: needed where there are no convolutions, from whose
-      kernels the number is read otherwise.
+    num_attention_heads: needed without convolutions, whose kernels show the
+      number otherwise.
 
   Returns:
-    The config, dropout and the like at their defaults. Where the original
-    kept one head because its ratio exceeded the number of heads, the ratio
-    comes out as that number: the same network.
+    The config; fields that shape no variable have their defaults. Where the
+    original kept one head because its ratio exceeded the number of heads, the
+    ratio becomes that number: the same network.
 
   Raises:
     UserError: if a variable is missing, or the number of heads unknown.
@@ -159,8 +158,8 @@ def config_from_variables(
     fields["num_attention_heads"] = num_attention_heads
   elif fields.get("conv_type") == "none":
     raise UserError(
-      "without convolutions the number of heads cannot be read off the"
-      " variables: give num_attention_heads"
+      "without convolutions the variables do not show the number of heads:"
+      " give num_attention_heads"
     )
   return ConvBertConfig(**fields)
 
@@ -194,7 +193,7 @@ def moments_from_variables(
 def _locations(
   variables: Arrays, config: ConvBertConfig
 ) -> Iterator[tuple[Location, tuple[int, ...]]]:
-  """Yields where each parameter of the trained networks stands."""
+  """Yields the place and the shape of each parameter of the networks."""
   shapes: dict[str, tuple[int, ...]] = {}
   has_generator_head = any(
     name.startswith("generator_predictions/") for name in variables
@@ -214,7 +213,7 @@ def _locations(
 def _generator_shapes(
   variables: Arrays, config: ConvBertConfig
 ) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of what is the generator's own."""
+  """Returns the shapes of the parameters that only the generator has."""
   shared = "generator/convbert/"
   if any(name.startswith("generator/") for name in variables):
     config = config.replace(**_dimensions(variables, "generator"))
@@ -233,10 +232,10 @@ def _under(network: str, model: Any) -> dict[str, tuple[int, ...]]:
 def _dimensions(
   variables: Mapping[str, np.ndarray], network: str
 ) -> dict[str, Any]:
-  """Reads off the config's fields that shape a network's variables.
+  """Returns the config's fields that shape a network's variables.
 
-  Heads without convolutions leave no trace: their number is given as the
-  least there can be.
+  Without convolutions nothing shows the number of heads: it is the least that
+  is possible.
   """
   layer = f"{network}/encoder/layer_0"
 
@@ -288,7 +287,7 @@ def _count_layers(variables: Mapping[str, np.ndarray], network: str) -> int:
 
 
 def _location(path: str, config: ConvBertConfig, num_layers: int) -> Location:
-  """Returns where a parameter of a whole tree stands among the variables."""
+  """Returns the place of a parameter among the variables."""
   network, _, inner = path.partition("/")
   if network == "convbert":
     scope = "electra/"

@@ -1,8 +1,8 @@
 """Models as artefacts that a server runs without this code.
 
-A folder holds the compiled-to-be program (`jax.export`, StableHLO, any batch
-and any length), its parameters, and the tokenizer's files. JAX, flatbuffers,
-safetensors and tokenizers are all that running it needs.
+A folder holds the program (`jax.export`: StableHLO for any batch and length),
+its parameters and the tokenizer's files. Running it needs JAX, flatbuffers,
+safetensors and tokenizers.
 """
 
 import os
@@ -63,12 +63,12 @@ def export_model(
 ) -> jax.export.Exported:
   """Lowers a model's inference for several platforms at once.
 
-  Pads are kept out of the convolutions, so that a text gets what it would get
-  alone, whatever it is batched with; but for the summary of a multiple choice,
-  which is taken over pads too unless it is "first".
+  Pads are masked out of the convolutions, so that a text gets the result that
+  it would get alone. The exception is a multiple choice whose summary is not
+  "first": that summary includes pads.
 
   Args:
-    pretrained: model and parameters; only their shapes matter here.
+    pretrained: model and parameters, of which only the shapes matter.
     platforms: any of `PLATFORMS`.
 
   Returns:
@@ -112,7 +112,7 @@ def write_folder(
   pretrained: Pretrained,
   platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> None:
-  """Writes the artefact, and beside it a README with a program that runs it.
+  """Writes the artefact, and a README with a program that runs it.
 
   Args:
     folder: absent or empty; it appears whole or not at all.

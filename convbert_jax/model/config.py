@@ -1,14 +1,16 @@
 """The model's configuration and the head geometry that follows from it.
 
-Letters in the shape suffixes of array names (`query_BxTxHxD`), everywhere in
-`ops/`, `model/`, `electra.py`:
+Letters in the shape suffixes of array names (`query_BxTxHxD`) in `ops/`,
+`model/`, `objective/` and `tasks/`:
 
-  B batch            M model width      G groups of a grouped linear map
-  T sequence length  F inner width      P predicted (masked) slots
-  E embedding width  H heads kept       C classes
-  V vocabulary       D head size        L layers
-  A = H * D          K kernel width     S all heads: 2 * A, or A without conv
-  I, O input and output width of a map  N axes in one: B * T, B * P or B * C
+  B batch            H heads kept       P predicted (masked) slots
+  T sequence length  D head size        C classes, or choices
+  E embedding width  A = H * D          L layers
+  V vocabulary       K kernel width     J beams of a search
+  M model width      F inner width      N several axes as one
+  G groups           I width of an input, O of an output
+
+Letters side by side are multiplied: `HK` is H * K.
 """
 
 import dataclasses
@@ -16,9 +18,9 @@ from typing import Self
 
 from convbert_jax import errors
 from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.ops import activations
 
 HEAD_SIZE_RULES = ("tf1", "hf")
-ACTIVATIONS = ("gelu", "relu", "tanh", "linear")
 DTYPES = ("float32", "bfloat16", "float64")
 REMAT_POLICIES = ("none", "elementwise", "dots", "full")
 
@@ -34,29 +36,32 @@ class ConvBertConfig:
     num_hidden_layers: encoder layers.
     num_attention_heads: heads before the ratio removes some of them.
     intermediate_size: inner width of the feed-forward part.
-    head_ratio: heads configured for each attention head kept; the convolution
-      stands in for the rest.
+    head_ratio: heads configured for each attention head kept; convolution
+      heads replace the others.
     conv_kernel_size: taps of the convolutions, odd.
     num_groups: blocks of the grouped feed-forward maps; 1 is a plain map.
-    conv_type: "span_dynamic", or "none" for attention heads alone.
+    conv_type: kind of the convolution heads, a row of `conv_kinds.CONV_KINDS`;
+      "none" for attention heads alone.
     head_size_rule: "tf1" takes the head size from the configured heads as the
       original does, "hf" from the kept ones as transformers does. They agree
       for a head ratio of 2 and two heads or more.
     max_position_embeddings: longest sequence, in tokens.
     type_vocab_size: number of segment types.
-    hidden_act: activation of the feed-forward part and of the heads.
+    hidden_act: activation of the feed-forward part and of the heads, one of
+      `activations.BY_NAME`.
     hidden_dropout_prob: dropout after embeddings and after output maps.
     attention_probs_dropout_prob: dropout on attention probabilities.
-    initializer_range: standard deviation before truncation at two of it.
+    initializer_range: standard deviation of the initial normal, before it is
+      cut at two of them.
     layer_norm_eps: added to the variance in every layer norm.
-    mask_padding_in_conv: zero the padded positions before both convolutions,
-      so that no result depends on padding. The originals do not.
+    mask_padding_in_conv: zero padded positions before the convolutions, so
+      that no result depends on padding. The originals do not.
     dtype: of activations and products. Parameters stay float32, and so do
       the statistics of softmax and layer norm ("float64" needs jax_enable_x64
       and serves numerical checks).
-    remat: what the backward pass recomputes: "none"; "elementwise", what is
-      cheaper to compute again than to keep; "dots", all but the products
-      with weights; "full", each layer.
+    remat: what the backward pass recomputes: "none"; "elementwise", whatever
+      is cheaper to recompute than to keep; "dots", all but the products with
+      weights; "full", whole layers.
     scan_unroll: layers per iteration of the scan over layers.
   """
 
@@ -102,7 +107,7 @@ class ConvBertConfig:
 
   @property
   def all_head_size(self) -> int:
-    """Width of all kept heads of one kind (`A`)."""
+    """Width of all attention heads together, or all convolution heads (`A`)."""
     return self.num_heads_kept * self.head_size
 
   @property
@@ -112,7 +117,7 @@ class ConvBertConfig:
 
   @property
   def mixed_size(self) -> int:
-    """Width of all heads together, the input of the output map."""
+    """Width of all heads of both kinds together."""
     return self.all_head_size * (2 if self.has_conv else 1)
 
   def replace(self, **changes: int | float | str | bool) -> Self:
@@ -123,7 +128,7 @@ class ConvBertConfig:
     for field, valid in (
       ("conv_type", CONV_KINDS),
       ("head_size_rule", HEAD_SIZE_RULES),
-      ("hidden_act", ACTIVATIONS),
+      ("hidden_act", activations.BY_NAME),
       ("dtype", DTYPES),
       ("remat", REMAT_POLICIES),
     ):
@@ -196,17 +201,17 @@ def generator_config(
 ) -> ConvBertConfig:
   """Returns the generator that goes with a discriminator.
 
-  The generator is a ConvBERT as well: it inherits kernel width, groups and
-  head ratio. Widths and heads shrink by `size_fraction`, at least one head
-  stays (reference: get_generator_config of the original, which keeps the
-  number of heads as a float; here it must come out whole).
+  The generator is a smaller ConvBERT with the discriminator's kernel width,
+  groups and head ratio, and at least one head (reference: get_generator_config
+  of the original, which keeps the number of heads as a float; here it must
+  come out whole).
 
   Args:
     config: the discriminator's.
     size_fraction: of the discriminator's width and heads.
     layers_fraction: of its layers.
-    tie_embeddings: whether the tables are the discriminator's; otherwise the
-      generator has its own, as wide as itself.
+    tie_embeddings: whether the generator reads the discriminator's tables;
+      otherwise its own are as wide as its layers.
 
   Returns:
     The generator's configuration.

@@ -1,4 +1,4 @@
-"""The encoder as users meet it."""
+"""The encoder with checked inputs and named outputs."""
 
 from typing import TypedDict
 
@@ -15,7 +15,7 @@ from convbert_jax.model.outputs import ModelOutput
 
 
 class Options(TypedDict, total=False):
-  """What `ConvBertModel` takes by keyword, and every head hands on to it."""
+  """Keyword arguments of `ConvBertModel`, which every head passes on."""
 
   position_ids: jax.Array | None
   inputs_embeds: jax.Array | None
@@ -71,23 +71,22 @@ class ConvBertModel(nn.Module):
       attention_mask: [B, T], 1 for real positions; all of them if None.
       token_type_ids: [B, T] segment of each position; zeros if None.
       position_ids: [B, T] rows of the position table; 0 to T - 1 if None.
-      inputs_embeds: [B, T, E] in place of the rows of the word table that
-        `input_ids` stands for; give one of the two.
-      head_mask: [H] for all layers or [L, H], multiplied with the attention
-        probabilities of the kept heads: 0 takes a head away.
+      inputs_embeds: [B, T, E] vectors in place of `input_ids`.
+      head_mask: [H] for all layers, or [L, H]; multiplied with the attention
+        probabilities of the kept heads, so that 0 removes a head.
       deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
-      output_hidden_states: fill in `hidden_states`.
-      output_attentions: fill in `attentions`.
-      output_conv_kernels: fill in `conv_kernels`.
+      output_hidden_states: return `hidden_states`.
+      output_attentions: return `attentions`.
+      output_conv_kernels: return `conv_kernels`.
 
     Returns:
       A `ModelOutput`.
 
     Raises:
-      UserError: if the sequences are longer than there are positions, if not
-        exactly one of `input_ids` and `inputs_embeds` is given, if it or the
-        head mask has another shape, or if convolution kernels are asked for
-        where there are none.
+      UserError: if the sequences are too long, if not exactly one of
+        `input_ids` and `inputs_embeds` is given, if it or the head mask has
+        another shape, or if convolution kernels are asked for and there are no
+        convolution heads.
     """
     words = self._checked_words(input_ids, inputs_embeds)
     if output_conv_kernels and not self.config.has_conv:
@@ -128,7 +127,7 @@ class ConvBertModel(nn.Module):
   def _checked_words(
     self, input_ids: jax.Array | None, inputs_embeds: jax.Array | None
   ) -> jax.Array:
-    """Returns the one that is given, [B, T] or [B, T, E]."""
+    """Returns whichever is given, [B, T] or [B, T, E]."""
     if (input_ids is None) == (inputs_embeds is None):
       raise errors.UserError("give either input_ids or inputs_embeds")
     if inputs_embeds is None:
@@ -155,6 +154,6 @@ class ConvBertModel(nn.Module):
     if head_mask.shape not in (shape, shape[1:]):
       raise errors.UserError(
         f"head_mask of shape {head_mask.shape}: give [heads] {shape[1:]} or"
-        f" [layers, heads] {shape}, counting the heads that are kept"
+        f" [layers, heads] {shape}, for the attention heads that are kept"
       )
     return jnp.broadcast_to(head_mask, shape)

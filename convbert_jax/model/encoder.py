@@ -1,4 +1,4 @@
-"""The stack of layers, scanned over a leading axis of their parameters."""
+"""The stack of layers, scanned over the first axis of their parameters."""
 
 import flax.linen as nn
 import jax
@@ -8,14 +8,19 @@ from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import MixedAttention
 from convbert_jax.ops import activations
 
-# Besides matrix products, what is dear to compute and small to keep; the names
-# are given by `checkpoint_name` where each is made.
-_DEAR = ("softmax", "layer_norm_statistics", "depthwise_conv", "mixed_heads")
-# What the backward pass may keep; None keeps nothing but a layer's input.
+# Costly to recompute and small to keep, like the products with weights. Each is
+# named by `checkpoint_name` where it is made.
+_SAVED_NAMES = (
+  "softmax",
+  "layer_norm_statistics",
+  "depthwise_conv",
+  "mixed_heads",
+)
+# What is kept for the backward pass, besides each layer's input.
 _REMAT_POLICIES = {
   "elementwise": jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(*_DEAR),
+    jax.checkpoint_policies.save_only_these_names(*_SAVED_NAMES),
   ),
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   "full": None,
@@ -23,7 +28,7 @@ _REMAT_POLICIES = {
 
 
 class EncoderLayer(nn.Module):
-  """Mixed attention and feed-forward, each with residual and layer norm after.
+  """Mixed attention, then feed-forward, a layer norm after each.
 
   The signature is that of a scan body: carry in, (carry, outputs) out.
   """
@@ -41,13 +46,13 @@ class EncoderLayer(nn.Module):
     mask_BxT: jax.Array,
     head_mask_H: jax.Array | None,
   ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
-    """Returns the layer's output [B, T, M], and what was asked to be kept."""
+    """Returns the layer's output [B, T, M], and the arrays asked for."""
     config = self.config
-    mixed_BxTxS, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
+    heads_BxTxI, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
       config, name="attention"
     )(hidden_BxTxM, mask_BxT, head_mask_H, deterministic=self.deterministic)
     hidden_BxTxM = ResidualOutput(config, "heads", name="attention_output")(
-      mixed_BxTxS, hidden_BxTxM, deterministic=self.deterministic
+      heads_BxTxI, hidden_BxTxM, deterministic=self.deterministic
     )
     inner_BxTxF = layers.Linear(
       config.intermediate_size,
@@ -69,7 +74,7 @@ class EncoderLayer(nn.Module):
 
 
 class ResidualOutput(nn.Module):
-  """Maps a branch back to the model width and adds it: LN(drop(Wx) + res)."""
+  """Adds a branch, mapped to the model width: LN(dropout(Wx) + residual)."""
 
   config: ConvBertConfig
   in_axis: str

@@ -1,4 +1,4 @@
-"""The heads of pre-training: generator and discriminator."""
+"""The heads of pre-training, each on a whole encoder."""
 
 from typing import Unpack
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.model import layers, outputs
+from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput
@@ -14,7 +14,7 @@ from convbert_jax.ops import activations, losses, numerics
 
 
 class GeneratorPredictions(nn.Module):
-  """Dense, activation and layer norm before the tied output map."""
+  """Dense, activation and layer norm, before the output map."""
 
   config: ConvBertConfig
 
@@ -34,10 +34,7 @@ class GeneratorPredictions(nn.Module):
 
 
 class ConvBertForMaskedLM(nn.Module):
-  """Predicts tokens: the generator of pre-training, or a BERT objective.
-
-  The output map is the transposed word table plus a bias.
-  """
+  """Predicts tokens: the generator of ELECTRA, or BERT's own objective."""
 
   config: ConvBertConfig
 
@@ -65,10 +62,10 @@ class ConvBertForMaskedLM(nn.Module):
     """Returns token logits, float32 [B, P, V], or [B, T, V].
 
     Args:
-      input_ids: as in `ConvBertModel`, like all that is not named here.
-      attention_mask: see there.
-      token_type_ids: see there.
-      positions: [B, P] positions to predict; every one if None. The output
+      input_ids: see `ConvBertModel`.
+      attention_mask: see `ConvBertModel`.
+      token_type_ids: see `ConvBertModel`.
+      positions: [B, P] positions to predict; all of them if None. The output
         map is the costliest product of a small model, so predict few.
       labels: true ids, shaped as the logits without `V`; -100 is ignored.
       **options: see `ConvBertModel`.
@@ -80,6 +77,7 @@ class ConvBertForMaskedLM(nn.Module):
         hidden_BxPxM, positions[:, :, None], axis=1
       )
     hidden_BxPxE = self.generator_predictions(hidden_BxPxM)
+    # The output map is the transposed word table.
     table_VxE = self.convbert.embeddings.word_embeddings
     logits_NxV = jax.lax.dot_general(
       hidden_BxPxE.reshape(-1, hidden_BxPxE.shape[-1]),
@@ -91,12 +89,12 @@ class ConvBertForMaskedLM(nn.Module):
     logits_BxPxV = logits_NxV.reshape(*hidden_BxPxE.shape[:-1], -1)
     loss = None
     if labels is not None:
-      loss = losses.cross_entropy(logits_BxPxV, labels)
-    return HeadOutput(logits_BxPxV, loss, **outputs.kept(output))
+      loss = losses.mean(losses.cross_entropy(logits_BxPxV, labels))
+    return HeadOutput(logits_BxPxV, loss, **output.intermediates())
 
 
 class DiscriminatorPredictions(nn.Module):
-  """Two dense layers down to one logit a position."""
+  """Dense, activation, dense: one logit for each position."""
 
   config: ConvBertConfig
 
@@ -112,13 +110,7 @@ class DiscriminatorPredictions(nn.Module):
       name="dense",
     )(hidden_BxTxM)
     hidden_BxTxM = activations.BY_NAME[config.hidden_act](hidden_BxTxM)
-    logits_BxTx1 = layers.Linear(
-      1,
-      ("hidden", None),
-      layers.GLOROT_UNIFORM,
-      dtype=config.dtype,
-      name="dense_1",
-    )(hidden_BxTxM)
+    logits_BxTx1 = layers.head_linear(config, 1, name="dense_1")(hidden_BxTxM)
     return logits_BxTx1[..., 0]
 
 
@@ -143,9 +135,9 @@ class ConvBertForPreTraining(nn.Module):
     """Returns float32 logits [B, T], above 0 where a token looks replaced.
 
     Args:
-      input_ids: as in `ConvBertModel`, like all that is not named here.
-      attention_mask: see there.
-      token_type_ids: see there.
+      input_ids: see `ConvBertModel`.
+      attention_mask: see `ConvBertModel`.
+      token_type_ids: see `ConvBertModel`.
       labels: [B, T], 1 where a token was replaced, 0 where not; padding and
         -100 are ignored.
       **options: see `ConvBertModel`.
@@ -157,5 +149,5 @@ class ConvBertForPreTraining(nn.Module):
     if labels is not None:
       if attention_mask is not None:
         labels = jnp.where(attention_mask > 0, labels, losses.IGNORED)
-      loss = losses.binary_cross_entropy(logits_BxT, labels)
-    return HeadOutput(logits_BxT, loss, **outputs.kept(output))
+      loss = losses.mean(losses.binary_cross_entropy(logits_BxT, labels))
+    return HeadOutput(logits_BxT, loss, **output.intermediates())

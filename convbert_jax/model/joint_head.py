@@ -1,7 +1,7 @@
-"""The original's head for questions: the end of an answer hangs on its start.
+"""The original's head for questions: the end of an answer depends on its start.
 
-Also says whether there is an answer at all. Its figures for SQuAD and MRQA are
-from this head.
+It also predicts whether there is an answer. The original's results on SQuAD and
+MRQA are those of this head.
 """
 
 from collections.abc import Callable
@@ -12,29 +12,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from convbert_jax.model import layers, outputs
+from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
-from convbert_jax.model.outputs import JointQuestionAnsweringOutput
-from convbert_jax.ops import activations, grouped_linear, numerics
+from convbert_jax.model.outputs import (
+  JointQuestionAnsweringOutput,
+  QuestionAnsweringOutput,
+)
+from convbert_jax.ops import activations, grouped_linear, losses, numerics
 
-# Added to the logits of positions where no answer can be.
+# Added to the logits of positions that cannot hold an answer.
 _DISALLOWED = -1000.0
+# Of the no-answer loss, beside that of the span.
 _NO_ANSWER_WEIGHT = 0.5
 
-# From one start for each row, [B], to the logits of its ends, [B, T].
+# From one start for each row, [B], to the logits of the ends, [B, T].
 Ends = Callable[[jax.Array], jax.Array]
 
 
 class ConvBertForJointQuestionAnswering(nn.Module):
-  """Finds where answers begin, where each then ends, and if there is one.
+  """Finds where an answer begins, where it ends, and whether there is one.
 
   Attributes:
     config: of the encoder.
-    num_beams: starts looked at without labels, and ends of each; fewer on
-      shorter sequences.
-    inner_size: width of the layer before the ends, and before the logit of
-      there being no answer.
+    num_beams: starts that the search keeps, and ends of each; no more than
+      there are positions.
+    inner_size: width of the layers before the logits of the ends and of there
+      being no answer.
 
   Example:
     model = ConvBertForJointQuestionAnswering(config)
@@ -52,15 +56,15 @@ class ConvBertForJointQuestionAnswering(nn.Module):
 
   def setup(self) -> None:
     self.convbert = ConvBertModel(self.config)
-    self.start = self._linear(1)
+    self.start = layers.head_linear(self.config, 1)
     # One kernel for start and token side by side, as the original has it, so
     # that its initialiser sees the width of both.
     self.qa_hidden = layers.LinearParameters(
       self.inner_size, ("hidden", None), layers.GLOROT_UNIFORM
     )
     self.end = layers.LinearParameters(1, (None, None), layers.GLOROT_UNIFORM)
-    self.no_answer_hidden = self._linear(self.inner_size)
-    self.no_answer = self._linear(1)
+    self.no_answer_hidden = layers.head_linear(self.config, self.inner_size)
+    self.no_answer = layers.head_linear(self.config, 1)
 
   def __call__(
     self,
@@ -73,16 +77,15 @@ class ConvBertForJointQuestionAnswering(nn.Module):
     is_impossible: jax.Array | None = None,
     **options: Unpack[Options],
   ) -> JointQuestionAnsweringOutput:
-    """Returns logits, and the likeliest spans where `deterministic`.
+    """Returns logits, and the likeliest spans if `deterministic`.
 
     Args:
-      input_ids: as in `ConvBertModel`, like all that is not named here.
-      attention_mask: see there.
-      token_type_ids: see there; an answer can be where the type is not 0, and
-        at position 0, which stands for none.
-      start_positions: [B], each in the sequence; the ends are those that go
-        with it.
-      end_positions: [B], the same.
+      input_ids: see `ConvBertModel`.
+      attention_mask: see `ConvBertModel`.
+      token_type_ids: see `ConvBertModel`. Answers lie where the type is not 0,
+        or at position 0, which means that there is none.
+      start_positions: [B], within the sequence; `end_logits` are for these.
+      end_positions: [B], within the sequence.
       is_impossible: [B], 1 where there is no answer; a loss needs all three.
       **options: see `ConvBertModel`.
     """
@@ -102,39 +105,31 @@ class ConvBertForJointQuestionAnswering(nn.Module):
     if options.get("deterministic", True):
       beams = jax.core.min_dim(self.num_beams, start_BxT.shape[1])
       found |= _beam_search(start_BxT, ends, beams)
-    result = JointQuestionAnsweringOutput(**found, **outputs.kept(output))
+    result = JointQuestionAnsweringOutput(**found, **output.intermediates())
     labels = (start_positions, end_positions, is_impossible)
     if any(label is None for label in labels):
       return result
     return result.replace(loss=jnp.mean(row_losses(result, *labels)))
 
-  def _linear(self, features: int) -> layers.Linear:
-    return layers.Linear(
-      features,
-      ("hidden", None),
-      layers.GLOROT_UNIFORM,
-      dtype=self.config.dtype,
-    )
-
   def _make_ends(
     self, hidden_BxTxM: jax.Array, disallowed_BxT: jax.Array
   ) -> Ends:
-    """Returns the logits of ends as a function of the start."""
+    """Returns the function from starts to the logits of their ends."""
     width, dtype = hidden_BxTxM.shape[-1], self.config.dtype
-    kernel, bias_I = (a.astype(dtype) for a in self.qa_hidden(2 * width))
+    kernel, bias_F = (a.astype(dtype) for a in self.qa_hidden(2 * width))
     out_kernel, out_bias = (a.astype(dtype) for a in self.end(self.inner_size))
-    # A map of start and token side by side is the sum of one of each, and so
-    # [B, N, T, 2 * M] is never made.
-    token_BxTxI = grouped_linear.linear(hidden_BxTxM, kernel[width:], bias_I)
+    # A map of start and token side by side is a map of the start plus one of
+    # the token, so that [B, J, T, 2M] is never made.
+    token_BxTxF = grouped_linear.linear(hidden_BxTxM, kernel[width:], bias_F)
 
     def ends(starts_B: jax.Array) -> jax.Array:
       chosen_Bx1xM = jnp.take_along_axis(
         hidden_BxTxM, starts_B[:, None, None], axis=1
       )
-      inner_BxTxI = activations.gelu(
-        token_BxTxI + chosen_Bx1xM @ kernel[:width]
+      inner_BxTxF = activations.gelu(
+        token_BxTxF + chosen_Bx1xM @ kernel[:width]
       )
-      logits_BxTx1 = grouped_linear.linear(inner_BxTxI, out_kernel, out_bias)
+      logits_BxTx1 = grouped_linear.linear(inner_BxTxF, out_kernel, out_bias)
       return _squeezed(logits_BxTx1) + disallowed_BxT
 
     return ends
@@ -145,16 +140,18 @@ class ConvBertForJointQuestionAnswering(nn.Module):
     shares_BxT = jax.nn.softmax(start_BxT).astype(hidden_BxTxM.dtype)
     start_BxM = jnp.einsum("bt,btm->bm", shares_BxT, hidden_BxTxM)
     both_Bx2M = jnp.concatenate([hidden_BxTxM[:, 0], start_BxM], axis=-1)
-    inner_BxI = activations.gelu(self.no_answer_hidden(both_Bx2M))
-    return _squeezed(self.no_answer(inner_BxI))
+    inner_BxF = activations.gelu(self.no_answer_hidden(both_Bx2M))
+    return _squeezed(self.no_answer(inner_BxF))
 
 
 def span_losses(
-  output: outputs.QuestionAnsweringOutput | JointQuestionAnsweringOutput,
+  output: QuestionAnsweringOutput | JointQuestionAnsweringOutput,
   start_positions_B: jax.Array,
   end_positions_B: jax.Array,
 ) -> jax.Array:
   """Returns the mean cross-entropy of start and end for each row, [B]."""
+  # Gathers the logit, unlike `losses.cross_entropy_per_label`: the gradients
+  # round differently, and runs of earlier versions go on as they began.
   cross_entropy = optax.softmax_cross_entropy_with_integer_labels
   return 0.5 * (
     cross_entropy(output.start_logits, start_positions_B)
@@ -168,13 +165,12 @@ def row_losses(
   end_positions_B: jax.Array,
   is_impossible_B: jax.Array,
 ) -> jax.Array:
-  """Returns what each row adds to the loss, in nats, [B].
+  """Returns the loss of each row, in nats, [B].
 
-  That is `span_losses`, and half the cross-entropy of there being no answer.
+  It is that of `span_losses` plus half the cross-entropy of `is_impossible`.
   """
-  logits_B = output.no_answer_logits
-  no_answer_B = optax.sigmoid_binary_cross_entropy(
-    logits_B, is_impossible_B.astype(logits_B.dtype)
+  no_answer_B = losses.binary_cross_entropy_per_label(
+    output.no_answer_logits, is_impossible_B
   )
   spans_B = span_losses(output, start_positions_B, end_positions_B)
   return spans_B + _NO_ANSWER_WEIGHT * no_answer_B
@@ -190,7 +186,7 @@ def _disallowed(
   attention_mask: jax.Array | None,
   token_type_ids: jax.Array | None,
 ) -> jax.Array:
-  """Returns what is added to the logits, 0 where an answer can be, [B, T]."""
+  """Returns what to add to the logits, 0 where answers can lie, [B, T]."""
   allowed_BxT = jnp.arange(shape[1])[None, :] == 0
   if token_type_ids is not None:
     context_BxT = token_type_ids != 0
@@ -204,16 +200,16 @@ def _beam_search(
   start_BxT: jax.Array, ends: Ends, beams: int
 ) -> dict[str, jax.Array]:
   """Returns the likeliest starts, and the likeliest ends of each."""
-  start_BxN, starts_BxN = jax.lax.top_k(jax.nn.log_softmax(start_BxT), beams)
+  start_BxJ, starts_BxJ = jax.lax.top_k(jax.nn.log_softmax(start_BxT), beams)
 
   def ends_of(starts_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.lax.top_k(jax.nn.log_softmax(ends(starts_B)), beams)
 
-  # One start after the other: the layer before the ends is [B, T, I] wide for
-  # each, twenty times that for all at once.
-  end_NxBxN, ends_NxBxN = jax.lax.map(ends_of, starts_BxN.T)
+  # One start after the other: each needs an inner layer [B, T, F], and all at
+  # once would need `beams` times that.
+  end_JxBxJ, ends_JxBxJ = jax.lax.map(ends_of, starts_BxJ.T)
   return {
-    "starts": starts_BxN,
-    "ends": jnp.swapaxes(ends_NxBxN, 0, 1),
-    "scores": start_BxN[:, :, None] + jnp.swapaxes(end_NxBxN, 0, 1),
+    "starts": starts_BxJ,
+    "ends": jnp.swapaxes(ends_JxBxJ, 0, 1),
+    "scores": start_BxJ[:, :, None] + jnp.swapaxes(end_JxBxJ, 0, 1),
   }

@@ -12,12 +12,12 @@ from convbert_jax.ops import dropout, grouped_linear, normalization
 
 Initializer = Callable[..., jax.Array]
 
-# What the original gets where it names no initialiser.
+# TensorFlow's default, where the original names no initialiser.
 GLOROT_UNIFORM = nn.initializers.glorot_uniform()
 
 
 def truncated_normal(stddev: float) -> Initializer:
-  """Normal cut at two `stddev`, without correction of the variance."""
+  """A normal cut at two `stddev`, which leaves 0.88 of the deviation."""
   return nn.initializers.truncated_normal(stddev)
 
 
@@ -28,7 +28,7 @@ def table(
   axes: tuple[str | None, ...],
   initializer: Initializer,
 ) -> jax.Array:
-  """Declares a float32 parameter of `module` with logical axis names."""
+  """Declares a float32 parameter of `module`, its axes named for sharding."""
   return module.param(
     name,
     nn.with_logical_partitioning(initializer, axes),
@@ -38,11 +38,11 @@ def table(
 
 
 class LinearParameters(nn.Module):
-  """Kernel and bias of a linear map, for a caller that fuses several maps.
+  """Kernel and bias of a linear map, for callers that fuse several maps.
 
   Attributes:
     features: output width.
-    axes: logical names of the kernel's input and output axis.
+    axes: logical names of the kernel's input and output axes.
     initializer: of the kernel; the bias starts at zero.
     num_groups: blocks of a grouped map; 1 gives a kernel of two axes.
   """
@@ -88,6 +88,15 @@ class Linear(nn.Module):
     )
 
 
+def head_linear(
+  config: ConvBertConfig, features: int, name: str | None = None
+) -> Linear:
+  """Returns a linear map of a head, with the original's initial values."""
+  return Linear(
+    features, ("hidden", None), GLOROT_UNIFORM, dtype=config.dtype, name=name
+  )
+
+
 class Parameters(nn.Module):
   """Declares the parameters of a function of `ops/`.
 
@@ -112,7 +121,7 @@ class Parameters(nn.Module):
 
 
 class Dropout(nn.Module):
-  """Dropout that draws its key only where it drops something."""
+  """Dropout; it draws a key only if it drops something."""
 
   rate: float
 
@@ -145,5 +154,5 @@ class LayerNorm(nn.Module):
 
 
 def layer_norm(config: ConvBertConfig, axis: str = "hidden") -> LayerNorm:
-  """Returns the layer norm of the model, named as its parameters are."""
+  """Returns a layer norm under the name that all of them have."""
   return LayerNorm(config.layer_norm_eps, axis, name="LayerNorm")

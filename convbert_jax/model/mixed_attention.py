@@ -1,8 +1,8 @@
-"""Self-attention heads and span-based dynamic convolution heads, side by side.
+"""Attention heads and convolution heads, side by side.
 
-Paper, section 3.2. The original's variable names differ from the parameters
-here: `conv_key` is `conv_attn_key`, `conv_kernel` is `conv_attn_kernel` and
-`conv_value` is `conv_attn_point`.
+ConvBERT, section 3.2; docs/mixed_attention.svg shows the whole block. The
+original's variables have other names: `conv_attn_key` for `conv_key`,
+`conv_attn_kernel` for `conv_kernel`, `conv_attn_point` for `conv_value`.
 """
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ from convbert_jax.ops import attention, grouped_linear
 
 
 class MixedAttention(nn.Module):
-  """The heads of one layer, before their output map."""
+  """The heads of one layer; `encoder.ResidualOutput` maps them back."""
 
   config: ConvBertConfig
 
@@ -30,7 +30,7 @@ class MixedAttention(nn.Module):
     *,
     deterministic: bool,
   ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Mixes positions.
+    """Computes all heads.
 
     Args:
       hidden_BxTxM: the layer's input.
@@ -39,16 +39,19 @@ class MixedAttention(nn.Module):
       deterministic: no dropout.
 
     Returns:
-      All heads, attention first, [B, T, S]; the attention probabilities
-      [B, H, T, T]; and the convolution kernels [B, T, H, K], or None without
-      convolution.
+      The heads [B, T, I], `I` being 2A, or A without convolution heads; the
+      attention probabilities [B, H, T, T]; and the convolution kernels
+      [B, T, H, K], or None.
     """
     config = self.config
-    names = ["query", "key", "value"] + ["conv_value"] * config.has_conv
+    names = ["query", "key", "value"]
+    if config.has_conv:
+      # Not the attention's value: the convolution has a projection of its own.
+      names.append("conv_value")
     projected = self._project(hidden_BxTxM, names)
     query_BxTxHxD = projected["query"]
     rate = 0.0 if deterministic else config.attention_probs_dropout_prob
-    mixed_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
+    attended_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
       query_BxTxHxD,
       projected["key"],
       projected["value"],
@@ -57,21 +60,23 @@ class MixedAttention(nn.Module):
       dropout_rate=rate,
       dropout_key=self.make_rng("dropout") if rate else None,
     )
-    heads, kernel_BxTxHxK = [mixed_BxTxHxD], None
+    heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:
-      conv_BxTxHxD, kernel_BxTxHxK = self._convolve(
+      convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
         hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
       )
-      heads.append(conv_BxTxHxD)
-    mixed_BxTxS = jnp.concatenate(heads, axis=2).reshape(*mask_BxT.shape, -1)
-    mixed_BxTxS = checkpoint_name(mixed_BxTxS, "mixed_heads")
-    return mixed_BxTxS, probs_BxHxTxT, kernel_BxTxHxK
+      heads.append(convolved_BxTxHxD)
+    # Attention first: the rows of the output map are in this order.
+    heads_BxTxI = jnp.concatenate(heads, axis=2).reshape(*mask_BxT.shape, -1)
+    heads_BxTxI = checkpoint_name(heads_BxTxI, "mixed_heads")
+    return heads_BxTxI, probs_BxHxTxT, kernel_BxTxHxK
 
   def _project(
     self, hidden_BxTxM: jax.Array, names: list[str]
   ) -> dict[str, jax.Array]:
-    """Returns the named projections, [B, T, H, D] each, from one product."""
+    """Returns the named projections, [B, T, H, D] each."""
     config = self.config
+    # One product for all of them.
     kernels, biases = zip(
       *(
         layers.LinearParameters(

@@ -1,93 +1,104 @@
 """What the models return."""
 
+import dataclasses
+from typing import Any
+
 import flax.struct
 import jax
 
 
+def _optional() -> Any:
+  """Returns a field that is None by default, and given by name alone."""
+  # Fields of the subclasses that are required can then follow it.
+  return dataclasses.field(default=None, kw_only=True)
+
+
 @flax.struct.dataclass
-class ModelOutput:
+class Intermediates:
+  """Arrays of every layer; each is None unless asked for.
+
+  Attributes:
+    hidden_states: the embeddings at model width, then each layer's output;
+      `L + 1` arrays [B, T, M].
+    attentions: probabilities after dropout and head mask, `L` arrays
+      [B, H, T, T] over the attention heads kept.
+    conv_kernels: weights of the window around each position, `L` arrays
+      [B, T, H, K] over the convolution heads.
+  """
+
+  hidden_states: tuple[jax.Array, ...] | None = _optional()
+  attentions: tuple[jax.Array, ...] | None = _optional()
+  conv_kernels: tuple[jax.Array, ...] | None = _optional()
+
+  def intermediates(self) -> dict[str, tuple[jax.Array, ...] | None]:
+    """Returns them by name, for the output of a head."""
+    return {
+      "hidden_states": self.hidden_states,
+      "attentions": self.attentions,
+      "conv_kernels": self.conv_kernels,
+    }
+
+
+@flax.struct.dataclass
+class ModelOutput(Intermediates):
   """What `ConvBertModel` returns.
 
   Attributes:
     last_hidden_state: [B, T, M].
-    hidden_states: the embeddings at model width, then each layer's output;
-      `L + 1` arrays [B, T, M], or None if not asked for.
-    attentions: probabilities after dropout and head mask, `L` arrays
-      [B, H, T, T] over the kept heads, or None if not asked for.
-    conv_kernels: weights of the window around each position, `L` arrays
-      [B, T, H, K] over the convolution heads, or None if not asked for.
   """
 
   last_hidden_state: jax.Array
-  hidden_states: tuple[jax.Array, ...] | None = None
-  attentions: tuple[jax.Array, ...] | None = None
-  conv_kernels: tuple[jax.Array, ...] | None = None
 
 
 @flax.struct.dataclass
-class HeadOutput:
-  """Logits of a head beside what the encoder returned.
+class HeadOutput(Intermediates):
+  """Logits of a head.
 
   Attributes:
-    logits: float32 at least, shape as the head's docstring says.
+    logits: float32 at least, of the shape that the head's docstring gives.
     loss: mean loss in nats (squared error for a regression), or None without
       labels.
-    hidden_states: as in `ModelOutput`.
-    attentions: as in `ModelOutput`.
-    conv_kernels: as in `ModelOutput`.
   """
 
   logits: jax.Array
   loss: jax.Array | None = None
-  hidden_states: tuple[jax.Array, ...] | None = None
-  attentions: tuple[jax.Array, ...] | None = None
-  conv_kernels: tuple[jax.Array, ...] | None = None
 
 
 @flax.struct.dataclass
-class QuestionAnsweringOutput:
+class QuestionAnsweringOutput(Intermediates):
   """Where an answer begins and ends.
 
   Attributes:
     start_logits: float32 at least, [B, T].
-    end_logits: the same.
+    end_logits: likewise.
     loss: mean of both cross-entropies in nats, or None without positions.
-    hidden_states: as in `ModelOutput`.
-    attentions: as in `ModelOutput`.
-    conv_kernels: as in `ModelOutput`.
   """
 
   start_logits: jax.Array
   end_logits: jax.Array
   loss: jax.Array | None = None
-  hidden_states: tuple[jax.Array, ...] | None = None
-  attentions: tuple[jax.Array, ...] | None = None
-  conv_kernels: tuple[jax.Array, ...] | None = None
 
   def spans(self) -> dict[str, jax.Array]:
-    """Returns what `convbert_jax.spans` reads answers from, [B, T] each."""
+    """Returns the arrays that answers are decoded from, [B, T] each."""
     return {"start_logits": self.start_logits, "end_logits": self.end_logits}
 
 
 @flax.struct.dataclass
-class JointQuestionAnsweringOutput:
+class JointQuestionAnsweringOutput(Intermediates):
   """Where an answer begins, where it then ends, and whether there is one.
 
-  N, at most `T`, are the starts looked at, and as many ends of each; the
-  likeliest come first.
+  The search keeps the `J` likeliest starts and the `J` likeliest ends of each,
+  the likeliest first.
 
   Attributes:
     start_logits: float32 at least, [B, T].
     no_answer_logits: of there being no answer, [B].
-    end_logits: of the ends that go with the start given, [B, T], or None
+    end_logits: of the ends that go with the given start, [B, T], or None
       without one.
-    starts: the likeliest, int32 [B, N]; None, like the two below, in training.
-    ends: the likeliest of each start, int32 [B, N, N].
-    scores: log-probabilities of start and end together, [B, N, N].
+    starts: int32 [B, J]; None, like the next two, in training.
+    ends: int32 [B, J, J].
+    scores: log-probability of start and end together, [B, J, J].
     loss: mean over the rows in nats, or None without labels.
-    hidden_states: as in `ModelOutput`.
-    attentions: as in `ModelOutput`.
-    conv_kernels: as in `ModelOutput`.
   """
 
   start_logits: jax.Array
@@ -97,24 +108,12 @@ class JointQuestionAnsweringOutput:
   ends: jax.Array | None = None
   scores: jax.Array | None = None
   loss: jax.Array | None = None
-  hidden_states: tuple[jax.Array, ...] | None = None
-  attentions: tuple[jax.Array, ...] | None = None
-  conv_kernels: tuple[jax.Array, ...] | None = None
 
   def spans(self) -> dict[str, jax.Array]:
-    """Returns what `convbert_jax.spans` reads answers from."""
+    """Returns the arrays that answers are decoded from."""
     return {
       "starts": self.starts,
       "ends": self.ends,
       "scores": self.scores,
       "no_answer": self.no_answer_logits,
     }
-
-
-def kept(output: ModelOutput) -> dict[str, tuple[jax.Array, ...] | None]:
-  """Returns the fields that every head hands on from its encoder."""
-  return {
-    "hidden_states": output.hidden_states,
-    "attentions": output.attentions,
-    "conv_kernels": output.conv_kernels,
-  }

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from convbert_jax import errors
-from convbert_jax.model import layers, outputs
+from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput, QuestionAnsweringOutput
@@ -20,13 +20,6 @@ PROBLEM_TYPES = (
   "multi_label_classification",
 )
 SUMMARY_TYPES = ("last", "first", "mean")
-
-
-def _dense(config: ConvBertConfig, features: int) -> layers.Linear:
-  """Returns a task's own map, initialised as the original does it."""
-  return layers.Linear(
-    features, ("hidden", None), layers.GLOROT_UNIFORM, dtype=config.dtype
-  )
 
 
 def _dropout_rate(config: ConvBertConfig, given: float | None) -> float:
@@ -42,8 +35,8 @@ class TwoLayerClassifier(nn.Module):
 
   def setup(self) -> None:
     self.dropout = layers.Dropout(self.dropout_rate)
-    self.dense = _dense(self.config, self.config.hidden_size)
-    self.out_proj = _dense(self.config, self.num_labels)
+    self.dense = layers.head_linear(self.config, self.config.hidden_size)
+    self.out_proj = layers.head_linear(self.config, self.num_labels)
 
   def __call__(
     self, pooled_BxM: jax.Array, *, deterministic: bool
@@ -57,18 +50,17 @@ class TwoLayerClassifier(nn.Module):
 
 
 class ConvBertForSequenceClassification(nn.Module):
-  """Classifies, or rates, a sequence by its [CLS] vector.
+  """Classifies a sequence, or rates it, by its [CLS] vector.
 
   Attributes:
     config: of the encoder.
     num_labels: classes; 1 for a regression.
-    classifier_type: "linear" is the original's single layer, the one its GLUE
-      figures are from; "two_layer" is that of transformers' checkpoints.
+    classifier_type: "linear" is the original's single layer, behind its GLUE
+      results; "two_layer" is that of transformers' checkpoints.
     problem_type: "regression", "single_label_classification" or
-      "multi_label_classification"; None takes the first for one label, the
-      second for whole numbers [B], else the third.
-    classifier_dropout: rate before the classifier; `hidden_dropout_prob` if
-      None.
+      "multi_label_classification". None means a regression for one label, one
+      class out of several for whole numbers [B], else several classes at once.
+    classifier_dropout: before the classifier; `hidden_dropout_prob` if None.
 
   Example:
     model = ConvBertForSequenceClassification(config, num_labels=3)
@@ -96,7 +88,7 @@ class ConvBertForSequenceClassification(nn.Module):
     rate = _dropout_rate(self.config, self.classifier_dropout)
     if self.classifier_type == "linear":
       self.dropout = layers.Dropout(rate)
-      self.classifier = _dense(self.config, self.num_labels)
+      self.classifier = layers.head_linear(self.config, self.num_labels)
     else:
       self.classifier = TwoLayerClassifier(self.config, self.num_labels, rate)
 
@@ -112,12 +104,12 @@ class ConvBertForSequenceClassification(nn.Module):
     """Returns float32 logits [B, C].
 
     Args:
-      input_ids: as in `ConvBertModel`, like all that is not named here.
-      attention_mask: see there.
-      token_type_ids: see there.
-      labels: [B] classes (see `losses.cross_entropy`; -100 is ignored), [B] or
-        [B, C] targets of a regression, or [B, C] zeros and ones, of any dtype,
-        of a multi-label problem.
+      input_ids: see `ConvBertModel`.
+      attention_mask: see `ConvBertModel`.
+      token_type_ids: see `ConvBertModel`.
+      labels: [B] classes, -100 being ignored; [B] or [B, C] targets of a
+        regression; or [B, C] zeros and ones, of any dtype, for several classes
+        at once.
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
@@ -129,25 +121,31 @@ class ConvBertForSequenceClassification(nn.Module):
     else:
       logits_BxC = self.classifier(pooled_BxM, deterministic=deterministic)
     logits_BxC = numerics.precise(logits_BxC)
-    loss = None if labels is None else self._loss(logits_BxC, labels)
-    return HeadOutput(logits_BxC, loss, **outputs.kept(output))
+    loss = None
+    if labels is not None:
+      loss = losses.mean(sequence_loss(logits_BxC, labels, self.problem_type))
+    return HeadOutput(logits_BxC, loss, **output.intermediates())
 
-  def _loss(self, logits_BxC: jax.Array, labels: jax.Array) -> jax.Array:
-    problem = self.problem_type
-    if problem is None:
-      regression, single, multi = PROBLEM_TYPES
-      if self.num_labels == 1:
-        problem = regression
-      else:
-        whole = jnp.issubdtype(labels.dtype, jnp.integer)
-        problem = single if whole and labels.ndim == 1 else multi
-    if problem == "regression":
-      if self.num_labels == 1 and labels.ndim == 1:
-        labels = labels[:, None]
-      return losses.squared_error(logits_BxC, labels)
-    if problem == "single_label_classification":
-      return losses.cross_entropy(logits_BxC, labels)
-    return losses.binary_cross_entropy(logits_BxC, labels)
+
+def sequence_loss(
+  logits_BxC: jax.Array, labels: jax.Array, problem_type: str | None = None
+) -> losses.Pair:
+  """Returns the loss of `ConvBertForSequenceClassification`."""
+  if problem_type is None:
+    regression, single_label, multi_label = PROBLEM_TYPES
+    if logits_BxC.shape[-1] == 1:
+      problem_type = regression
+    elif jnp.issubdtype(labels.dtype, jnp.integer) and labels.ndim == 1:
+      problem_type = single_label
+    else:
+      problem_type = multi_label
+  if problem_type == "regression":
+    if logits_BxC.shape[-1] == 1 and labels.ndim == 1:
+      labels = labels[:, None]
+    return losses.squared_error(logits_BxC, labels)
+  if problem_type == "single_label_classification":
+    return losses.cross_entropy(logits_BxC, labels)
+  return losses.binary_cross_entropy(logits_BxC, labels)
 
 
 class ConvBertForTokenClassification(nn.Module):
@@ -157,7 +155,7 @@ class ConvBertForTokenClassification(nn.Module):
     config: of the encoder.
     num_labels: classes.
     classifier_dropout: rate before the classifier; `hidden_dropout_prob` if
-      None, as in transformers. The original's tagging has none: 0.
+      None, as in transformers; 0 in the original.
 
   Example:
     model = ConvBertForTokenClassification(config, num_labels=9)
@@ -174,7 +172,7 @@ class ConvBertForTokenClassification(nn.Module):
     self.dropout = layers.Dropout(
       _dropout_rate(self.config, self.classifier_dropout)
     )
-    self.classifier = _dense(self.config, self.num_labels)
+    self.classifier = layers.head_linear(self.config, self.num_labels)
 
   def __call__(
     self,
@@ -188,10 +186,10 @@ class ConvBertForTokenClassification(nn.Module):
     """Returns float32 logits [B, T, C].
 
     Args:
-      input_ids: as in `ConvBertModel`, like all that is not named here.
-      attention_mask: see there.
-      token_type_ids: see there.
-      labels: [B, T] classes, see `losses.cross_entropy`; -100 is ignored.
+      input_ids: see `ConvBertModel`.
+      attention_mask: see `ConvBertModel`.
+      token_type_ids: see `ConvBertModel`.
+      labels: [B, T] classes; -100 is ignored.
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
@@ -202,18 +200,18 @@ class ConvBertForTokenClassification(nn.Module):
     logits_BxTxC = numerics.precise(self.classifier(hidden_BxTxM))
     loss = None
     if labels is not None:
-      loss = losses.cross_entropy(logits_BxTxC, labels)
-    return HeadOutput(logits_BxTxC, loss, **outputs.kept(output))
+      loss = losses.mean(losses.cross_entropy(logits_BxTxC, labels))
+    return HeadOutput(logits_BxTxC, loss, **output.intermediates())
 
 
 class ConvBertForMultipleChoice(nn.Module):
-  """Rates several continuations, one of which is right.
+  """Rates several continuations of a text, one of which is right.
 
   Attributes:
     config: of the encoder.
-    summary_type: which vector stands for a sequence: "last", "first" or
-      "mean". Last and mean count padding, as in transformers; "last" is its
-      default.
+    summary_type: which vector stands for a sequence, "last", "first" or
+      "mean". As in transformers, whose default is "last", padding is not left
+      out of "last" and "mean".
 
   Example:
     model = ConvBertForMultipleChoice(config)
@@ -230,7 +228,7 @@ class ConvBertForMultipleChoice(nn.Module):
         "summary_type", self.summary_type, SUMMARY_TYPES
       )
     self.convbert = ConvBertModel(self.config)
-    self.classifier = _dense(self.config, 1)
+    self.classifier = layers.head_linear(self.config, 1)
 
   def __call__(
     self,
@@ -246,14 +244,13 @@ class ConvBertForMultipleChoice(nn.Module):
     """Returns float32 logits [B, C].
 
     Args:
-      input_ids: [B, C, T]; otherwise as in `ConvBertModel`, like all that is
-        not named here.
+      input_ids: [B, C, T]; see `ConvBertModel`.
       attention_mask: [B, C, T].
       token_type_ids: [B, C, T].
       position_ids: [B, C, T].
       inputs_embeds: [B, C, T, E].
-      labels: [B], the right choice; -100 is ignored.
-      **options: see `ConvBertModel`. What is returned beside the logits has
+      labels: [B], the number of the right choice; -100 is ignored.
+      **options: see `ConvBertModel`. Hidden states and the like come with
         B * C rows.
 
     Raises:
@@ -270,8 +267,10 @@ class ConvBertForMultipleChoice(nn.Module):
     logits_Nx1 = self.classifier(self._summary(output.last_hidden_state))
     words = input_ids if inputs_embeds is None else inputs_embeds
     logits_BxC = numerics.precise(logits_Nx1).reshape(words.shape[:2])
-    loss = None if labels is None else losses.cross_entropy(logits_BxC, labels)
-    return HeadOutput(logits_BxC, loss, **outputs.kept(output))
+    loss = None
+    if labels is not None:
+      loss = losses.mean(losses.cross_entropy(logits_BxC, labels))
+    return HeadOutput(logits_BxC, loss, **output.intermediates())
 
   def _summary(self, hidden_NxTxM: jax.Array) -> jax.Array:
     if self.summary_type == "mean":
@@ -280,7 +279,7 @@ class ConvBertForMultipleChoice(nn.Module):
 
 
 def _without_choices(**inputs: jax.Array | None) -> dict[str, Any]:
-  """Returns the inputs with the axes of batch and choices as one."""
+  """Returns the inputs with the axes of batch and choices merged."""
   given = {name: x for name, x in inputs.items() if x is not None}
   for name, x in given.items():
     width = ", embedding_size" if name == "inputs_embeds" else ""
@@ -292,7 +291,7 @@ def _without_choices(**inputs: jax.Array | None) -> dict[str, Any]:
 
 
 class ConvBertForQuestionAnswering(nn.Module):
-  """Finds where the answer to a question begins and ends in a text.
+  """Finds where in a text the answer to a question begins and ends.
 
   Example:
     model = ConvBertForQuestionAnswering(config)
@@ -305,7 +304,7 @@ class ConvBertForQuestionAnswering(nn.Module):
 
   def setup(self) -> None:
     self.convbert = ConvBertModel(self.config)
-    self.qa_outputs = _dense(self.config, 2)
+    self.qa_outputs = layers.head_linear(self.config, 2)
 
   def __call__(
     self,
@@ -320,12 +319,12 @@ class ConvBertForQuestionAnswering(nn.Module):
     """Returns float32 logits of start and end, [B, T] each.
 
     Args:
-      input_ids: as in `ConvBertModel`, like all that is not named here.
-      attention_mask: see there.
-      token_type_ids: see there.
-      start_positions: [B]. As in transformers, one beyond the sequence is
-        ignored; a negative one, -100 too, counts as position 0.
-      end_positions: the same; a loss needs both.
+      input_ids: see `ConvBertModel`.
+      attention_mask: see `ConvBertModel`.
+      token_type_ids: see `ConvBertModel`.
+      start_positions: [B]. As in transformers, a position beyond the sequence
+        is ignored, and a negative one, -100 too, counts as position 0.
+      end_positions: [B], likewise; a loss needs both.
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
@@ -334,15 +333,16 @@ class ConvBertForQuestionAnswering(nn.Module):
     loss = None
     if start_positions is not None and end_positions is not None:
       loss = 0.5 * (
-        _position_loss(start_BxT, start_positions)
-        + _position_loss(end_BxT, end_positions)
+        losses.mean(position_loss(start_BxT, start_positions))
+        + losses.mean(position_loss(end_BxT, end_positions))
       )
     return QuestionAnsweringOutput(
-      start_BxT, end_BxT, loss, **outputs.kept(output)
+      start_BxT, end_BxT, loss, **output.intermediates()
     )
 
 
-def _position_loss(logits_BxT: jax.Array, positions_B: jax.Array) -> jax.Array:
+def position_loss(logits_BxT: jax.Array, positions_B: jax.Array) -> losses.Pair:
+  """Returns the loss of an answer's starts, or of its ends."""
   length = logits_BxT.shape[1]
   labels_B = jnp.where(
     positions_B < length, jnp.maximum(positions_B, 0), losses.IGNORED

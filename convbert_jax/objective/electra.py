@@ -29,11 +29,10 @@ from convbert_jax.model.heads import (
 from convbert_jax.objective import masking
 from convbert_jax.objective.metrics import (
   Metrics,
-  is_token,
   replacement_metrics,
   token_metrics,
 )
-from convbert_jax.ops import sampling
+from convbert_jax.ops import losses, sampling
 
 KINDS = ("electra", "mlm")
 
@@ -173,7 +172,7 @@ class Electra:
     """Returns the ids [B, T] with samples of the logits at the selection."""
     logits_BxPxV = logits_BxPxV / self.objective.temperature
     if self.objective.disallow_correct:
-      is_true = is_token(logits_BxPxV, selection.token_ids)
+      is_true = losses.is_label(logits_BxPxV, selection.token_ids)
       logits_BxPxV += jnp.where(is_true, _FORBIDDEN_LOGIT, 0.0)
     vocab_size = logits_BxPxV.shape[-1]
     sampled_BxP = sampling.sample_tokens(

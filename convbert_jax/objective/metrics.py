@@ -8,43 +8,29 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from convbert_jax.objective import masking
+from convbert_jax.ops import losses
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
+Metrics = dict[str, losses.Pair]
 
 # Bins of the probability histograms that the area under the curve is from.
 AUC_BINS = 1000
-
-
-def is_token(logits_BxPxV: jax.Array, token_ids_BxP: jax.Array) -> jax.Array:
-  """Returns where the vocabulary entry is the given token, [B, P, V] bool.
-
-  A comparison fuses into its neighbours, forward and backward; a gather's
-  gradient is a scatter into an array as large as the logits.
-  """
-  vocabulary_V = jnp.arange(logits_BxPxV.shape[-1])
-  return token_ids_BxP[:, :, None] == vocabulary_V[None, None, :]
 
 
 def token_metrics(
   logits_BxPxV: jax.Array, selection: masking.Selection
 ) -> Metrics:
   """Returns loss (nats) and accuracy of the generator's selected tokens."""
-  is_true = is_token(logits_BxPxV, selection.token_ids)
-  true_logits_BxP = jnp.sum(jnp.where(is_true, logits_BxPxV, 0.0), axis=-1)
-  log_total_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1)
-  weights_BxP = selection.weights
+  ids_BxP, weights_BxP = selection.token_ids, selection.weights
+  true_logits_BxP = losses.at_label(logits_BxPxV, ids_BxP)
+  # Not through log-probabilities: they would be as many as the logits.
+  loss_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1) - true_logits_BxP
   # The true token is the likeliest if no other has a larger logit.
   is_best_BxP = true_logits_BxP >= jnp.max(logits_BxPxV, axis=-1)
-  count = jnp.sum(weights_BxP)
   return {
-    "generator_loss": (
-      jnp.sum(weights_BxP * (log_total_BxP - true_logits_BxP)),
-      count,
-    ),
-    "generator_accuracy": (jnp.sum(weights_BxP * is_best_BxP), count),
+    "generator_loss": losses.weighted(loss_BxP, weights_BxP),
+    "generator_accuracy": losses.weighted(is_best_BxP, weights_BxP),
   }
 
 
@@ -60,7 +46,7 @@ def replacement_metrics(
   """
   real_BxT = mask_BxT.astype(jnp.float32)
   label_BxT = is_replaced_BxT.astype(jnp.float32)
-  loss_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, label_BxT)
+  loss_BxT = losses.binary_cross_entropy_per_label(logits_BxT, label_BxT)
   predicted_BxT = (logits_BxT > 0).astype(jnp.float32)
   hits = jnp.sum(real_BxT * predicted_BxT * label_BxT)
   replaced = jnp.sum(real_BxT * label_BxT)

@@ -11,9 +11,9 @@ from convbert_jax.ops import numerics
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-  """Returns x * Phi(x) with the exact normal distribution function.
+  """Returns x * Phi(x), Phi being the exact normal distribution function.
 
-  Computed in float32 at least; the gradient keeps the input alone.
+  It is computed in float32 at least; the gradient keeps only the input.
   """
   precise = numerics.precise(x)
   return (precise * _normal_cdf(precise)).astype(x.dtype)
@@ -28,8 +28,8 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
-  # Without the barrier the function and its gradient, both made in the
-  # backward pass where layers are recomputed, would share erf through memory.
+  # With remat, the backward pass computes the function again beside its
+  # gradient; without the barrier the two would share erf through memory.
   precise = numerics.precise(jax.lax.optimization_barrier(x))
   density = jnp.exp(-0.5 * precise**2) * (1.0 / math.sqrt(2.0 * math.pi))
   slope = _normal_cdf(precise) + precise * density

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from convbert_jax.ops import dropout, normalization, numerics
 
-# Added to the logits of masked keys; enough for exp to underflow to zero as
-# long as one key is real, and finite where none is.
+# Added to the logits of masked keys: exp underflows to zero if any key is real,
+# and stays finite if none is.
 MASKED_LOGIT = -10000.0
 
 
@@ -20,7 +20,7 @@ def dot_product_attention(
   dropout_rate: float = 0.0,
   dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Attends from every position to the real ones.
+  """Averages values over the real positions, by similarity to each query.
 
   Args:
     query_BxTxHxD: queries, unscaled.
@@ -33,8 +33,9 @@ def dot_product_attention(
     dropout_key: needed if `dropout_rate` is not zero.
 
   Returns:
-    The mixed values [B, T, H, D] and the probabilities [B, H, T, T] they were
-    mixed by, both in the query's dtype. Softmax runs in float32 at least.
+    The averaged values [B, T, H, D], and the probabilities [B, H, T, T] after
+    dropout and head mask, both in the query's dtype. Softmax runs in float32
+    at least.
   """
   dtype = query_BxTxHxD.dtype
   precise = numerics.precise_dtype(dtype)
@@ -54,5 +55,5 @@ def dot_product_attention(
   )
   if head_mask_H is not None:
     probs_BxHxTxT *= head_mask_H.astype(dtype)[None, :, None, None]
-  mixed_BxTxHxD = jnp.einsum("bhts,bshd->bthd", probs_BxHxTxT, value_BxTxHxD)
-  return mixed_BxTxHxD, probs_BxHxTxT
+  out_BxTxHxD = jnp.einsum("bhts,bshd->bthd", probs_BxHxTxT, value_BxTxHxD)
+  return out_BxTxHxD, probs_BxHxTxT

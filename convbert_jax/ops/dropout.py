@@ -11,16 +11,16 @@ import numpy as np
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
   """Sets a random share of `x` to zero and scales up the rest.
 
-  An element is dropped by a hash of its index and the key. Unlike JAX's own
-  generators, whose bits cost more than the rest of dropout, the hash is a
-  dozen integer operations that fuse into their neighbours, so the backward
-  pass draws the mask anew instead of reading it from memory; it does not
-  depend on how the array is laid out over devices.
+  A hash of its index and the key decides about each element. JAX's own
+  generators cost more than the rest of dropout. The hash is a dozen integer
+  operations that fuse into their neighbours, so that the backward pass draws
+  the mask anew instead of reading it from memory. The mask does not depend on
+  how the array is laid out over devices.
 
   Args:
     x: array of any shape.
     rate: share of elements to drop, in [0, 1).
-    key: random key; not used, and may be None, if `rate` is zero.
+    key: random key; may be None if `rate` is zero.
 
   Returns:
     An array like `x`; `x` itself if `rate` is zero.
@@ -32,7 +32,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _masked(x: jax.Array, rate: float, seeds: jax.Array) -> jax.Array:
-  """Applies the mask that two random words stand for."""
+  """Applies the mask that two random words give."""
   keep = _hash_of_index(x.shape, seeds) >= jnp.uint32(round(rate * 2**32))
   return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), 0)
 
@@ -54,7 +54,7 @@ _masked.defvjp(_masked_forward, _masked_backward)
 
 
 def _hash_of_index(shape: tuple[int, ...], seeds: jax.Array) -> jax.Array:
-  """Returns uniform 32-bit words, a function of place and seeds alone.
+  """Returns a uniform 32-bit word for each element, from its index and seeds.
 
   Indices are counted modulo 2**32: a larger array repeats its mask.
   """

@@ -8,11 +8,8 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   """Maps the last axis of `x`, as a whole or in contiguous groups.
 
   With a kernel of three axes the features are cut into `G` contiguous chunks,
-  chunk `g` is mapped by `kernel[g]`, and the results are concatenated; the
-  chunks never mix (`g_dense` of the original).
-
-  Leading axes are flattened to one: gradient products over [B, T, .] arrays
-  are up to 1.4 times slower on CPUs than over [B * T, .].
+  `kernel[g]` maps chunk `g`, and the results are concatenated; the chunks never
+  mix (reference: `g_dense` of the original).
 
   Args:
     x: [..., I].
@@ -22,11 +19,13 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   Returns:
     [..., O].
   """
+  # On CPUs, gradient products over [N, I] are up to 1.4 times as fast as over
+  # [B, T, I].
   x_NxI = x.reshape(-1, x.shape[-1])
   if kernel.ndim == 2:
     y_NxO = x_NxI @ kernel
   else:
     num_groups, group_width, _ = kernel.shape
-    x_NxGxI = x_NxI.reshape(-1, num_groups, group_width)
-    y_NxO = jnp.einsum("ngi,gio->ngo", x_NxGxI, kernel).reshape(-1, bias.size)
+    chunks = x_NxI.reshape(-1, num_groups, group_width)
+    y_NxO = jnp.einsum("ngi,gio->ngo", chunks, kernel).reshape(-1, bias.size)
   return (y_NxO + bias[None, :]).reshape(*x.shape[:-1], bias.size)

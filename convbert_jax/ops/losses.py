@@ -1,4 +1,7 @@
-"""Mean losses over what is labelled."""
+"""Losses: nats for each label, and (total, weight) pairs over labels.
+
+Pairs are summed over devices, parts of a batch and batches, and divided once.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +12,72 @@ from convbert_jax.errors import UserError
 # A label that does not count.
 IGNORED = -100
 
+# What was summed, and how much of it there was; scalars.
+Pair = tuple[jax.Array, jax.Array]
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the mean of -log softmax(logits)[label], in nats.
+
+def is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns where the class is the label: [..., C] and [...] to bool [..., C].
+
+  A comparison fuses into its neighbours, forward and backward; a gather's
+  gradient is a scatter into an array as large as the logits.
+  """
+  classes = jnp.arange(logits.shape[-1])
+  classes = jnp.expand_dims(classes, tuple(range(labels.ndim)))
+  return labels[..., None] == classes
+
+
+def at_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns the value of each label's class: [..., C] and [...] to [...]."""
+  return jnp.sum(jnp.where(is_label(values, labels), values, 0.0), axis=-1)
+
+
+def cross_entropy_per_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns -log softmax(logits)[label] of each label, in nats.
+
+  Args:
+    logits: [..., C].
+    labels: [...], from 0 to `C - 1`; what another number gives means nothing.
+
+  Returns:
+    [...].
+  """
+  return -at_label(jax.nn.log_softmax(logits, axis=-1), labels)
+
+
+def binary_cross_entropy_per_label(
+  logits: jax.Array, labels: jax.Array
+) -> jax.Array:
+  """Returns the cross-entropy of each yes-no question, in nats.
+
+  Args:
+    logits: any shape, of yes.
+    labels: the same shape and any dtype, in [0, 1].
+  """
+  labels = labels.astype(logits.dtype)
+  # The logarithm of 1 - sigmoid(x) would lose its digits where x is large.
+  log_yes, log_no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+  return -labels * log_yes - (1.0 - labels) * log_no
+
+
+def weighted(values: jax.Array, weights: jax.Array) -> Pair:
+  """Returns the weighted sum of values, and the sum of the weights.
+
+  Args:
+    values: any shape.
+    weights: the same shape; 0 for what does not count.
+  """
+  return jnp.sum(values * weights), jnp.sum(weights)
+
+
+def mean(pair: Pair) -> jax.Array:
+  """Returns total over weight, weights being counts; 0 where there are none."""
+  total, weight = pair
+  return total / jnp.maximum(weight, 1)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> Pair:
+  """Returns the summed -log softmax(logits)[label], in nats.
 
   Args:
     logits: [..., C].
@@ -19,7 +85,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       number, does not count.
 
   Returns:
-    A scalar; 0 where nothing is labelled.
+    The sum, and the number of labels that count.
 
   Raises:
     UserError: if the labels have another shape or are no whole numbers, or if
@@ -28,41 +94,43 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """
   _check_shape(labels, logits.shape[:-1])
   _check_classes(labels, logits.shape[-1])
-  log_probs = jax.nn.log_softmax(logits, axis=-1)
   labels = jnp.asarray(labels, jnp.int32)
-  index = jnp.clip(labels, 0, logits.shape[-1] - 1)[..., None]
-  chosen = jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
-  return -_mean(chosen, labels != IGNORED)
+  nearest = jnp.clip(labels, 0, logits.shape[-1] - 1)
+  values = cross_entropy_per_label(logits, nearest)
+  return weighted(values, (labels != IGNORED).astype(values.dtype))
 
 
-def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the mean cross-entropy of independent yes-no questions, in nats.
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> Pair:
+  """Returns the summed cross-entropy of yes-no questions, in nats.
 
   Args:
     logits: any shape, of yes.
     labels: the same shape and any dtype, in [0, 1], or `IGNORED`.
 
   Returns:
-    A scalar; 0 where nothing is labelled.
+    The sum, and the number of labels that count.
 
   Raises:
     UserError: if the labels have another shape.
   """
   _check_shape(labels, logits.shape)
   counted = labels != IGNORED
-  labels = jnp.where(counted, labels, 0).astype(logits.dtype)
-  loss = jax.nn.softplus(logits) - logits * labels
-  return _mean(loss, counted)
+  values = binary_cross_entropy_per_label(logits, jnp.where(counted, labels, 0))
+  return weighted(values, counted.astype(values.dtype))
 
 
-def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-  """Returns the mean squared difference of two arrays of one shape.
+def squared_error(predictions: jax.Array, targets: jax.Array) -> Pair:
+  """Returns the summed squared difference of two arrays of one shape.
+
+  Returns:
+    The sum, and the number of differences.
 
   Raises:
     UserError: if the shapes differ.
   """
   _check_shape(targets, predictions.shape)
-  return jnp.mean((predictions - targets.astype(predictions.dtype)) ** 2)
+  values = jnp.square(predictions - targets.astype(predictions.dtype))
+  return weighted(values, jnp.ones_like(values))
 
 
 def _check_shape(labels: jax.Array, shape: tuple[int, ...]) -> None:
@@ -75,7 +143,7 @@ def _check_shape(labels: jax.Array, shape: tuple[int, ...]) -> None:
 def _check_classes(labels: jax.Array, num_classes: int) -> None:
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise UserError(
-      f"labels of dtype {labels.dtype} are no classes: give whole numbers"
+      f"labels of dtype {labels.dtype} cannot be classes: give whole numbers"
     )
   if isinstance(labels, jax.core.Tracer):
     return
@@ -86,8 +154,3 @@ def _check_classes(labels: jax.Array, num_classes: int) -> None:
       f"label {wrong[0]} is none of {num_classes} classes: give 0 to"
       f" {num_classes - 1}, or {IGNORED} for what does not count"
     )
-
-
-def _mean(values: jax.Array, counted: jax.Array) -> jax.Array:
-  weights = counted.astype(values.dtype)
-  return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1)

@@ -1,4 +1,4 @@
-"""Functions along the last axis, with gradients that touch memory little."""
+"""Softmax and layer norm, with gradients that read and write little memory."""
 
 import functools
 
@@ -9,17 +9,15 @@ from jax.ad_checkpoint import checkpoint_name
 from convbert_jax.ops import numerics
 
 
-def row_sum(x: jax.Array) -> jax.Array:
-  """Sums over the last axis: [..., I] to [...].
-
-  CPUs sum short rows several times faster as a product with ones.
-  """
+def sum_last_axis(x: jax.Array) -> jax.Array:
+  """Sums over the last axis: [..., I] to [...]."""
+  # CPUs sum a short axis several times faster as a product with ones.
   return jax.lax.platform_dependent(
-    x, cpu=_row_sum_by_product, default=lambda x: jnp.sum(x, axis=-1)
+    x, cpu=_sum_last_axis_by_product, default=lambda x: jnp.sum(x, axis=-1)
   )
 
 
-def _row_sum_by_product(x: jax.Array) -> jax.Array:
+def _sum_last_axis_by_product(x: jax.Array) -> jax.Array:
   width = x.shape[-1]
   sums = jnp.dot(
     x.reshape(-1, width), jnp.ones((width,), x.dtype), precision="highest"
@@ -32,7 +30,7 @@ def softmax(logits: jax.Array) -> jax.Array:
   """Returns exp(logits), normalised over the last axis, in the same dtype."""
   top = jnp.max(logits, axis=-1, keepdims=True)
   weights = jnp.exp(logits - top)
-  return weights / row_sum(weights)[..., None]
+  return weights / sum_last_axis(weights)[..., None]
 
 
 def _softmax_forward(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -42,7 +40,7 @@ def _softmax_forward(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _softmax_backward(probs: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
   weighted = probs * grad
-  return (weighted - probs * row_sum(weighted)[..., None],)
+  return (weighted - probs * sum_last_axis(weighted)[..., None],)
 
 
 softmax.defvjp(_softmax_forward, _softmax_backward)
@@ -51,10 +49,9 @@ softmax.defvjp(_softmax_forward, _softmax_backward)
 def layer_norm(
   x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> jax.Array:
-  """Normalises rows to mean 0 and variance 1, then scales and shifts them.
+  """Normalises to mean 0 and variance 1, then scales and shifts.
 
-  The variance is taken around the mean: the one-pass formula loses digits at
-  an epsilon of 1e-12. Statistics are float32 at least.
+  Statistics are over the last axis, float32 at least.
 
   Args:
     x: [..., I].
@@ -65,8 +62,8 @@ def layer_norm(
   Returns:
     [..., I], in the input's dtype.
   """
-  rows = x.reshape(-1, x.shape[-1])
-  return _layer_norm(rows, scale, bias, epsilon).reshape(x.shape)
+  x_NxI = x.reshape(-1, x.shape[-1])
+  return _layer_norm(x_NxI, scale, bias, epsilon).reshape(x.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -81,8 +78,9 @@ def _layer_norm_forward(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   x = numerics.compute_once(x)
   precise = numerics.precise(x)
-  mean = row_sum(precise)[:, None] / x.shape[-1]
-  variance = row_sum((precise - mean) ** 2)[:, None] / x.shape[-1]
+  mean = sum_last_axis(precise)[:, None] / x.shape[-1]
+  # Around the mean: the one-pass formula loses digits at an epsilon of 1e-12.
+  variance = sum_last_axis((precise - mean) ** 2)[:, None] / x.shape[-1]
   factor = jax.lax.rsqrt(variance + epsilon)
   mean, factor = checkpoint_name((mean, factor), "layer_norm_statistics")
   out = (precise - mean) * factor * scale[None, :] + bias[None, :]
@@ -98,8 +96,8 @@ def _layer_norm_backward(
   normal = (x.astype(mean.dtype) - mean) * factor
   scaled = grad * scale[None, :]
   width = x.shape[-1]
-  mean_grad = row_sum(scaled)[:, None] / width
-  mean_product = row_sum(scaled * normal)[:, None] / width
+  mean_grad = sum_last_axis(scaled)[:, None] / width
+  mean_product = sum_last_axis(scaled * normal)[:, None] / width
   grad_x = factor * (scaled - mean_grad - normal * mean_product)
   return (
     grad_x.astype(x.dtype),

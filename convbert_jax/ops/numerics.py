@@ -18,9 +18,8 @@ def precise(x: jax.Array) -> jax.Array:
 def compute_once(x: jax.Array) -> jax.Array:
   """Returns `x`, materialised before it is read.
 
-  XLA fuses elementwise producers into every consumer. On CPUs recomputing them
-  costs more than the memory traffic it saves; other platforms decide by
-  themselves.
+  For CPUs alone: there, XLA fuses elementwise producers into every consumer,
+  and recomputing them costs more than the memory traffic it saves.
   """
   return jax.lax.platform_dependent(
     x, cpu=jax.lax.optimization_barrier, default=lambda x: x
@@ -35,9 +34,9 @@ def gradient_of(primal: jax.Array, grad: jax.Array) -> jax.Array:
     grad: its gradient from the local rows, of the same shape.
 
   Returns:
-    The gradient in the dtype of `primal`. Under `jax.shard_map`, where devices
-    hold copies of `primal` but different rows, it is summed over these devices:
-    JAX leaves that sum to custom rules.
+    The gradient in the dtype of `primal`. Under `jax.shard_map` it is summed
+    over the devices that hold copies of `primal` and different rows: JAX leaves
+    that sum to custom rules.
   """
   # The transpose of the addition's casts and broadcasts is what is needed; the
   # sum itself is never computed.

@@ -21,7 +21,7 @@ def sample_positions(
 
   Returns:
     [B, P] int32. A row with `n < P` candidates has them all in its first `n`
-    slots, and positions of no meaning behind.
+    slots; the positions after them mean nothing.
   """
   scores_BxT = jax.random.uniform(key, candidates_BxT.shape)
   scores_BxT = jnp.where(candidates_BxT, scores_BxT, -1.0)
@@ -29,11 +29,11 @@ def sample_positions(
 
 
 def sample_tokens(logits_NxV: jax.Array, uniform_N: jax.Array) -> jax.Array:
-  """Draws one token per row from softmax(logits), by one uniform number each.
+  """Draws tokens from softmax(logits), each with one uniform number.
 
   The cumulative distribution is inverted in two stages, over blocks of the
-  vocabulary and within the block that is hit, so no more than one pass over
-  the logits is made. Gumbel noise would cost a random number per logit.
+  vocabulary and within the block that is hit, which takes one pass over the
+  logits. Gumbel noise would cost a random number for each logit.
 
   Args:
     logits_NxV: unnormalised log-probabilities.
@@ -64,11 +64,11 @@ def sample_tokens(logits_NxV: jax.Array, uniform_N: jax.Array) -> jax.Array:
 def _invert(
   weights_NxC: jax.Array, fraction_N: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Finds where a fraction of the total weight is reached.
+  """Finds where the cumulative weight reaches a fraction of the total.
 
   Returns:
-    The index [N], always of a positive weight, and how much of the target was
-    left when it began [N].
+    The index [N], always of a positive weight, and how much of the target is
+    left at its beginning [N].
   """
   ends_NxC = jnp.cumsum(weights_NxC, axis=-1)
   total_N = ends_NxC[:, -1]

@@ -14,8 +14,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from convbert_jax.ops import grouped_linear, normalization, numerics
 
-# Positions whose products are added up before anything is written.
-_RUN = 8
+# Positions whose products are summed before the sums are written to memory.
+_BLOCK = 8
 
 
 def span_dynamic_heads(
@@ -31,7 +31,7 @@ def span_dynamic_heads(
 
   Args:
     params: in `conv_key`, `depthwise_kernel` [K, M], `pointwise_kernel`
-      [M, HD] and `bias` [HD]; in `conv_kernel`, `kernel` [HD, HK] and `bias`
+      [M, A] and `bias` [A]; in `conv_kernel`, `kernel` [A, HK] and `bias`
       [HK]. All in the dtype of the other arguments.
     hidden_BxTxM: the layer's input.
     query_BxTxHxD: the attention heads' queries, unscaled.
@@ -42,13 +42,13 @@ def span_dynamic_heads(
   """
   key = params["conv_key"]
   convolved_BxTxM = depthwise_conv(hidden_BxTxM, key["depthwise_kernel"])
-  span_BxTxHD = grouped_linear.linear(
+  span_BxTxA = grouped_linear.linear(
     checkpoint_name(convolved_BxTxM, "depthwise_conv"),
     key["pointwise_kernel"],
     key["bias"],
   )
   logits_BxTxHK = grouped_linear.linear(
-    span_BxTxHD * query_BxTxHxD.reshape(span_BxTxHD.shape),
+    span_BxTxA * query_BxTxHxD.reshape(span_BxTxA.shape),
     params["conv_kernel"]["kernel"],
     params["conv_kernel"]["bias"],
   )
@@ -59,13 +59,13 @@ def span_dynamic_heads(
   return span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK), kernel_BxTxHxK
 
 
-def _windows(x_BxTx: jax.Array, num_taps: int) -> list[jax.Array]:
-  """Returns `num_taps` views of `x`, the j-th moved by `j - num_taps // 2`."""
-  length = x_BxTx.shape[1]
+def _windows(x: jax.Array, num_taps: int) -> list[jax.Array]:
+  """Returns views of `x` [B, T, ...], the j-th moved by `j - num_taps // 2`."""
+  length = x.shape[1]
   half = num_taps // 2
-  edges = [(0, 0)] * x_BxTx.ndim
+  edges = [(0, 0)] * x.ndim
   edges[1] = (half, half)
-  padded = jnp.pad(x_BxTx, edges)
+  padded = jnp.pad(x, edges)
   return [
     jax.lax.slice_in_dim(padded, j, j + length, axis=1) for j in range(num_taps)
   ]
@@ -104,16 +104,16 @@ def _depthwise_conv_backward(
   x_BxTxM, kernel_KxM = saved
   dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
   grad = grad_BxTxM.astype(dtype)
-  # Runs of positions are added up first, in one pass for all taps; a plain sum
+  # Blocks of positions are summed first, in one pass for all taps; a plain sum
   # for each tap would write its window to memory.
   _, length, width = grad.shape
-  filler = [(0, 0), (0, -length % _RUN), (0, 0)]
+  filler = [(0, 0), (0, -length % _BLOCK), (0, 0)]
   filled_grad, filled_x = jnp.pad(grad, filler), jnp.pad(x_BxTxM, filler)
   partial_sums = []
   for window in _windows(filled_x, kernel_KxM.shape[0]):
     products = filled_grad * window.astype(dtype)
-    products = products.reshape(-1, _RUN, width)
-    partial_sums.append(sum(products[:, i] for i in range(_RUN)))
+    products = products.reshape(-1, _BLOCK, width)
+    partial_sums.append(sum(products[:, i] for i in range(_BLOCK)))
   grad_kernel_KxM = jnp.sum(jnp.stack(partial_sums), axis=1)
   # The adjoint of a correlation is the correlation with the flipped kernel.
   grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])
@@ -137,8 +137,7 @@ def span_dynamic_conv(
 
   Args:
     value_BxTxHxD: what is summed.
-    kernel_BxTxHxK: weights of the window around each position, `K` odd;
-      normalised by the caller.
+    kernel_BxTxHxK: weights of the window around each position, `K` odd.
 
   Returns:
     [B, T, H, D], in the value's dtype.
@@ -168,7 +167,7 @@ def _span_dynamic_conv_backward(
   grad = grad_BxTxHxD.astype(dtype)
   grad_kernel_BxTxHxK = jnp.stack(
     [
-      normalization.row_sum(grad * window.astype(dtype))
+      normalization.sum_last_axis(grad * window.astype(dtype))
       for window in _windows(value_BxTxHxD, num_taps)
     ],
     axis=-1,

@@ -115,8 +115,7 @@ class MultipleChoice(Task):
     labels_B = jnp.where(
       batch["row_weights"] > 0, batch["labels"], losses.IGNORED
     )
-    num_rows = jnp.sum(labels_B != losses.IGNORED).astype(jnp.float32)
-    return losses.cross_entropy(output.logits, labels_B) * num_rows, num_rows
+    return losses.cross_entropy(output.logits, labels_B)
 
   def outputs(self, output: HeadOutput, batch: Batch) -> dict[str, jax.Array]:
     """Returns the logits [B, C]."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -27,6 +26,7 @@ from convbert_jax.model.outputs import (
   QuestionAnsweringOutput,
 )
 from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
+from convbert_jax.ops import losses
 from convbert_jax.tasks import qa_answers, qa_metrics, qa_windows
 from convbert_jax.tasks.qa_answers import Prediction
 from convbert_jax.tasks.qa_files import Example, read_examples
@@ -155,11 +155,10 @@ class QuestionAnswering(Task):
     """Returns the summed loss of a batch's rows and their number."""
     positions = (batch["start_positions"], batch["end_positions"])
     if isinstance(output, JointQuestionAnsweringOutput):
-      losses_B = row_losses(output, *positions, batch["is_impossible"])
+      loss_B = row_losses(output, *positions, batch["is_impossible"])
     else:
-      losses_B = span_losses(output, *positions)
-    weights_B = batch["row_weights"]
-    return jnp.sum(losses_B * weights_B), jnp.sum(weights_B)
+      loss_B = span_losses(output, *positions)
+    return losses.weighted(loss_B, batch["row_weights"])
 
   def outputs(self, output: Output, batch: Batch) -> dict[str, jax.Array]:
     """Returns a joint head's likeliest spans, or the other head's logits."""

@@ -165,9 +165,7 @@ class Tagging(Task):
     labels_BxT = jnp.where(
       batch["row_weights"][:, None] > 0, batch["labels"], losses.IGNORED
     )
-    num_words = jnp.sum(labels_BxT != losses.IGNORED).astype(jnp.float32)
-    mean = losses.cross_entropy(output.logits, labels_BxT)
-    return mean * num_words, num_words
+    return losses.cross_entropy(output.logits, labels_BxT)
 
   def outputs(self, output: HeadOutput, batch: Batch) -> dict[str, jax.Array]:
     """Returns `label_ids`, the likeliest class of each token, int32 [B, T]."""

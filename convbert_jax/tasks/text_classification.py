@@ -18,6 +18,7 @@ from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.model.task_heads import ConvBertForSequenceClassification
+from convbert_jax.ops import losses
 from convbert_jax.tasks.encoding import encode_texts, pair_arrays
 from convbert_jax.tasks.task import Batch, Feature, Task
 from convbert_jax.tasks.task_files import find_file, read_lines
@@ -194,19 +195,14 @@ class TextClassification(Task):
       problem_type=None if self.labels else "regression",
     )
 
-  def loss(
-    self, output: HeadOutput, batch: Batch
-  ) -> tuple[jax.Array, jax.Array]:
+  def loss(self, output: HeadOutput, batch: Batch) -> losses.Pair:
     """Returns cross-entropy in nats, or squared error on the scale 0 to 1."""
     logits_BxC, labels_B = output.logits, batch["labels"]
     if self.labels:
-      is_label_BxC = labels_B[:, None] == jnp.arange(len(self.labels))[None]
-      log_probs_BxC = jax.nn.log_softmax(logits_BxC)
-      losses_B = -jnp.sum(jnp.where(is_label_BxC, log_probs_BxC, 0), axis=-1)
+      loss_B = losses.cross_entropy_per_label(logits_BxC, labels_B)
     else:
-      losses_B = jnp.square(logits_BxC[:, 0] - labels_B)
-    weights_B = batch["row_weights"]
-    return jnp.sum(losses_B * weights_B), jnp.sum(weights_B)
+      loss_B = jnp.square(logits_BxC[:, 0] - labels_B)
+    return losses.weighted(loss_B, batch["row_weights"])
 
   def outputs(self, output: HeadOutput, batch: Batch) -> dict[str, jax.Array]:
     """Returns the logits [B, C]."""

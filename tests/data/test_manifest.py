@@ -28,11 +28,19 @@ def test_nothing_held_out_is_said(tmp_path, vocab):
   assert any("--held_out" in line for line in manifest.describe(built))
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": 2}', "[1]"])
-def test_unreadable_manifests_are_refused(tmp_path, content):
-  (tmp_path / "manifest.json").write_text(content)
-  with pytest.raises(UserError, match="not a readable manifest"):
-    manifest.load_manifest(str(tmp_path))
+def test_unreadable_manifests_are_refused(tmp_path):
+  for content in ("", "{}", '{"format": 2}', "[1]"):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match="not a readable manifest"):
+      manifest.load_manifest(str(tmp_path))
+
+
+def test_manifests_of_another_format_are_refused(tmp_path, vocab, inputs):
+  text.build(inputs, vocab, tmp_path / "out")
+  path = tmp_path / "out" / "manifest.json"
+  path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+  with pytest.raises(UserError, match=r"not a readable .*of another format"):
+    manifest.load_manifest(str(tmp_path / "out"))
 
 
 def test_a_manifest_survives_its_file(tmp_path, vocab, inputs):

@@ -3,8 +3,11 @@
 import json
 import random
 
-from convbert_jax.data import records, tokenizer
+from convbert_jax.data import records
 from convbert_jax.data.progress import BuildProgress
+from convbert_jax.data.tokenizer import load_tokenizer
+from convbert_jax.data.vocabulary import SPECIAL_TOKENS
+from convbert_jax.data.vocabulary import write_vocabulary as write_tokens
 
 WORDS = [f"w{i}" for i in range(200)]
 
@@ -12,7 +15,7 @@ WORDS = [f"w{i}" for i in range(200)]
 def write_vocabulary(folder):
   """Writes a vocabulary that knows every one of `WORDS`."""
   path = folder / "vocab.txt"
-  tokenizer.write_vocabulary(path, [*tokenizer.SPECIAL_TOKENS, *WORDS])
+  write_tokens(path, [*SPECIAL_TOKENS, *WORDS])
   return str(path)
 
 
@@ -49,19 +52,20 @@ class Recorder(BuildProgress):
       raise KeyboardInterrupt
 
 
-def build(inputs, vocab, output, *, stop_after=None, **options):
+def build(
+  inputs, vocab, output, *, stop_after=None, num_workers=0, lowercase=True,
+  **options,
+):  # fmt: skip
   """Builds many small shards in this process; returns manifest and notes."""
-  settings = {
-    "max_seq_length": 32,
-    "num_workers": 0,
-    "held_out": 0.2,
-    "shard_characters": 4000,
-    **options,
-  }
+  settings = {"max_seq_length": 32, "held_out": 0.2, "shard_characters": 4000}
   recorder = Recorder(stop_after)
-  inputs = [inputs] if isinstance(inputs, str) else inputs
   manifest = records.build_records(
-    inputs, vocab, str(output), progress=recorder, **settings
+    [inputs] if isinstance(inputs, str) else inputs,
+    load_tokenizer(vocab, lowercase=lowercase),
+    str(output),
+    records.BuildSettings(**settings | options),
+    num_workers=num_workers,
+    progress=recorder,
   )
   return manifest, recorder.notes
 

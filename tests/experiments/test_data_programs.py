@@ -10,6 +10,7 @@ import time
 
 import pytest
 from data import text
+from programs import assert_one_line
 
 from convbert_jax.data.manifest import load_manifest
 from convbert_jax.data.tokenizer import load_tokenizer
@@ -78,14 +79,28 @@ def test_vocabulary_then_records(tmp_path):
   assert built.train.num_documents + built.held_out.num_documents == 120
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+  """A build of many shards without interruption, and its arguments."""
+  folder = tmp_path_factory.mktemp("straight")
+  arguments = _arguments(folder, "out", 2, num_documents=6_000)
+  corpus, vocab = folder / "corpus", folder / "vocab.txt"
+  inputs = [f"{corpus}/a.jsonl", f"{corpus}/b*"]
+  text.build(
+    inputs, str(vocab), folder / "out", held_out=0.1, shard_characters=100_000
+  )
+  return folder / "out", arguments
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
-  num_documents = 6_000
+def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, straight, kill):
+  finished, arguments = straight
   broken = tmp_path / "broken"
-  command = _command(
-    "build_data", *_arguments(tmp_path, "broken", 2, num_documents)
-  )
+  arguments = [
+    f"--output={broken}" if a.startswith("--output") else a for a in arguments
+  ]
+  command = _command("build_data", *arguments)
   with open(tmp_path / "errors.txt", "wb") as errors:
     process = subprocess.Popen(
       command,
@@ -107,17 +122,16 @@ def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, kill):
   assert not (broken / "manifest.json").exists()
   if kill == signal.SIGINT:
     assert process.returncode == 1
-    assert "interrupted: the same command goes on" in errors
+    assert "interrupted: the same command resumes" in errors
     assert "Traceback" not in errors
   kept = {p.name: p.stat().st_mtime_ns for p in broken.glob("train-0000[0-5]*")}
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  # The number of processes may change.
+  done = _run("build_data", *arguments, "--num_workers=0")
   assert done.returncode == 0, done.stderr
   assert "going on after" in done.stderr
   for name in sorted(kept)[:4]:
     assert (broken / name).stat().st_mtime_ns == kept[name]
-  straight = _arguments(tmp_path, "straight", 1, num_documents)
-  assert _run("build_data", *straight).returncode == 0
-  assert text.contents(broken) == text.contents(tmp_path / "straight")
+  assert text.contents(broken) == text.contents(finished)
 
 
 def _without_mask(tmp_path):
@@ -126,34 +140,16 @@ def _without_mask(tmp_path):
   return str(path)
 
 
-@pytest.mark.parametrize(
-  ("content", "message"),
-  [
-    (None, "no input matches"),
-    (b"", "skipped 1 empty files"),
-    (b"\0" * 99, "skipped 1 binary files"),
-    ("é".encode("latin-1"), "iconv -f latin1"),
-    (b"w1", "skipped 1 documents of one word"),
-    ("vocabulary", r"[MASK]: add it"),
-  ],
-)
-def test_bad_input_is_one_line(tmp_path, content, message):
+def test_bad_input_is_one_line(tmp_path):
   path = tmp_path / "a.txt"
-  vocab = text.write_vocabulary(tmp_path)
-  if content == "vocabulary":
-    vocab, content = _without_mask(tmp_path), b"w1 w2"
-  if content is not None:
+  arguments = [f"--output={tmp_path / 'out'}", "--num_workers=0"]
+  for content, vocab, message in (
+    (b"\0" * 99, text.write_vocabulary(tmp_path), "skipped 1 binary files"),
+    (b"w1 w2", _without_mask(tmp_path), "[MASK]: add it"),
+  ):
     path.write_bytes(content)
-  done = _run(
-    "build_data",
-    f"--input={path}",
-    f"--vocab={vocab}",
-    f"--output={tmp_path / 'out'}",
-    "--num_workers=0",
-  )
-  assert done.returncode == 1
-  assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-  assert message in done.stderr
+    done = _run("build_data", f"--input={path}", f"--vocab={vocab}", *arguments)
+    assert_one_line(done, message)
 
 
 def test_vocabulary_is_not_trained_on_nothing(tmp_path):
@@ -172,7 +168,9 @@ def test_a_full_disk_is_one_line(tmp_path):
   path = tmp_path / "a.txt"
   path.write_text("some words to train on and some words again")
   output = tmp_path / "vocab.txt"
-  output.symlink_to("/dev/full")
+  # Where it is written before it is renamed.
+  (tmp_path / "vocab.txt.new").symlink_to("/dev/full")
   done = _run("train_vocab", f"--input={path}", f"--output={output}")
   assert done.returncode == 1 and done.stderr.count("\n") == 1
   assert "no room left to write in" in done.stderr
+  assert not output.exists()

@@ -70,9 +70,9 @@ def test_documents_end_at_the_cap(folder):
 
 
 def test_the_installed_text_is_english_and_repeatable():
-  found = list(prose.documents(250_000))
-  assert sum(map(len, found)) > 200_000
-  assert found == list(prose.documents(250_000))
+  found = list(prose.documents(100_000))
+  assert sum(map(len, found)) > 80_000
+  assert found == list(prose.documents(100_000))
   words = re.findall(r"[a-z]+", "\n".join(found).lower())
   assert words.count("the") > 0.04 * len(words)
   assert not any(">>>" in document for document in found)

@@ -33,7 +33,7 @@ def test_an_archive_is_written_and_found_good(workdir, tmp_path):
   done = run("submit", f"--validate={path}")
   assert done.returncode == 0, done.stderr
   assert "QQP.tsv: 390,965 predictions, 0 100.0%" in done.stdout
-  assert done.stdout.splitlines()[-1] == f"{path} is as the server takes it"
+  assert done.stdout.splitlines()[-1] == f"{path} is a valid submission"
 
 
 def test_a_bad_archive_is_refused_with_every_problem(tmp_path):
@@ -41,7 +41,7 @@ def test_a_bad_archive_is_refused_with_every_problem(tmp_path):
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr("WNLI.tsv", "index\tprediction\n0\tyes\n")
   done = run("submit", f"--validate={path}")
-  assert_one_line(done, f"{path} has 12 problems, named above")
+  assert_one_line(done, f"{path} has 12 problems, listed above")
   assert "CoLA.tsv is missing" in done.stdout
   assert "WNLI.tsv, row 2: 'yes' is none of 0, 1" in done.stdout
 

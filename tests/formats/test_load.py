@@ -136,21 +136,19 @@ def test_the_settings_beside_a_vocabulary_are_read(tmp_path, single):
   assert found.tokenizer.tokenize("World") == ["World"]
 
 
-@pytest.mark.parametrize(
-  "source, words",
-  [
-    ("{}", r"holds no model: no \*.index .* no run .* no model.json, no conf"),
-    ("{}/nowhere", "no such folder, and no name of the hub"),
-    ("hg:{}", "unknown format 'hg'; did you mean 'hf'"),
-    ("tf1:{}", "no TensorFlow checkpoint there"),
-    ("orbax:{}", "cannot read .*model.json"),
-    ("hf:{}", "cannot read .*config.json"),
-  ],
-)
-def test_where_there_is_no_model(tmp_path, source, words):
-  with pytest.raises(UserError, match=words) as caught:
-    load.load_networks(source.format(tmp_path))
-  assert "\n" not in str(caught.value)
+def test_where_there_is_no_model(tmp_path):
+  for source, words in {
+    "{}": r"holds no model: no \*.index .* no run .* no model.json, no config",
+    "{}/nowhere": "no such folder, and no name of the hub",
+    "hg:{}": "unknown format 'hg'; did you mean 'hf'",
+    "tf1:{}": "no TensorFlow checkpoint there",
+    "orbax:{}": "cannot read .*model.json",
+    "hf:{}": "cannot read .*config.json",
+    "gs://bucket/run": "no such folder, and no name of the hub",
+  }.items():
+    with pytest.raises(UserError, match=words) as caught:
+      load.load_networks(source.format(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_only_a_run_has_steps(tmp_path, single):

@@ -33,27 +33,17 @@ def assert_trees_close(actual, expected, **tolerance):
   )
 
 
+def assert_states_and_maps(out, golden, prefix, atol):
+  for ours, key in ((out.hidden_states, "hidden"), (out.attentions, "attn")):
+    for i, array in enumerate(ours):
+      np.testing.assert_allclose(
+        array, golden[f"{prefix}/{key}_{i}"], atol=atol, rtol=0
+      )
+
+
 @pytest.mark.parametrize("name", reference.TF1_GRAPH)
 def test_original_graph(name):
-  golden = reference.load(name)
-  config = reference.tf1_config(golden)
-  params = reference.tf1_tree(reference.select(golden, "var:electra/"))
-  mask = golden["input_mask"]
-  inputs = (golden["input_ids"], mask, golden["segment_ids"])
-
-  out = run(config, params, *inputs)
-  expected = [golden["embedding_output"], *golden["all_layer_outputs"]]
-  for ours, theirs in zip(out.hidden_states, expected, strict=True):
-    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=0)
-  for ours, theirs in zip(
-    out.attentions, golden["attention_maps"], strict=True
-  ):
-    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", reference.TF1_GRAPH)
-def test_gradients_of_the_original_graph(name):
-  """Ours in float64: the graph's own rounding alone nearly fills the bound."""
+  """In float64: the graph's own rounding alone nearly fills the tolerances."""
   golden = reference.load(name)
   mask = golden["input_mask"]
   inputs = (golden["input_ids"], mask, golden["segment_ids"])
@@ -64,9 +54,16 @@ def test_gradients_of_the_original_graph(name):
 
     def objective(params):
       out = run(config, params, *inputs)
-      return jnp.sum(out.last_hidden_state**2 * mask[:, :, None])
+      return jnp.sum(out.last_hidden_state**2 * mask[:, :, None]), out
 
-    grads = jax.grad(objective)(params)
+    grads, out = jax.jit(jax.grad(objective, has_aux=True))(params)
+  expected = [golden["embedding_output"], *golden["all_layer_outputs"]]
+  for ours, theirs in zip(
+    [*out.hidden_states, *out.attentions],
+    [*expected, *golden["attention_maps"]],
+    strict=True,
+  ):
+    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=0)
   assert_trees_close(
     grads,
     reference.tf1_tree(reference.select(golden, "grad:electra/")),
@@ -76,56 +73,75 @@ def test_gradients_of_the_original_graph(name):
 
 @pytest.mark.parametrize("name", reference.TF1_FLOAT64)
 def test_original_in_float64(name):
+  """And padding: it leaks through the convolutions unless they are masked."""
   golden = reference.load(name)
+  ids, mask, types = (
+    golden[f"in/{key}"]
+    for key in ("input_ids", "attention_mask", "token_type_ids")
+  )
   with jax.enable_x64(True):
     config = reference.tf1_config(golden, dtype="float64")
     params = reference.tf1_tree(
       reference.select(golden, "sd/electra/"), "float64"
     )
-    inputs = [
-      golden[f"in/{key}"]
-      for key in ("input_ids", "attention_mask", "token_type_ids")
-    ]
 
     def objective(params):
-      out = run(config, params, *inputs)
+      out = run(config, params, ids, mask, types)
       return jnp.sum(out.last_hidden_state * golden["in/loss_coef"]), out
 
-    (loss, out), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    (loss, out), grads = gradient(params)
     np.testing.assert_allclose(loss, golden["out64/loss"], atol=1e-9, rtol=0)
-    check_states_and_maps(out, golden, "out64", atol=1e-9)
+    assert_states_and_maps(out, golden, "out64", atol=1e-9)
     assert_trees_close(
       grads,
       reference.tf1_tree(reference.select(golden, "grad64/electra/")),
       **reference.GRADIENT_TOLERANCE,  # stored as float32
     )
-
-
-def check_states_and_maps(out, golden, prefix, atol):
-  for i, state in enumerate(out.hidden_states):
-    np.testing.assert_allclose(
-      state, golden[f"{prefix}/hidden_{i}"], atol=atol, rtol=0
+    row, length = np.argmin(mask.sum(1)), mask.sum(1).min()
+    assert length < mask.shape[1]
+    one = np.s_[row : row + 1, :length]
+    alone = run(config, params, ids[one], None, types[one])
+    masking = config.replace(mask_padding_in_conv=True)
+    masked = run(masking, params, ids, mask, types)
+    gap, masked_gap = (
+      np.abs(alone.last_hidden_state - each.last_hidden_state[one]).max()
+      for each in (out, masked)
     )
-  for i, probs in enumerate(out.attentions):
-    np.testing.assert_allclose(
-      probs, golden[f"{prefix}/attn_{i}"], atol=atol, rtol=0
-    )
+    assert masked_gap < 1e-9
+    assert gap > 1e-3 if config.has_conv else gap < 1e-9
 
 
 @pytest.mark.parametrize("name", reference.HF)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_transformers_rule(name, dtype):
+def test_transformers_rule(name):
   golden = reference.load(name)
   config, inputs = reference.hf_inputs(golden)
-  prefix, atol = ("out", 2e-5) if dtype == "float32" else ("out64", 1e-9)
-  with jax.enable_x64(dtype == "float64"):
-    params = reference.hf_tree(reference.select(golden, "sd/"), dtype)
-    config = config.replace(dtype=dtype)
-    out = run(config, params, *inputs)
-    check_states_and_maps(out, golden, prefix, atol)
-    ids_alone = run(config, params, inputs[0], None, None).last_hidden_state
+  variables = reference.select(golden, "sd/")
+  for dtype, prefix, atol in (
+    ("float32", "out", 2e-5),
+    ("float64", "out64", 1e-9),
+  ):
+    with jax.enable_x64(dtype == "float64"):
+      params = reference.hf_tree(variables, dtype)
+      out = run(config.replace(dtype=dtype), params, *inputs)
+      assert_states_and_maps(out, golden, prefix, atol)
+  with jax.enable_x64(True):
+    ids_alone = run(
+      config.replace(dtype="float64"), params, inputs[0], None, None
+    ).last_hidden_state
+  np.testing.assert_allclose(
+    ids_alone, golden["out64/nomask_last"], atol=1e-9, rtol=0
+  )
+  # Their rows without padding are ours with padding masked.
+  padded = run(
+    config.replace(mask_padding_in_conv=True),
+    reference.hf_tree(variables),
+    *inputs,
+  ).last_hidden_state
+  for row in (1, 2):
+    expected = golden[f"out/unpadded_last_b{row}"][0]
     np.testing.assert_allclose(
-      ids_alone, golden[f"{prefix}/nomask_last"], atol=atol, rtol=0
+      padded[row, : len(expected)], expected, atol=2e-5, rtol=0
     )
 
 
@@ -162,49 +178,3 @@ def test_transformers_masked_language_model(name, dtype):
     )
     expected = reference.hf_tree(reference.select(golden, "grad64_mlm/"))
     assert_trees_close(grads, expected, **reference.GRADIENT_TOLERANCE)
-
-
-@pytest.mark.parametrize("name", reference.TF1_FLOAT64)
-@pytest.mark.parametrize("masked", [False, True])
-def test_padding_and_the_convolution(name, masked):
-  """Faithful: pads leak. Masked: the result is that of no padding at all."""
-  golden = reference.load(name)
-  ids, mask, types = (
-    golden[f"in/{key}"]
-    for key in ("input_ids", "attention_mask", "token_type_ids")
-  )
-  with jax.enable_x64(True):
-    config = reference.tf1_config(
-      golden, dtype="float64", mask_padding_in_conv=masked
-    )
-    params = reference.tf1_tree(
-      reference.select(golden, "sd/electra/"), "float64"
-    )
-    padded = run(config, params, ids, mask, types).last_hidden_state
-    for row, length in enumerate(mask.sum(1)):
-      alone = run(
-        config,
-        params,
-        ids[row : row + 1, :length],
-        None,
-        types[row : row + 1, :length],
-      ).last_hidden_state[0]
-      gap = np.max(np.abs(alone - padded[row, :length]))
-      if masked or length == ids.shape[1] or not config.has_conv:
-        assert gap < 1e-9
-      else:
-        assert gap > 1e-3
-
-
-@pytest.mark.parametrize("name", reference.HF)
-def test_unpadded_rows_of_transformers(name):
-  golden = reference.load(name)
-  config, (ids, mask, types) = reference.hf_inputs(golden)
-  params = reference.hf_tree(reference.select(golden, "sd/"))
-  config = config.replace(mask_padding_in_conv=True)
-  padded = run(config, params, ids, mask, types).last_hidden_state
-  for row in (1, 2):
-    expected = golden[f"out/unpadded_last_b{row}"][0]
-    np.testing.assert_allclose(
-      padded[row, : len(expected)], expected, atol=2e-5, rtol=0
-    )

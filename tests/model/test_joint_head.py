@@ -43,10 +43,13 @@ def head():
 
 
 def apply(model, params, **labels):
-  options = {k: v for k, v in labels.items() if k == "deterministic"}
-  arrays = {k: v for k, v in labels.items() if k not in options}
-  run = jax.jit(functools.partial(model.apply, **options))
-  return run({"params": params}, IDS, MASK, TYPES, **arrays)
+  return jax.jit(model.apply)({"params": params}, IDS, MASK, TYPES, **labels)
+
+
+@pytest.fixture(scope="module")
+def labelled(head):
+  model, params, _ = head
+  return apply(model, params, **LABELS)
 
 
 def log_softmax(logits):
@@ -97,9 +100,8 @@ class Plain:
     return spans / 2 + 0.5 * np.log1p(np.exp(sign * self.no_answer()))
 
 
-def test_logits_beams_and_loss_are_those_of_the_formulas(head):
-  model, params, hidden = head
-  out = apply(model, params, **LABELS)
+def test_logits_beams_and_loss_are_those_of_the_formulas(head, labelled):
+  (_, params, hidden), out = head, labelled
   assert out.starts.shape == (3, 4) and out.ends.shape == (3, 4, 4)
   close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4)
   total = 0.0
@@ -120,12 +122,11 @@ def test_logits_beams_and_loss_are_those_of_the_formulas(head):
   close(out.loss, total / 3)
 
 
-def test_training_looks_at_the_given_start_alone(head):
+def test_training_looks_at_the_given_start_alone(head, labelled):
   model, params, _ = head
-  out = apply(model, params, **LABELS, deterministic=True)
   plain = apply(model, params)
   assert plain.end_logits is None and plain.loss is None
-  np.testing.assert_array_equal(plain.scores, out.scores)
+  np.testing.assert_array_equal(plain.scores, labelled.scores)
   trained = jax.jit(
     functools.partial(
       model.apply, deterministic=False, rngs={"dropout": jax.random.key(1)}
@@ -177,7 +178,7 @@ def test_folders_and_predictions(tmp_path, head):
     assert answer.text == context[answer.start : answer.end] != ""
   # Alone and unpadded, the short one gets the same.
   batch = TOKENIZER(["a b"], ["e f g"])
-  out = predictor.model.apply({"params": found.params}, **batch)
+  out = jax.jit(predictor.model.apply)({"params": found.params}, **batch)
   in_context = [
     (out.scores[0, i, j], out.starts[0, i], out.ends[0, i, j])
     for i in range(4)

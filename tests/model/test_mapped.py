@@ -9,63 +9,71 @@ from jax.sharding import PartitionSpec
 from tiny_convbert import TINY
 
 from convbert_jax.model.embeddings import Embeddings
-from convbert_jax.model.mixed_attention import MixedAttention, SeparableConv
+from convbert_jax.model.mixed_attention import MixedAttention
 from convbert_jax.ops import span_conv
 
 NUM_DEVICES, ROWS, LENGTH = 8, 16, 5
 AXIS = "data"
 BY_ROW, EVERYWHERE = PartitionSpec(AXIS), PartitionSpec()
 RNG = np.random.default_rng(0)
+# Gradients cancel: their sums over devices differ by float32's rounding.
+DTYPE = "float64"
+ATTENTION, EMBEDDINGS = (
+  MixedAttention(TINY.replace(dtype=DTYPE)),
+  Embeddings(TINY),
+)
 
 
 def draw(*shape):
-  return RNG.normal(size=(ROWS, LENGTH, *shape)).astype(np.float32)
+  return RNG.normal(size=(ROWS, LENGTH, *shape))
 
 
-def init(module, *inputs, **options):
+def init(module, *inputs):
   """Ten times the usual kernels, which leave all heads and windows alike."""
-  params = nn.unbox(module.init(jax.random.key(0), *inputs, **options))
-  return jax.tree.map(lambda leaf: 10 * leaf, params)
+  params = module.init(jax.random.key(0), *inputs, None, deterministic=True)
+  return jax.tree.map(lambda leaf: 10 * leaf.astype(DTYPE), nn.unbox(params))
 
 
-def attention():
-  module, x = MixedAttention(TINY), draw(TINY.hidden_size)
-  mask = np.arange(LENGTH)[None] <= np.arange(ROWS)[:, None] % LENGTH
-
-  def run(params, floats, mask):
-    return module.apply(params, floats, mask, None, deterministic=True)
-
-  return run, init(module, x, mask, None, deterministic=True), x, mask
-
-
-def convolution_key():
-  module, x = SeparableConv(TINY), draw(TINY.hidden_size)
-  return lambda params, x, _: module.apply(params, x), init(module, x), x, ()
-
-
-def dynamic_convolution():
-  def run(scale, floats, _):
-    value, kernel = floats
-    return span_conv.span_dynamic_conv(scale * value, kernel)
-
-  return run, jnp.float32(1.5), (draw(2, 4), draw(2, 3)), ()
+def arguments():
+  """Returns parameters that all devices hold, floats by row, whole numbers."""
+  mask = (np.arange(LENGTH) <= np.arange(ROWS)[:, None] % LENGTH).astype(int)
+  words, types = (RNG.integers(0, n, (ROWS, LENGTH)) for n in (20, 2))
+  hidden = draw(TINY.hidden_size)
+  params = {
+    "attention": init(ATTENTION, hidden, mask),
+    "embeddings": init(EMBEDDINGS, words, types),
+    "depthwise": RNG.normal(size=(3, 6)),
+    "scale": np.float64(1.5),
+  }
+  floats = {
+    "hidden": hidden,
+    "depthwise": draw(6),
+    "dynamic": (draw(2, 4), draw(2, 3)),
+  }
+  return params, floats, {"mask": mask, "words": words, "types": types}
 
 
-def embeddings():
-  module = Embeddings(TINY)
-  ids, types = (
-    RNG.integers(0, 20, (ROWS, LENGTH)),
-    RNG.integers(0, 2, (ROWS, 5)),
-  )
+def run(params, floats, integers):
+  """Everything with a gradient rule of its own, bare and in its module."""
+  value, kernel = floats["dynamic"]
+  heads, _, kernels = ATTENTION.apply(
+    params["attention"], floats["hidden"], integers["mask"], None,
+    deterministic=True,
+  )  # fmt: skip
+  return {
+    "attention": (heads, kernels),
+    "embeddings": EMBEDDINGS.apply(
+      params["embeddings"], integers["words"], integers["types"], None,
+      deterministic=True,
+    ),
+    "depthwise": span_conv.depthwise_conv(
+      floats["depthwise"], params["depthwise"]
+    ),
+    "dynamic": span_conv.span_dynamic_conv(params["scale"] * value, kernel),
+  }  # fmt: skip
 
-  def run(params, _, ids_and_types):
-    return module.apply(params, *ids_and_types, None, deterministic=True)
 
-  params = init(module, ids, types, None, deterministic=True)
-  return run, params, (), (ids, types)
-
-
-def make_step(run, total):
+def make_step(total):
   """Returns a function for outputs, loss, and gradients of both arguments."""
 
   def step(params, floats, integers):
@@ -81,11 +89,11 @@ def make_step(run, total):
   return step
 
 
-def over(how, run):
+def over(how):
   """Returns the step spread over all devices, for whole arrays."""
   mesh = jax.make_mesh((NUM_DEVICES,), (AXIS,), (jax.sharding.AxisType.Auto,))
   if how == "jit":
-    step = make_step(run, lambda *sums: sums)
+    step = make_step(lambda *sums: sums)
     whole, split = (
       jax.NamedSharding(mesh, spec) for spec in (EVERYWHERE, BY_ROW)
     )
@@ -94,14 +102,14 @@ def over(how, run):
     )
   if how == "shard_map":
     # Gradients of what all devices hold come out summed.
-    step = make_step(run, lambda loss, grads: (jax.lax.psum(loss, AXIS), grads))
+    step = make_step(lambda loss, grads: (jax.lax.psum(loss, AXIS), grads))
     return jax.jit(
       jax.shard_map(
         step, mesh=mesh, in_specs=(EVERYWHERE, BY_ROW, BY_ROW),
         out_specs=(BY_ROW, EVERYWHERE),
       )
     )  # fmt: skip
-  step = make_step(run, lambda *sums: jax.lax.psum(sums, AXIS))
+  step = make_step(lambda *sums: jax.lax.psum(sums, AXIS))
   mapped = jax.pmap(
     step, AXIS, in_axes=(None, 0, 0), out_axes=(0, None)
   )  # fmt: skip
@@ -120,18 +128,21 @@ def over(how, run):
   return split_and_join
 
 
-@pytest.mark.parametrize(
-  "make", [attention, convolution_key, dynamic_convolution, embeddings]
-)
-def test_mapping_changes_nothing(make):
-  run, *given = make()
-  expected = make_step(run, lambda *sums: sums)(*given)
-  for how in ("jit", "pmap", "shard_map"):
+@pytest.fixture(scope="module")
+def on_one():
+  with jax.enable_x64(True):
+    given = arguments()
+    return given, jax.jit(make_step(lambda *sums: sums))(*given)
+
+
+@pytest.mark.parametrize("how", ["jit", "pmap", "shard_map"])
+def test_mapping_changes_nothing(on_one, how):
+  given, expected = on_one
+  with jax.enable_x64(True):
     jax.tree.map_with_path(
-      lambda path, a, e, how=how: np.testing.assert_allclose(
-        a, e, rtol=1e-4, atol=1e-5,
-        err_msg=f"{how} {jax.tree_util.keystr(path)}",
+      lambda path, a, e: np.testing.assert_allclose(
+        a, e, rtol=1e-9, atol=1e-9, err_msg=jax.tree_util.keystr(path)
       ),
-      over(how, run)(*given),
+      over(how)(*given),
       expected,
-    )  # fmt: skip
+    )

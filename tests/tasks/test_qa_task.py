@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from tiny_convbert import TINY
+from tiny_convbert import TINY, random_params
 
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
@@ -172,28 +172,26 @@ def test_every_question_counts_and_files_are_written(tmp_path):
   assert nbest["q3"] == []
   assert [one["text"] for one in nbest["q1"]] == ["Élan", "s"]
   assert nbest["q1"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-1)))
-  axes = Figure().subplots()
-  TASK.draw(axes, examples, found)
+  TASK.draw(axes := Figure().subplots(), examples, found)
   assert "null score" in axes.get_xlabel()
   # In 1.1 there is always an answer.
   QA_TASKS["squad1"].write(str(tmp_path), "one", examples[:2], found[:2])
   answers = json.loads((tmp_path / "one.json").read_text())
   assert answers == {"q1": "Élan", "q2": "文"}
-  axes = Figure().subplots()
-  QA_TASKS["squad1"].draw(axes, examples[:2], found[:2])
+  QA_TASKS["squad1"].draw(axes := Figure().subplots(), examples[:2], found[:2])
   assert "words" in axes.get_xlabel()
 
 
-@pytest.mark.parametrize(
-  "head, cls",
-  [
-    ("original", ConvBertForJointQuestionAnswering),
-    ("transformers", ConvBertForQuestionAnswering),
-  ],
-)
-def test_losses_leave_filling_rows_out(head, cls):
+MODELS = {
+  "original": ConvBertForJointQuestionAnswering,
+  "transformers": ConvBertForQuestionAnswering,
+}
+
+
+@pytest.mark.parametrize("head", MODELS)
+def test_losses_leave_filling_rows_out(head):
   model = TASK.model(TINY.replace(vocab_size=800), head)
-  assert isinstance(model, cls)
+  assert isinstance(model, MODELS[head])
   context = " ".join(WORDS[:9])
   examples = [example(0, context, WORDS[3]), example(1, context)]
   rows = TASK.featurise(examples, TOKENIZER, 32, training=True)
@@ -233,16 +231,6 @@ def test_losses_leave_filling_rows_out(head, cls):
   ]
   found = TASK.decode(examples, rows, per_row)
   assert all(one.text in context for one in found)
-
-
-def random_params(model, ids):
-  """Parameters without compiling what initialises them."""
-  random = np.random.default_rng(0)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), ids)["params"]
-  return jax.tree.map(
-    lambda x: jax.device_put(random.normal(0, 0.3, x.shape).astype(x.dtype)),
-    shapes,
-  )
 
 
 def test_training_does_not_search():

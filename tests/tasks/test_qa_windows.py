@@ -56,6 +56,19 @@ def check_windows(num_words, max_length, step):
   assert len(firsts) == 1 or firsts[-2] + room < num_words
 
 
+def test_answers_start_where_a_token_has_the_most_context():
+  for num_words, max_length, step, expected in (
+    (100, 44, 17, [29, 17, 17, 17, 20]),
+    (60, 44, None, [30, 30]),
+    # The length of the first window outweighs a token of context.
+    (301, 304, 128, [300, 1]),
+  ):
+    context = " ".join(WORDS[:num_words])
+    found = make_windows("wzz", context, max_length, step)
+    owned = [int(window.part.may_start.sum()) for window in found]
+    assert owned == expected
+
+
 def test_a_question_is_cut_and_a_window_needs_room():
   (window,) = make_windows(" ".join(WORDS[:100]), "waa", 70)
   assert window.part.begin == 66

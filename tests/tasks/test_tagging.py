@@ -86,6 +86,33 @@ def check_gold_labels_come_back(scheme, max_seq_length):
   assert set(TASK.score(sentences, predictions).values()) == {100.0}
 
 
+def test_long_sentences_are_read_in_windows():
+  for words, max_seq_length, rows in (
+    ("a" * 20, 10, [(0, 6, 10), (6, 4, 10), (10, 4, 10), (14, 6, 10)]),
+    # The last window is full, too.
+    ("a" * 11, 10, [(0, 6, 10), (6, 5, 10)]),
+    (
+      ["ab", "abc", "abc", "abca", "abcab", "abcabcabc"],
+      10,
+      [(0, 3, 10), (3, 1, 9), (4, 1, 7), (5, 1, 10)],
+    ),
+    # A window of the second word alone would own no word.
+    (
+      ["ab", "abc", "abc", "abca", "abcab"],
+      7,
+      [(0, 2, 7), (2, 1, 5), (3, 1, 6), (4, 1, 7)],
+    ),
+  ):
+    sentence = Sentence(tuple(words), ("O",) * len(words))
+    features = TASK.featurise(
+      [sentence], TOKENIZER, max_seq_length, training=True
+    )
+    found = [
+      (f.origin.first, len(f.origin.positions), f.length) for f in features
+    ]
+    assert found == rows
+
+
 @pytest.mark.parametrize("scheme", tag_spans.SCHEMES)
 def test_predictions_are_in_the_scheme_of_the_file(tmp_path, scheme):
   random = np.random.default_rng(3)

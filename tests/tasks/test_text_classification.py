@@ -148,6 +148,11 @@ def test_scores_of_classes_equal_counts_by_hand():
       )
 
 
+def test_f1_of_a_class_that_does_not_occur_is_0():
+  zeros = np.zeros(4, int)
+  assert SCORES["f1"](zeros, zeros) == 0.0
+
+
 def naive_ranks(values):
   order = sorted(values)
   return [
