@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all; full disks; old configs.
+"""Files and folders that appear whole or not at all; full disks; config fields.
 
 Paths may be local or in an object store, where a function says so.
 """

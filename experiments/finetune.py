@@ -19,8 +19,8 @@ import jax
 from absl import flags
 
 from convbert_jax.errors import UserError
-from convbert_jax.finetuning import run as finetune
 from convbert_jax.finetuning.results import write_results
+from convbert_jax.finetuning.run import finetune, finetune_tasks
 from convbert_jax.tasks import registry
 from experiments import command_line, distributed
 
@@ -56,9 +56,9 @@ def main() -> None:
       name: _CONFIG.with_argument("task", name)
       for name in registry.TASK_GROUPS[config.task]
     }
-    finetune.finetune_tasks(configs, _WORKDIR.value, _INIT_FROM.value)
+    finetune_tasks(configs, _WORKDIR.value, _INIT_FROM.value)
   else:
-    finetune.finetune(config, _WORKDIR.value, _INIT_FROM.value)
+    finetune(config, _WORKDIR.value, _INIT_FROM.value)
   if jax.process_index() == 0:
     print(write_results(_WORKDIR.value))
 

@@ -76,17 +76,17 @@ def test_the_python_runs(page, folder):
 def parse(monkeypatch):
   """Parses a command as its program does, without running it."""
   monkeypatch.chdir(ROOT)
-  # Other tests may have imported programs; absl knows each flag once.
-  others = {
-    name: flags.FLAGS[name]
-    for module in flags.FLAGS.flags_by_module_dict()
-    if module.startswith("experiments")
-    for name in (f.name for f in flags.FLAGS.flags_by_module_dict()[module])
-    if name in flags.FLAGS
+  # Other tests may have imported programs, and absl takes each name once.
+  known = {
+    name
+    for module, defined in flags.FLAGS.flags_by_module_dict().items()
+    if module.startswith("absl")
+    for flag in defined
+    for name in (flag.name, flag.short_name)
   }
+  others = {name: flags.FLAGS[name] for name in set(flags.FLAGS) - known}
   for name in others:
     delattr(flags.FLAGS, name)
-  known = set(flags.FLAGS)
 
   def forget():
     flags.FLAGS.unparse_flags()

@@ -15,7 +15,7 @@ import numpy as np
 Row = Mapping[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
-# Padding of the arrays that every model reads.
+# Padding of the arrays that every model takes.
 PADDING = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
 
 # Batches for prediction are padded to this length or a doubling of it.
@@ -25,7 +25,7 @@ _SHORTEST = 16
 def make_row(
   input_ids: Sequence[int], token_type_ids: Sequence[int]
 ) -> dict[str, np.ndarray]:
-  """Returns the arrays that every model reads of one row, int32 [T] each."""
+  """Returns the arrays of a row that every model takes, int32 [T] each."""
   return {
     "input_ids": np.array(input_ids, np.int32),
     "attention_mask": np.ones(len(input_ids), np.int32),

@@ -155,7 +155,7 @@ def _begin_or_resume(build: _Build, progress: BuildProgress) -> Journal:
       build.output, "an unfinished build", journal.identity, identity
     )
     progress.note(
-      f"going on after {journal.num_shards} finished shards in {build.output}"
+      f"resuming after {journal.num_shards} finished shards in {build.output}"
     )
     return journal
   journal = Journal.begin(identity, build.tokenizer.vocab_size)

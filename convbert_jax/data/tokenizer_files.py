@@ -171,7 +171,7 @@ def _content(value: Any) -> Any:
 
 
 def _unsplit(token: Mapping[str, Any]) -> str:
-  """Returns an added token, if `never_split` would recognise it alike."""
+  """Returns an added token; refuses it if `never_split` differs from it."""
   if token["normalized"] or not token["single_word"]:
     raise UserError(
       f"the added token {token['content']!r} is also found inside words or"

@@ -310,9 +310,11 @@ def _summary_table(results: Results) -> str:
           *(f"{cost:,}" if number == 0 else "" for cost in costs),
         ]
       )
-  lines = _starting_points(results)
-  if len(results) > 1:
-    lines = [_average_line(*x) for x in averages(results).items()] + lines
+  lines = [
+    _average_line(name, found)
+    for name, found in averages(results).items()
+    if len(found["tasks"]) > 1  # Of one task, its own score says it all.
+  ] + _starting_points(results)
   return "\n\n".join(
     [_EXPLANATION, table(_HEADER.split(), rows, num_left=2), "\n".join(lines)]
   )
@@ -321,8 +323,6 @@ def _summary_table(results: Results) -> str:
 def _average_line(name: str, found: Mapping[str, Any]) -> str:
   title, wanted = AVERAGES[name]
   tasks, missing = found["tasks"], found["missing"]
-  if not tasks:
-    return f"- {title}: no results for any of its tasks"
   over = f"all {len(wanted)} tasks"
   if missing:
     over = (

@@ -66,7 +66,7 @@ class MixedAttention(nn.Module):
         hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
       )
       heads.append(convolved_BxTxHxD)
-    # Attention first: the rows of the output map are in this order.
+    # Attention first: the output map of the original reads them in this order.
     heads_BxTxI = jnp.concatenate(heads, axis=2).reshape(*mask_BxT.shape, -1)
     heads_BxTxI = checkpoint_name(heads_BxTxI, "mixed_heads")
     return heads_BxTxI, probs_BxHxTxT, kernel_BxTxHxK

@@ -1,4 +1,4 @@
-"""Texts to ids, and ids to the rows that every model reads."""
+"""From texts to token ids, and from ids to rows for the model."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,6 @@
 """All tasks by name, and names that stand for several tasks.
 
-A new task is one more entry of `TASKS`; the README shows one.
+A new task is one more entry of `TASKS`; docs/finetuning.md shows one.
 """
 
 from convbert_jax.errors import unknown_name

@@ -12,7 +12,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.tasks.task import Feature, Task
 from convbert_jax.tasks.task_files import MissingSplit
 
-# Chooses the training examples, the same for every seed of a run.
+# Chooses the training examples, the same for all seeds of a run.
 _CHOICE_SEED = 10_000
 
 

@@ -57,7 +57,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     )
   # jit's own propagation ("Auto") decides what the rules leave open.
   return jax.make_mesh(
-    tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * 3
+    tuple(sizes.values()),
+    MESH_AXES,
+    axis_types=(AxisType.Auto,) * len(MESH_AXES),
   )
 
 

@@ -58,7 +58,7 @@ def test_result_is_the_same_wherever_a_build_was_interrupted(
     for path in broken.glob("*.array_record"):
       assert path.read_bytes() == (straight / path.name).read_bytes()
   again, notes = text.build(inputs, vocab, broken)
-  assert notes == [f"going on after 5 finished shards in {broken}"]
+  assert notes == [f"resuming after 5 finished shards in {broken}"]
   assert again == built
   assert text.contents(broken) == text.contents(straight)
 

@@ -128,7 +128,7 @@ def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, straight, kill):
   # The number of processes may change.
   done = _run("build_data", *arguments, "--num_workers=0")
   assert done.returncode == 0, done.stderr
-  assert "going on after" in done.stderr
+  assert "resuming after" in done.stderr
   for name in sorted(kept)[:4]:
     assert (broken / name).stat().st_mtime_ns == kept[name]
   assert text.contents(broken) == text.contents(finished)

@@ -26,7 +26,7 @@ def test_all_tasks_with_files_and_their_report(tmp_path):
     *data.flags_of(config),
   )
   assert (done.returncode, done.stderr) == (0, "")
-  assert "skipped mrpc: no train.tsv" in done.stdout
+  assert "skipping mrpc: no train.tsv" in done.stdout
   assert "cola, seed 1: 8 steps on 60 rows, starting from scratch" in (
     done.stdout
   )

@@ -99,7 +99,9 @@ def test_activations_are_half_precise_and_parameters_are_not(embedding_size):
   config = CONFIG.replace(embedding_size=embedding_size, dtype="bfloat16")
   model = ConvBertModel(config)
   params = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), IDS))
-  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.float32}
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
+    jnp.dtype("float32")
+  }
   apply = functools.partial(model.apply, output_hidden_states=True)
   states = jax.eval_shape(apply, params, IDS, MASK).hidden_states
   assert {state.dtype for state in states} == {jnp.dtype("bfloat16")}
