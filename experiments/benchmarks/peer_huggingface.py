@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from convbert_jax.model.config import ConvBertConfig, generator_config
 from experiments import command_line
-from experiments.benchmarks import peer_worker
+from experiments.benchmarks import machine, peer_worker
 
 # Fields of our config that transformers' lacks.
 _OURS_ALONE = {
@@ -282,7 +282,7 @@ def _device(workload: peer_worker.Workload) -> torch.device:
     # As JAX does by default: float32 products in TensorFloat32.
     torch.set_float32_matmul_precision("high")
     return torch.device("cuda")
-  torch.set_num_threads(peer_worker.num_cores())
+  torch.set_num_threads(machine.num_cores())
   return torch.device("cpu")
 
 
