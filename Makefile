@@ -9,7 +9,7 @@ quickstart: $(INSTALLED)
 	.venv/bin/python -m experiments.quickstart
 
 test: $(INSTALLED)
-	.venv/bin/python -m pytest --numprocesses=2
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-slow: $(INSTALLED)
 	.venv/bin/python -m pytest -m slow

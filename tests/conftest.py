@@ -1,5 +1,6 @@
-"""Eight virtual devices, strict ranks, warnings as errors."""
+"""Eight virtual devices, strict ranks, warnings as errors, quick compiles."""
 
+import importlib.metadata
 import os
 import pathlib
 
@@ -10,9 +11,22 @@ os.environ["XLA_FLAGS"] = " ".join(
     # The tests' time goes on compiling programs that run once.
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
+    # Later versions have no other emitters and refuse the flag.
+    "--xla_cpu_use_fusion_emitters=false"
+    if importlib.metadata.version("jaxlib").startswith("0.10.")
+    else "",
   ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests, their worker processes and the programs that they start compile many
+# programs alike; a second run of the suite finds them compiled.
+os.environ.setdefault(
+  "JAX_COMPILATION_CACHE_DIR",
+  str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest

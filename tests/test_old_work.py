@@ -116,6 +116,7 @@ def assert_near(found, wanted, tolerance):
     assert found[name] == near, name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoint(place):
   printed = run_in(place, "pretrain", *PRETRAIN)
   assert "starting from checkpoint 3 of" in printed
@@ -158,6 +159,7 @@ def test_its_parameters_and_tokenizer_are_loaded(place):
   np.testing.assert_allclose(vector, row["vector"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_goes_on_without_what_is_done(place):
   finished = place / "task" / "cola" / "seed_0"
   kept = {

@@ -1,7 +1,7 @@
 """A ConvBERT small enough for any test."""
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from convbert_jax.model.config import ConvBertConfig
@@ -13,10 +13,23 @@ TINY = ConvBertConfig(
 )  # fmt: skip
 
 
-def random_params(model, ids):
+def random_params(model, ids, seed=0, spread=0.3):
   """Returns parameters without compiling what initialises them."""
-  draw = np.random.default_rng(0).normal
-  shapes = jax.eval_shape(model.init, jax.random.key(0), ids)["params"]
-  return jax.tree.map(
-    lambda leaf: jnp.array(draw(0, 0.3, leaf.shape), leaf.dtype), shapes
+  return draw_like(
+    lambda key: model.init(key, ids)["params"], seed=seed, spread=spread
   )
+
+
+def draw_like(init, seed=0, spread=0.3):
+  """Returns arrays of the shapes of `init(key)`, normal with this spread.
+
+  The scales of layer norms lie about 1, all else about 0.
+  """
+  draw = np.random.default_rng(seed).normal
+
+  def leaf(path, shape):
+    centre = float(path[-1].key == "scale")
+    return draw(centre, spread, shape.shape).astype(shape.dtype)
+
+  shapes = jax.eval_shape(lambda: nn.unbox(init(jax.random.key(0))))
+  return jax.tree.map_with_path(leaf, shapes)

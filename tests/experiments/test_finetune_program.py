@@ -11,6 +11,7 @@ from convbert_jax.finetuning.results import read_results
 from convbert_jax.finetuning.run import finetune
 
 
+@pytest.mark.slow
 def test_all_tasks_with_files_and_their_report(tmp_path):
   config = data.load(
     data.write_cola(tmp_path / "data"),

@@ -2,11 +2,10 @@
 
 import json
 
-import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 from programs import assert_one_line, run
+from tiny_convbert import random_params
 
 from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.formats import orbax as orbax_folder
@@ -30,10 +29,8 @@ def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp("models")
   for name in ("ConvBertForMaskedLM", "ConvBertForQuestionAnswering"):
     model = CLASSES[name](CONFIG)
-    params = model.init(jax.random.key(0), np.zeros((1, 4), np.int32))["params"]
-    found = Pretrained(
-      model, jax.device_get(nn.unbox(params)), ConvBertTokenizer(WORDS)
-    )
+    params = random_params(model, np.zeros((1, 4), np.int32))
+    found = Pretrained(model, params, ConvBertTokenizer(WORDS))
     orbax_folder.write_folder(str(path / name), found)
   return path
 

@@ -47,6 +47,7 @@ def test_a_run_leaves_its_files(finished):
   assert {path.suffix for path in (workdir / "plots").iterdir()} == {".png"}
 
 
+@pytest.mark.slow
 def test_the_same_command_finds_the_run_finished(finished, overrides):
   """Also on another number of devices than it was trained on."""
   workdir, _ = finished
@@ -128,6 +129,7 @@ def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_folder_of_transformers(
   finished, load, tmp_path, capsys
 ):

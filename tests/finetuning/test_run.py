@@ -33,7 +33,9 @@ def task_files(tmp_path_factory):
 def finished(task_files, tmp_path_factory):
   """A workdir after two trials, its results, and the fields that were read."""
   path, read = tmp_path_factory.mktemp("finished"), set()
-  config = data.load(*task_files, "num_seeds=2", "num_train_epochs=6")
+  config = data.load(
+    *task_files, "num_seeds=2", "num_train_epochs=6", "checkpoint.save_every=0"
+  )
   results = finetune.finetune(Recording(config, read), str(path))
   return path, results, read
 

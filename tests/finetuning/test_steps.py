@@ -1,11 +1,10 @@
 """Updates and predictions of a task, whatever the batch and its length."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_convbert import TINY
+from tiny_convbert import TINY, random_params
 
 from convbert_jax.data.batching import Batching, iter_eval_batches, make_row
 from convbert_jax.errors import UserError
@@ -43,12 +42,7 @@ def make_split(number, seed=0, shortest=3, longest=60):
 
 @pytest.fixture(scope="module")
 def params():
-  ids = jnp.zeros((1, 8), jnp.int32)
-  # Far from its start, so that every part of the model matters.
-  tree = jax.jit(lambda key: nn.unbox(MODEL.init(key, ids)["params"]))(
-    jax.random.key(0)
-  )
-  return jax.tree.map(lambda leaf: 3 * leaf, tree)
+  return random_params(MODEL, np.zeros((1, 8), np.int32))
 
 
 def batching(batch_size=8, min_length=16):

@@ -5,13 +5,13 @@ import re
 import subprocess
 import sys
 
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.export
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny_convbert import random_params
 
 from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.errors import UserError
@@ -37,8 +37,8 @@ CONFIG = ConvBertConfig(
 def make(name, **changes):
   model = CLASSES[name](CONFIG.replace(**changes))
   shape = (1, 2, 4) if name == "ConvBertForMultipleChoice" else (1, 4)
-  params = model.init(jax.random.key(0), np.zeros(shape, np.int32))["params"]
-  return Pretrained(model, jax.device_get(nn.unbox(params)), TOKENIZER)
+  params = random_params(model, np.zeros(shape, np.int32))
+  return Pretrained(model, params, TOKENIZER)
 
 
 def random_batch(shape):
@@ -75,7 +75,7 @@ def test_the_artefact_gives_the_models_numbers(name):
       shape = (shape[0], 3, shape[1])
     batch = random_batch(shape)
     outputs = program.call(params, batch)
-    expected = found.model.apply({"params": found.params}, **batch)
+    expected = jax.jit(found.model.apply)({"params": found.params}, **batch)
     for field, array in outputs.items():
       np.testing.assert_allclose(array, getattr(expected, field), atol=1e-5)
 

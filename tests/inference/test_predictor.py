@@ -1,9 +1,9 @@
 """Predictions: values, independence of batching, and refusals."""
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from tiny_convbert import random_params
 
 import convbert_jax
 from convbert_jax import ConvBertConfig, ConvBertTokenizer, Predictor
@@ -29,17 +29,17 @@ CONFIG = ConvBertConfig(
 TEXTS = ["a b c [MASK]", "[MASK] " + "d e f " * 12, "g [MASK] h [MASK] ij"]
 
 
-def make(name, labels=(), seed=0, **options):
+def make(name, labels=(), **options):
   model = getattr(convbert_jax, name)(CONFIG, **options)
   ids = np.zeros((1, 4), np.int32)
-  params = nn.unbox(model.init(jax.random.key(seed), ids)["params"])
+  params = random_params(model, ids)
   return Pretrained(model, params, TOKENIZER, labels)
 
 
 def direct(found, text, pair=None):
   """The model's output for one text without any padding."""
   batch = TOKENIZER([text], None if pair is None else [pair])
-  return found.model.apply({"params": found.params}, **batch)
+  return jax.jit(found.model.apply)({"params": found.params}, **batch)
 
 
 def test_masks_get_the_likeliest_tokens():

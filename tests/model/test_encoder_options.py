@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_convbert import TINY
+from tiny_convbert import TINY, random_params
 
 from convbert_jax import ConvBertModel
 
@@ -18,7 +18,7 @@ MASK = np.arange(12)[None] < np.array([[12], [7]])
 
 @functools.cache
 def init(config):
-  return nn.unbox(jax.jit(ConvBertModel(config).init)(jax.random.key(0), IDS))
+  return {"params": random_params(ConvBertModel(config), IDS, spread=0.1)}
 
 
 def loss_and_gradient(config):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_models as reference
-from tiny_convbert import TINY
+from tiny_convbert import TINY, random_params
 
 import convbert_jax
 from convbert_jax import ConvBertModel
@@ -116,7 +116,7 @@ def test_gradients_of_the_two_layer_classifier(name):
 
 @pytest.fixture(scope="module")
 def encoder():
-  params = nn.unbox(jax.jit(ConvBertModel(CONFIG).init)(jax.random.key(0), IDS))
+  params = {"params": random_params(ConvBertModel(CONFIG), IDS)}
 
   def run(ids=IDS, mask=MASK, **options):
     flags = {k: v for k, v in options.items() if isinstance(v, bool)}

@@ -237,9 +237,9 @@ def test_accumulation_is_the_whole_batch():
   electra = make_electra(config)
   optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 100)
   batch = without_rows(make_batch(rows=8), 6)
+  state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
   results = []
   for parts in (1, 4):
-    state = make_init(lambda key: unboxed_params(electra), optimizer)(None)
     step = make_train_step(electra, optimizer, SPECIAL, parts)
     results.append(jax.jit(step)(state, batch, jax.random.key(3)))
   (whole, whole_metrics), (state, metrics) = results

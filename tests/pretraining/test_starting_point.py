@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_electra as tiny
-from tiny_convbert import TINY
+from tiny_convbert import TINY, draw_like
 
 from convbert_jax import ConvBertTokenizer
 from convbert_jax.errors import UserError
@@ -23,11 +23,7 @@ def shapes_of(electra):
 
 
 def random_params(electra, seed=0):
-  random = np.random.default_rng(seed)
-  return jax.tree.map(
-    lambda leaf: random.normal(size=leaf.shape).astype(np.float32),
-    shapes_of(electra),
-  )
+  return draw_like(electra.init_params, seed)
 
 
 def networks_of(electra, seed=0):
