@@ -6,6 +6,7 @@ import re
 
 import flax.traverse_util
 import numpy as np
+import pytest
 
 from convbert_jax.model.config import ConvBertConfig
 
@@ -32,6 +33,15 @@ HF = [
   "hf_r2_k9_g1_proj",
   "hf_r4_k3_g2_proj",
 ]
+# Those with every feature between them; the others are compared by
+# `make test-slow`.
+_BY_DEFAULT = (
+  "tf_encoder_ratio4_groups2",
+  "tf1_noconv_r1",
+  "tf1_r4_k3_g2_proj",
+  "hf_headslt_r4_k3",
+  "hf_r4_k3_g2_proj",
+)
 
 # (pattern of the reference's name, our path, axes of the reference's array in
 # our order, or None to take it as it is)
@@ -76,6 +86,19 @@ _HF = [
 def load(name: str) -> dict[str, np.ndarray]:
   with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
     return dict(archive)
+
+
+def each(names):
+  """Parametrizes a test by golden files, most of them marked slow."""
+  return pytest.mark.parametrize(
+    "name",
+    [
+      name
+      if name in _BY_DEFAULT
+      else pytest.param(name, marks=pytest.mark.slow)
+      for name in names
+    ],
+  )
 
 
 def select(arrays, prefix):

@@ -15,13 +15,17 @@ TINY = ConvBertConfig(
 
 def random_params(model, ids, seed=0, spread=0.3):
   """Returns parameters without compiling what initialises them."""
-  return draw_like(
-    lambda key: model.init(key, ids)["params"], seed=seed, spread=spread
-  )
+  shapes = shapes_of(lambda key: model.init(key, ids)["params"])
+  return draw_like(shapes, seed, spread)
 
 
-def draw_like(init, seed=0, spread=0.3):
-  """Returns arrays of the shapes of `init(key)`, normal with this spread.
+def shapes_of(init):
+  """Returns shapes and dtypes of the arrays of `init(key)`."""
+  return jax.eval_shape(lambda: nn.unbox(init(jax.random.key(0))))
+
+
+def draw_like(shapes, seed=0, spread=0.3):
+  """Returns arrays of these shapes, normal with this spread.
 
   The scales of layer norms lie about 1, all else about 0.
   """
@@ -31,5 +35,4 @@ def draw_like(init, seed=0, spread=0.3):
     centre = float(path[-1].key == "scale")
     return draw(centre, spread, shape.shape).astype(shape.dtype)
 
-  shapes = jax.eval_shape(lambda: nn.unbox(init(jax.random.key(0))))
   return jax.tree.map_with_path(leaf, shapes)

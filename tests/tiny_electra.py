@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from tiny_convbert import TINY, draw_like
+from tiny_convbert import TINY, draw_like, shapes_of
 
 from convbert_jax.model.config import generator_config
 from convbert_jax.objective import electra as objectives
@@ -25,7 +25,7 @@ def make_electra(config=TINY, **fields):
 
 def unboxed_params(electra):
   """Returns parameters about as large as those that a run starts with."""
-  return draw_like(electra.init_params, spread=0.02)
+  return draw_like(shapes_of(electra.init_params), spread=0.02)
 
 
 def make_batch(rows=8, length=32, seed=0):

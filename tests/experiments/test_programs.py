@@ -72,6 +72,7 @@ def test_another_config_is_refused_by_the_workdir(finished, load):
   assert config["seed"] == 0
 
 
+@pytest.mark.slow
 def test_a_kept_checkpoint_is_evaluated(finished):
   done = run("evaluate", f"--workdir={finished[0]}", "--step=1")
   assert done.returncode == 0, done.stderr

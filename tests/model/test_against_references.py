@@ -41,7 +41,7 @@ def assert_states_and_maps(out, golden, prefix, atol):
       )
 
 
-@pytest.mark.parametrize("name", reference.TF1_GRAPH)
+@reference.each(reference.TF1_GRAPH)
 def test_original_graph(name):
   """In float64: the graph's own rounding alone nearly fills the tolerances."""
   golden = reference.load(name)
@@ -71,7 +71,7 @@ def test_original_graph(name):
   )
 
 
-@pytest.mark.parametrize("name", reference.TF1_FLOAT64)
+@reference.each(reference.TF1_FLOAT64)
 def test_original_in_float64(name):
   """And padding: it leaks through the convolutions unless they are masked."""
   golden = reference.load(name)
@@ -112,7 +112,7 @@ def test_original_in_float64(name):
     assert gap > 1e-3 if config.has_conv else gap < 1e-9
 
 
-@pytest.mark.parametrize("name", reference.HF)
+@reference.each(reference.HF)
 def test_transformers_rule(name):
   golden = reference.load(name)
   config, inputs = reference.hf_inputs(golden)
@@ -145,7 +145,7 @@ def test_transformers_rule(name):
     )
 
 
-@pytest.mark.parametrize("name", reference.HF)
+@reference.each(reference.HF)
 @pytest.mark.parametrize(
   "dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"]
 )

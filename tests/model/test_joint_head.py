@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from tiny_convbert import TINY
+from tiny_convbert import TINY, random_params
 
 from convbert_jax import ConvBertModel, ConvBertTokenizer, Predictor
 from convbert_jax.errors import UserError
@@ -15,7 +15,7 @@ from convbert_jax.formats import orbax as orbax_folder
 from convbert_jax.formats.pretrained import CLASSES, Pretrained
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 
-CONFIG = TINY.replace(num_hidden_layers=2, initializer_range=0.5)
+CONFIG = TINY.replace(num_hidden_layers=2)
 LENGTH = 9
 IDS = np.random.default_rng(0).integers(5, 30, (3, LENGTH))
 TYPES = (np.arange(LENGTH) >= np.array([[3], [4], [2]])).astype(np.int32)
@@ -30,13 +30,9 @@ LABELS = {
 
 @pytest.fixture(scope="module")
 def head():
-  """A model with random biases, its parameters, and its last hidden state."""
+  """A model, its parameters, and its last hidden state."""
   model = ConvBertForJointQuestionAnswering(CONFIG, num_beams=4, inner_size=8)
-  params = nn.unbox(jax.jit(model.init)(jax.random.key(0), IDS))["params"]
-  random = np.random.default_rng(1)
-  for name, part in params.items():
-    if name != "convbert":
-      part["bias"] = random.normal(size=part["bias"].shape).astype(np.float32)
+  params = random_params(model, IDS, spread=0.5)
   encoder = {"params": params["convbert"]}
   hidden = jax.jit(ConvBertModel(CONFIG).apply)(encoder, IDS, MASK, TYPES)
   return model, params, np.array(hidden.last_hidden_state, np.float64)
@@ -126,7 +122,8 @@ def test_training_looks_at_the_given_start_alone(head, labelled):
   model, params, _ = head
   plain = apply(model, params)
   assert plain.end_logits is None and plain.loss is None
-  np.testing.assert_array_equal(plain.scores, labelled.scores)
+  # Two programs: each may fuse, and so round, in its own way.
+  np.testing.assert_allclose(plain.scores, labelled.scores, rtol=1e-6)
   trained = jax.jit(
     functools.partial(
       model.apply, deterministic=False, rngs={"dropout": jax.random.key(1)}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from tiny_convbert import TINY, draw_like
+from tiny_convbert import TINY, draw_like, shapes_of
 
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.mixed_attention import MixedAttention
@@ -30,7 +30,7 @@ def draw(*shape):
 def init(module, *inputs):
   """Far larger than usual, where all heads and windows are nearly alike."""
   params = draw_like(
-    lambda key: module.init(key, *inputs, None, deterministic=True)
+    shapes_of(lambda key: module.init(key, *inputs, None, deterministic=True))
   )
   return jax.tree.map(lambda leaf: leaf.astype(DTYPE), params)
 

@@ -48,7 +48,7 @@ def make_head(name, config, golden):
   return model, {"labels": labels[name]}
 
 
-@pytest.mark.parametrize("name", reference.HF)
+@reference.each(reference.HF)
 @pytest.mark.parametrize(
   "dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"]
 )

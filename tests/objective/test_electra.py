@@ -230,11 +230,14 @@ def test_every_option_trains(fields):
     assert replaced == selected[1]
 
 
-def test_accumulation_is_the_whole_batch():
+@pytest.mark.parametrize(
+  "kind", ["mlm", pytest.param("electra", marks=pytest.mark.slow)]
+)
+def test_accumulation_is_the_whole_batch(kind):
   config = dataclasses.replace(
     TINY, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
   )
-  electra = make_electra(config)
+  electra = make_electra(config, kind=kind)
   optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 100)
   batch = without_rows(make_batch(rows=8), 6)
   state = make_init(lambda key: unboxed_params(electra), optimizer)(None)

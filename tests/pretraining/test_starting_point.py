@@ -1,9 +1,11 @@
 """What a pre-training takes over from other models, and what it refuses."""
 
-import flax.linen as nn
+import functools
+
 import jax
 import numpy as np
 import pytest
+import tiny_convbert
 import tiny_electra as tiny
 from tiny_convbert import TINY, draw_like
 
@@ -17,13 +19,13 @@ from convbert_jax.pretraining import starting_point
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(45))]
 
 
+@functools.cache
 def shapes_of(electra):
-  init = electra.init_params
-  return jax.eval_shape(lambda: nn.unbox(init(jax.random.key(0))))
+  return tiny_convbert.shapes_of(electra.init_params)
 
 
 def random_params(electra, seed=0):
-  return draw_like(electra.init_params, seed)
+  return draw_like(shapes_of(electra), seed)
 
 
 def networks_of(electra, seed=0):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -202,6 +203,7 @@ def test_losses_leave_filling_rows_out(head):
   labels = ["start_positions", "end_positions"]
   labels += ["is_impossible"] * (head == "original")
   params = random_params(model, batch["input_ids"])
+  params = jax.tree.map(jnp.asarray, params)
 
   @jax.jit
   def run(batch, weights):

@@ -124,6 +124,7 @@ def test_killed_at_five_random_moments(tmp_path, straight, seed):
   assert_goes_on_to(straight, tmp_path)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_zero(tmp_path, straight):
   process = start(tmp_path, save_every=0)
   wait_for(process, lambda: len(run_files.read_rows(tmp_path)) > 1)
