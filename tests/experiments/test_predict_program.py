@@ -64,6 +64,7 @@ def test_vectors_of_a_files_lines_are_written(folder, tmp_path):
   assert np.load(tmp_path / "vectors.npy").shape == (2, 8)
 
 
+@pytest.mark.slow
 def test_questions_are_answered_from_a_file(folder, tmp_path):
   (tmp_path / "asked.tsv").write_text("one\tone two three\n")
   model = f"--model={folder / 'ConvBertForQuestionAnswering'}"
@@ -76,6 +77,7 @@ def test_questions_are_answered_from_a_file(folder, tmp_path):
   assert_one_line(done, "did you mean 'classify'?")
 
 
+@pytest.mark.slow
 def test_a_model_is_exported(folder, tmp_path):
   done = run(
     "export",

@@ -111,6 +111,7 @@ def test_values_that_cannot_work_are_refused(tmp_path, load):
   assert not list(tmp_path.glob("run/checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   workdir, _ = finished
   done = run("convert", f"--from={workdir}", f"--to={tmp_path}", "--step=2")

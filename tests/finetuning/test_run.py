@@ -34,7 +34,10 @@ def finished(task_files, tmp_path_factory):
   """A workdir after two trials, its results, and the fields that were read."""
   path, read = tmp_path_factory.mktemp("finished"), set()
   config = data.load(
-    *task_files, "num_seeds=2", "num_train_epochs=6", "checkpoint.save_every=0"
+    *task_files,
+    "num_seeds=2",
+    "num_train_epochs=6",
+    "checkpoint.save_every=1000",
   )
   results = finetune.finetune(Recording(config, read), str(path))
   return path, results, read

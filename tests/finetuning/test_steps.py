@@ -87,6 +87,7 @@ def gradient_norm(params, batch, loss):
   return float(metrics["gradient_norm"][0]), jax.device_get(metrics["loss"])
 
 
+@pytest.mark.slow
 def test_a_filled_batch_trains_as_its_real_rows(params):
   rows = [feature.arrays for feature in make_split(5, longest=16).features]
   (filled,) = iter_eval_batches(rows, batching(8))

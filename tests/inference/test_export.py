@@ -93,6 +93,7 @@ def test_an_unknown_platform_is_refused():
     serving.export_model(make("ConvBertModel"), ["gpu"])
 
 
+@pytest.mark.slow
 def test_the_folders_own_program_runs_without_ours(tmp_path):
   found = make("ConvBertForTokenClassification")
   folder = tmp_path / "served"

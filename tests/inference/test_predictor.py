@@ -105,8 +105,13 @@ def test_vectors_do_not_depend_on_the_batch(name, pooling):
   "problem, num_labels, activation",
   [
     (None, 3, jax.nn.softmax),
-    ("multi_label_classification", 3, jax.nn.sigmoid),
-    (None, 1, np.asarray),
+    pytest.param(
+      "multi_label_classification",
+      3,
+      jax.nn.sigmoid,
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(None, 1, np.asarray, marks=pytest.mark.slow),
   ],
 )
 def test_classes_of_pairs(problem, num_labels, activation):

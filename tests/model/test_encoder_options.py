@@ -44,8 +44,8 @@ def plain():
   "fields",
   [
     {"remat": "elementwise", "scan_unroll": 2},
-    {"remat": "dots"},
     {"remat": "full"},
+    pytest.param({"remat": "dots"}, marks=pytest.mark.slow),
     pytest.param({"scan_unroll": 3}, marks=pytest.mark.slow),
     pytest.param({"remat": "elementwise"}, marks=pytest.mark.slow),
   ],

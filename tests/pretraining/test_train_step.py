@@ -58,6 +58,7 @@ def test_eight_devices_learn_what_one_learns(on_one, axes):
   )
 
 
+@pytest.mark.slow
 def test_compiles_once(on_one):
   _, losses, compilations = on_one
   assert compilations == 1

@@ -136,6 +136,7 @@ def test_sigterm_saves_and_exits_with_zero(tmp_path, straight):
   assert_goes_on_to(straight, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, straight):
   class Stop(Exception):
     pass
