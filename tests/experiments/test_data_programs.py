@@ -93,7 +93,10 @@ def straight(tmp_path_factory):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+  "kill",
+  [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_killed_build_goes_on_and_leaves_no_process(tmp_path, straight, kill):
   finished, arguments = straight
   broken = tmp_path / "broken"

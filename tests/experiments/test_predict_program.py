@@ -51,6 +51,7 @@ def test_masks_are_filled(folder):
   assert second["masks"][0][0]["token"] in WORDS
 
 
+@pytest.mark.slow
 def test_vectors_of_a_files_lines_are_written(folder, tmp_path):
   (tmp_path / "lines.txt").write_text("one two\nthree\tone\n")
   done = run(

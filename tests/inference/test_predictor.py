@@ -88,7 +88,7 @@ def test_words_get_the_probability_of_their_likeliest_piece():
   "name, pooling",
   [
     ("ConvBertForPreTraining", "mean"),
-    ("ConvBertModel", "cls"),
+    pytest.param("ConvBertModel", "cls", marks=pytest.mark.slow),
   ],
 )
 def test_vectors_do_not_depend_on_the_batch(name, pooling):

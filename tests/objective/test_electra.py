@@ -106,6 +106,7 @@ def test_losses_labels_and_gradients_of_the_original(name):
   )
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_in_float64():
   """A position that was drawn twice weighs double in the generator's loss."""
   golden = reference.load("tf1_pretrain_one_step")
