@@ -131,7 +131,9 @@ class TaskRuns:
   def finished_seeds(self) -> list[int]:
     """Returns the seeds that are done, in this or an earlier call."""
     done = self._folder.glob(f"seed_*/{SCORES_FILE}")
-    return sorted(int(path.parent.name.removeprefix("seed_")) for path in done)
+    names = (path.parent.name.removeprefix("seed_") for path in done)
+    # A copy that somebody kept, "seed_0_old" say, is no seed of the run.
+    return sorted(int(name) for name in names if name.isdecimal())
 
   def results(self, runs: list[Results]) -> Results:
     """Returns the content of `results.json`."""

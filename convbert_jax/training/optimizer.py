@@ -65,7 +65,15 @@ class OptimizerConfig:
     ):
       if name not in valid:
         raise unknown_name(f"optimizer.{field}", name, valid)
-    for field in ("clip_norm", "epsilon", "warmup_steps", "warmup_rate"):
+    for field in (
+      "learning_rate",
+      "weight_decay_rate",
+      "decay_power",
+      "clip_norm",
+      "epsilon",
+      "warmup_steps",
+      "warmup_rate",
+    ):
       value = getattr(self, field)
       if value < 0:
         raise UserError(f"optimizer.{field}={value} must not be negative")

@@ -31,7 +31,7 @@ def task_files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(task_files, tmp_path_factory):
-  """A workdir after two trials, its results, and the fields that were read."""
+  """A workdir after two seeds, its results, and the fields that were read."""
   path, read = tmp_path_factory.mktemp("finished"), set()
   config = data.load(
     *task_files,
@@ -50,22 +50,22 @@ def rows_of(folder):
   ]
 
 
-def test_results_are_those_of_the_trials(finished):
+def test_results_are_those_of_the_seeds(finished):
   path, results, _ = finished
   kept = json.loads((path / "cola" / "results.json").read_text())
   assert kept == json.loads(files.to_json(results))
-  scores = [trial["scores"]["dev/matthews"] for trial in results["runs"]]
+  scores = [run["scores"]["dev/matthews"] for run in results["runs"]]
   summary = results["summary"]["dev/matthews"]
   np.testing.assert_allclose(summary["mean"], np.mean(scores))
   np.testing.assert_allclose(summary["std"], np.std(scores, ddof=1))
-  assert [trial["seed"] for trial in results["runs"]] == [0, 1]
+  assert [run["seed"] for run in results["runs"]] == [0, 1]
   assert results["best_seed"] == int(np.argmax(scores))
   assert results["num_steps"] == 6 * 8
   assert max(scores) > 50, "it did not learn"
-  for trial in results["runs"]:
-    rows = rows_of(path / "cola" / f"seed_{trial['seed']}")
+  for run in results["runs"]:
+    rows = rows_of(path / "cola" / f"seed_{run['seed']}")
     last = rows[-1]["eval_dev/matthews"]
-    np.testing.assert_allclose(last, trial["scores"]["dev/matthews"])
+    np.testing.assert_allclose(last, run["scores"]["dev/matthews"])
 
 
 def test_every_config_field_is_read(finished, task_files):
@@ -99,7 +99,7 @@ def test_the_best_model_predicts_what_was_written(finished):
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_trial_anywhere(finished, task_files, tmp_path):
+def test_a_seed_gives_the_same_run_anywhere(finished, task_files, tmp_path):
   path, results, _ = finished
   config = data.load(*task_files, "seed=1", "num_train_epochs=6")
   again = finetune.finetune(config, str(tmp_path))
@@ -109,7 +109,7 @@ def test_a_seed_gives_the_same_trial_anywhere(finished, task_files, tmp_path):
 
 
 @pytest.mark.slow
-def test_trials_share_what_is_compiled(task_files, tmp_path):
+def test_seeds_share_what_is_compiled(task_files, tmp_path):
   config = data.load(*task_files)
   runs = TaskRuns(config, files.absolute(str(tmp_path)), "")
   sizes = []
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
 
   def dies(batches):
     drawn.append(batches)
-    if len(drawn) == straight["num_steps"] + 12:  # in the second trial
+    if len(drawn) == straight["num_steps"] + 12:  # in the second seed
       raise Killed
     return draw(batches)
 
@@ -144,7 +144,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
   done = tmp_path / "killed/cola/seed_0/scores.json"
   stamp = done.stat().st_mtime_ns
   resumed = finetune.finetune(config, str(tmp_path / "killed"))
-  assert done.stat().st_mtime_ns == stamp, "a finished trial was run again"
+  assert done.stat().st_mtime_ns == stamp, "a finished seed was run again"
   for one, other in zip(resumed["runs"], straight["runs"], strict=True):
     assert one["scores"] == other["scores"]
   for seed in ("seed_0", "seed_1"):
@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     )
 
 
-def test_a_trial_of_another_config_is_not_mixed_in(finished, task_files):
+def test_a_run_of_another_config_is_not_mixed_in(finished, task_files):
   path, *_ = finished
   config = data.load(*task_files, "num_train_epochs=6", "batch_size=16")
   with pytest.raises(UserError, match="batch_size: 8 -> 16"):
@@ -161,8 +161,10 @@ def test_a_trial_of_another_config_is_not_mixed_in(finished, task_files):
 
 
 @pytest.mark.slow
-def test_more_trials_join_those_that_are_there(finished, task_files):
+def test_more_seeds_join_those_that_are_there(finished, task_files):
   path, results, _ = finished
+  # What somebody put aside is no seed.
+  shutil.copytree(path / "cola" / "seed_0", path / "cola" / "seed_0_old")
   config = data.load(*task_files, "num_train_epochs=6", "num_seeds=3")
   more = finetune.finetune(config, str(path))
   assert more["runs"][:2] == results["runs"]

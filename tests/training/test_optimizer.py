@@ -152,6 +152,9 @@ def test_zero_gradients_are_not_divided_by_their_norm():
 
 def test_values_out_of_range_are_refused():
   for field, value in (
+    ("learning_rate", -1e-3),
+    ("weight_decay_rate", -0.01),
+    ("decay_power", -1.0),
     ("clip_norm", -1.0),
     ("epsilon", -1e-6),
     ("warmup_steps", -1),
@@ -161,7 +164,7 @@ def test_values_out_of_range_are_refused():
     ("momentum", 1.0),
   ):
     with pytest.raises(UserError, match=f"optimizer.{field}="):
-      OptimizerConfig(learning_rate=1.0, **{field: value})
+      OptimizerConfig(**{"learning_rate": 1.0, field: value})
 
 
 def test_unknown_names_and_two_warmups_are_refused():
