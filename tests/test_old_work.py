@@ -107,8 +107,11 @@ def rows_of(path):
 
 
 def assert_near(found, wanted, tolerance):
-  """Compares dictionaries of numbers; other processors round differently."""
-  assert found.keys() == wanted.keys()
+  """Compares dictionaries of numbers; other processors round differently.
+
+  Later versions may have found more.
+  """
+  assert found.keys() >= wanted.keys()
   for name, value in wanted.items():
     near = value  # None where there is no value.
     if value is not None:

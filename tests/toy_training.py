@@ -161,7 +161,8 @@ def save_states(folder, steps, config=CONFIG, **keep):
   with checkpoint.Checkpointer(folder, config, options) as checkpointer:
     for step in steps:
       state = state.replace(step=jnp.full_like(state.step, step))
-      checkpointer.save(state, step, {"index": step}, {"loss": [0.1, 3.0]})
+      gathered = {"window": {"loss": [0.1, 3.0]}}
+      checkpointer.save(state, step, {"index": step}, gathered)
   return state
 
 

@@ -11,6 +11,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.objective import run_folder
 from convbert_jax.objective.electra import Electra, make_electra
 from convbert_jax.pretraining.evaluation import Evaluator
+from convbert_jax.pretraining.remarks import Remarks
 from convbert_jax.pretraining.starting_point import given_params
 from convbert_jax.pretraining.train_step import make_train_step
 from convbert_jax.training import plots, reporting, sharding
@@ -38,9 +39,8 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   """
   _check_batches(config)
   electra = make_electra(config)
-  optimizer = make_optimizer(
-    OptimizerConfig(**config.optimizer), config.num_steps
-  )
+  optimizer_config = OptimizerConfig(**config.optimizer)
+  optimizer = make_optimizer(optimizer_config, config.num_steps)
   fit_config = FitConfig(
     seed=config.seed,
     num_steps=config.num_steps,
@@ -66,6 +66,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     if init_from
     else None,
     kept_files=run_folder.tokenizer_files(config.data.path, workdir),
+    remarks=Remarks(optimizer_config.num_warmup_steps(config.num_steps)),
   )
   if jax.process_index() == 0:
     plots.draw_plots(workdir)

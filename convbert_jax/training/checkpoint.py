@@ -163,7 +163,7 @@ class Checkpointer:
     state: TrainState,
     step: int,
     position: Mapping[str, Any],
-    sums: Mapping[str, list[float]],
+    gathered: Mapping[str, Any],
   ) -> None:
     """Copies the state to the host and writes it in the background.
 
@@ -174,7 +174,7 @@ class Checkpointer:
       state: after `step` updates, whose losses have been seen finite.
       step: the state's step, as an int.
       position: the loader's, after `step` batches; this process's own.
-      sums: of the report that is being gathered.
+      gathered: of the report that is being gathered, plain values by name.
 
     Raises:
       UserError: if this save or the one before it found the disk full.
@@ -184,8 +184,7 @@ class Checkpointer:
     arrays = {"params": state.params, "optimizer": without_params(state)}
     run = {
       "config": self.config,
-      # Called so in every run's folder.
-      "window": {name: list(pair) for name, pair in sums.items()},
+      **gathered,
       "checksums": {name: checksum(tree) for name, tree in arrays.items()},
     }
     with files.explained_disk_errors(self._manager.directory):

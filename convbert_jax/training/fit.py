@@ -83,6 +83,7 @@ def fit(
   evaluate: Callable[[Any], Mapping[str, float]] | None = None,
   given: restore.GivenParams | None = None,
   kept_files: Mapping[str, str] | None = None,
+  remarks: loop.Remarks | None = None,
   title: str = "starting",
 ) -> tuple[TrainState, run_files.Row]:
   """Trains to the last step, going on where the workdir left off.
@@ -97,6 +98,7 @@ def fit(
     evaluate: from parameters to the values of the held-out split.
     given: parameters that a new run starts from.
     kept_files: further files for the workdir, text by name.
+    remarks: from a step and its row of metrics to lines to show below it.
     title: begins the run's first line, which ends with where it starts from.
 
   Returns:
@@ -155,6 +157,7 @@ def fit(
         reporter=reporter,
         evaluate=evaluate and (lambda state: evaluate(state.params)),
         tokens_per_step=config.tokens_per_step,
-        sums=restored.sums,
+        gathered=restored.gathered,
+        remarks=remarks,
       )
   return state, reporter.last_row

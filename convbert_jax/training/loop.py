@@ -11,7 +11,7 @@ import functools
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -20,7 +20,11 @@ import numpy as np
 from convbert_jax.errors import UserError
 from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import Checkpointer, ResumableIterator
-from convbert_jax.training.metrics import MetricSums, Stopwatch
+from convbert_jax.training.metrics import (
+  MetricSums,
+  SpikeCounter,
+  Stopwatch,
+)
 from convbert_jax.training.state import TrainState
 
 # One step's metrics: name -> (total, weight), float32 scalars. Totals and
@@ -30,8 +34,13 @@ TrainStep = Callable[
   [TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]
 ]
 
+# From a step and its row to lines for people.
+Remarks = Callable[[int, Mapping[str, float]], Iterable[str]]
+
 # If one of these is not finite, the step has spoilt the parameters.
 _MUST_BE_FINITE = ("loss", "gradient_norm")
+# Later ones are counted in the rows.
+_SPIKES_SHOWN = 3
 
 
 class NonFiniteLoss(UserError):
@@ -212,15 +221,28 @@ class _Settler:
     self,
     checkpointer: Checkpointer,
     reporter: Reporter,
-    sums: MetricSums,
+    gathered: Mapping[str, Any],
     stopwatch: Stopwatch,
     report_is_due: Callable[[int], bool],
+    remarks: Remarks | None,
   ) -> None:
     self._checkpointer = checkpointer
     self._reporter = reporter
-    self._sums = sums
+    self._sums = MetricSums(gathered.get("window"))
+    self._spikes = SpikeCounter(gathered.get("gradient_norms", ()))
+    self._num_spikes = 0
     self._stopwatch = stopwatch
     self._report_is_due = report_is_due
+    self._remarks = remarks
+
+  @property
+  def gathered(self) -> dict[str, Any]:
+    """What the next row needs of the steps before, plain values."""
+    return {
+      # Called so in every run's folder.
+      "window": {name: list(pair) for name, pair in self._sums.sums.items()},
+      "gradient_norms": list(self._spikes.recent),
+    }
 
   def settle(
     self,
@@ -234,8 +256,13 @@ class _Settler:
     for name in _MUST_BE_FINITE:
       if not math.isfinite(values[name][0]):
         raise self._not_finite(name, values[name][0], step, record_ids)
-    self._sums.add(values)
+    spike = self._spikes.add(float(values["gradient_norm"][0]))
+    self._sums.add(
+      values | {"gradient_spike_rate": (float(spike is not None), 1.0)}
+    )
     self._stopwatch.count_step()
+    if spike is not None:
+      self._show_spike(step, spike)
     row: dict[str, float] = {}
     if self._report_is_due(step):
       row |= self._sums.take() | self._stopwatch.take()
@@ -246,6 +273,17 @@ class _Settler:
       row |= {f"eval_{name}": value for name, value in held_out.items()}
     if row:
       self._reporter.row(step, row)
+      for line in self._remarks(step, row) if self._remarks else ():
+        self._reporter.say(line)
+
+  def _show_spike(self, step: int, ratio: float) -> None:
+    self._num_spikes += 1
+    if self._num_spikes <= _SPIKES_SHOWN:
+      more = "; further ones: gradient_spike_rate in the metrics"
+      self._reporter.say(
+        f"step {step}: the gradient's norm is {ratio:.0f} times its running"
+        f" median{more if self._num_spikes == _SPIKES_SHOWN else ''}"
+      )
 
   def _not_finite(
     self, name: str, value: float, step: int, record_ids: list[int]
@@ -282,7 +320,8 @@ def train(
   reporter: Reporter,
   evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
   tokens_per_step: int = 0,
-  sums: Mapping[str, list[float]] | None = None,
+  gathered: Mapping[str, Any] | None = None,
+  remarks: Remarks | None = None,
 ) -> TrainState:
   """Trains from the state's step to `num_steps`.
 
@@ -302,7 +341,8 @@ def train(
     reporter: where to report.
     evaluate: values of the held-out split, shown with the prefix `eval_`.
     tokens_per_step: of the whole batch, for the speed reported.
-    sums: of the report being gathered, from the checkpoint.
+    gathered: what the checkpoint kept of the report being gathered.
+    remarks: lines to show after a row.
 
   Returns:
     The state after `num_steps` updates.
@@ -315,14 +355,14 @@ def train(
   step = int(state.step)
   if step >= num_steps:
     return state
-  metric_sums = MetricSums(sums)
   stopwatch = Stopwatch(tokens_per_step)
   settler = _Settler(
     checkpointer,
     reporter,
-    metric_sums,
+    gathered or {},
     stopwatch,
     lambda step: is_due(step, periods.report, num_steps),
+    remarks,
   )
   feed = _Feed(batches, mesh, stopwatch)
   seen: set[tuple[tuple[int, ...], ...]] = set()
@@ -358,7 +398,7 @@ def train(
         unread = None
       if saves:
         with stopwatch.apart():
-          checkpointer.save(state, step, position, metric_sums.sums)
+          checkpointer.save(state, step, position, settler.gathered)
       if stop and step < num_steps:
         checkpointer.wait()
         reporter.say(f"asked to stop: saved step {step}")

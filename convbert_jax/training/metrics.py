@@ -1,9 +1,11 @@
 """Metrics and times, summed between two reports."""
 
+import collections
 import contextlib
 import math
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 # Values of a row that a resumed run cannot repeat, since they are times.
 TIMES = ("seconds_per_step", "data_wait_seconds", "tokens_per_second")
@@ -30,6 +32,30 @@ class MetricSums:
     }
     self.sums = {}
     return means
+
+
+class SpikeCounter:
+  """Finds gradients far larger than those of the steps before.
+
+  Training often does not recover from such a step: see `docs/pretraining.md`.
+
+  Args:
+    recent: norms of the steps before, from the checkpoint.
+  """
+
+  FACTOR = 10  # over the running median
+  _MEMORY, _FEWEST = 100, 20  # steps that the median is taken over
+
+  def __init__(self, recent: Iterable[float] = ()) -> None:
+    self.recent = collections.deque(recent, maxlen=self._MEMORY)
+
+  def add(self, norm: float) -> float | None:
+    """Returns how many times the running median a spike is, else None."""
+    ratio = 0.0
+    if len(self.recent) >= self._FEWEST:
+      ratio = norm / max(statistics.median(self.recent), 1e-30)
+    self.recent.append(norm)
+    return ratio if ratio > self.FACTOR else None
 
 
 class Stopwatch:

@@ -88,6 +88,10 @@ class OptimizerConfig:
         " one of them to 0"
       )
 
+  def num_warmup_steps(self, num_steps: int) -> float:
+    """Returns the length of the warmup of a run of `num_steps`."""
+    return self.warmup_steps or self.warmup_rate * num_steps
+
 
 class Optimizer(NamedTuple):
   """Pure functions, closed over by a training step.
@@ -97,11 +101,13 @@ class Optimizer(NamedTuple):
     update: from (gradients, arrays, parameters, step=) to what is added to the
       parameters, and the new arrays.
     learning_rate: from the 0-based step to the rate.
+    clip_norm: norm that gradients are clipped to; 0 for none.
   """
 
   init: Callable[[Any], Any]
   update: Callable[..., tuple[Any, Any]]
   learning_rate: Schedule
+  clip_norm: float
 
 
 def make_optimizer(
@@ -120,7 +126,7 @@ def make_optimizer(
   schedule = make_schedule(
     config.learning_rate,
     num_steps,
-    config.warmup_steps or config.warmup_rate * num_steps,
+    config.num_warmup_steps(num_steps),
     name=config.schedule,
     power=config.decay_power,
   )
@@ -149,7 +155,7 @@ def make_optimizer(
     updates = jax.tree_util.tree_map_with_path(leaf, params, direction)
     return updates, opt_state
 
-  return Optimizer(rule.init, update, schedule)
+  return Optimizer(rule.init, update, schedule, config.clip_norm)
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from convbert_jax import files
 from convbert_jax.training import run_files
-from convbert_jax.training.metrics import TIMES
+from convbert_jax.training.metrics import TIMES, SpikeCounter
 from convbert_jax.training.reporting import BASELINE, time_text
 
 # Figure -> words; it shows the metrics that have one of them in their names.
@@ -40,10 +40,17 @@ Points = tuple[list[int], list[float]]
 
 
 def _points(rows: Sequence[run_files.Row], name: str) -> Points:
-  """Returns the steps and values of a metric where it is a number."""
+  """Returns the steps and values of a metric; no number (null) is NaN.
+
+  A NaN breaks the curve: a precision where nothing is predicted, say.
+  """
   pairs = [
-    (row["step"], row[name]) for row in rows if row.get(name) is not None
+    (row["step"], math.nan if row[name] is None else row[name])
+    for row in rows
+    if name in row
   ]
+  if all(math.isnan(value) for _, value in pairs):
+    return [], []
   return [step for step, _ in pairs], [value for _, value in pairs]
 
 
@@ -65,8 +72,13 @@ def _smooth(values: Sequence[float], reach: int) -> list[float]:
   smooth = []
   for place in range(len(values)):
     near = min(reach, place, len(values) - 1 - place)
-    window = values[place - near : place + near + 1]
-    smooth.append(sum(window) / len(window))
+    window = [
+      value
+      for value in values[place - near : place + near + 1]
+      if not math.isnan(value)
+    ]
+    here = math.isnan(values[place])
+    smooth.append(math.nan if here else sum(window) / len(window))
   return smooth
 
 
@@ -205,7 +217,7 @@ def summarise(workdir: str) -> str:
     lines.append(
       f"{name:{width}}  " + "  ".join(f"{_cell(value):>10}" for value in cells)
     )
-  lines += ["", *_speed_lines(rows)]
+  lines += ["", *_spike_lines(rows), *_speed_lines(rows)]
   lines.append(f"plots: {epath.Path(workdir) / 'plots'}")
   return "\n".join(line.rstrip() for line in lines)
 
@@ -216,6 +228,21 @@ def _cell(value: float | None) -> str:
   if value and not 1e-3 <= abs(value) < 1e5:
     return f"{value:.3g}"
   return f"{value:.4f}"
+
+
+def _spike_lines(rows: Sequence[run_files.Row]) -> list[str]:
+  """Writes how many gradients were spikes, if any were."""
+  spikes, step = 0.0, 0
+  for row in rows:
+    if row.get("gradient_spike_rate") is not None:
+      spikes += row["gradient_spike_rate"] * (row["step"] - step)
+      step = row["step"]
+  if not spikes:
+    return []
+  return [
+    f"gradient spikes: {spikes:.0f} steps whose gradient was over"
+    f" {SpikeCounter.FACTOR} times the running median"
+  ]
 
 
 def _speed_lines(rows: Sequence[run_files.Row]) -> list[str]:

@@ -29,12 +29,12 @@ class Restored:
 
   Attributes:
     state: the state, on its devices.
-    sums: of the report that was being gathered, for `loop.train`.
+    gathered: of the report that was being gathered, for `loop.train`.
     source: where the state came from, for people.
   """
 
   state: TrainState
-  sums: dict[str, list[float]]
+  gathered: dict[str, Any]
   source: str
 
 
@@ -84,7 +84,10 @@ def restore_or_init(
       **checkpoint.read_arrays("optimizer", checkpoints.without_params(like)),
     )
     batches.set_state(checkpoint.read_json("loader"))
-    return Restored(state, run["window"], str(checkpoint))
+    gathered = {
+      name: run[name] for name in run if name not in ("config", "checksums")
+    }
+    return Restored(state, gathered, str(checkpoint))
   if given is None:
     state, _ = sharding.init_state(init, key, mesh)
     return Restored(state, {}, "scratch")

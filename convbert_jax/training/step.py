@@ -20,17 +20,22 @@ def apply_gradients(
     optimizer: as `optimizer.make_optimizer` returns it.
 
   Returns:
-    The state after it, and the metrics `gradient_norm` (before clipping) and
-    `learning_rate` as (total, weight) pairs.
+    The state after it, and metrics as (total, weight) pairs: `gradient_norm`
+    (before clipping), `learning_rate` and, where gradients are clipped, the
+    share of steps that were, `clipped_rate`.
   """
   updates, opt_state = optimizer.update(
     grads, state.opt_state, state.params, step=state.step
   )
   one = jnp.float32(1)
+  norm = global_norm(grads)
   metrics = {
-    "gradient_norm": (global_norm(grads), one),
+    "gradient_norm": (norm, one),
     "learning_rate": (optimizer.learning_rate(state.step), one),
   }
+  if optimizer.clip_norm:
+    is_clipped = norm > optimizer.clip_norm
+    metrics["clipped_rate"] = (is_clipped.astype(jnp.float32), one)
   state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),

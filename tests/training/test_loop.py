@@ -80,6 +80,45 @@ def test_resumes_bit_for_bit_whatever_the_periods(tmp_path, num_devices):
   assert rows_without_times(broken) == rows_without_times(tmp_path / "straight")
 
 
+def test_spikes_and_clipped_steps_are_counted_also_after_a_stop(
+  tmp_path, capsys
+):
+  class Stop(Exception):
+    pass
+
+  class Spiky(toy.Batches):
+    def __init__(self, stop_at=None):
+      super().__init__()
+      self.stop_at = stop_at
+
+    def __next__(self):
+      if self.index == self.stop_at:
+        raise Stop
+      batch = super().__next__()
+      if self.index == 24:
+        batch["inputs"] = 1000 * batch["inputs"]
+      return batch
+
+  options = {"num_steps": 26, "report_every": 2}
+  toy.run(tmp_path / "straight", batches=Spiky(), **options)
+  (line,) = [
+    line for line in capsys.readouterr().out.split("\n") if "running" in line
+  ]
+  assert line.startswith("step 24: the gradient's norm is ")
+  rows = rows_without_times(tmp_path / "straight")
+  spikes = {
+    row["step"]: row["gradient_spike_rate"] for row in rows if "loss" in row
+  }
+  assert [step for step, rate in spikes.items() if rate] == [24]
+  assert spikes[24] == 0.5
+  assert {row["clipped_rate"] for row in rows if "loss" in row} >= {1.0}
+  # What the median is taken over is kept with the checkpoint.
+  with pytest.raises(Stop):
+    toy.run(tmp_path / "broken", batches=Spiky(22), save_every=7, **options)
+  toy.run(tmp_path / "broken", batches=Spiky(), **options)
+  assert rows_without_times(tmp_path / "broken") == rows
+
+
 def test_going_on_with_a_finished_run_changes_nothing(tmp_path):
   first = toy.run(tmp_path)
   rows = run_files.read_rows(tmp_path)

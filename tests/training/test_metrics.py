@@ -25,6 +25,16 @@ def test_sums_weigh_in_float64_and_starts_anew():
   assert sums.take() == {}
 
 
+def test_a_spike_is_ten_times_the_running_median():
+  counter = meters.SpikeCounter([1.0, 3.0] * 9)
+  assert counter.add(500.0) is None  # too few steps to compare with
+  counter = meters.SpikeCounter([2.0] * 200)
+  assert len(counter.recent) == 100
+  assert counter.add(20.0) is None
+  assert counter.add(42.0) == 21.0
+  assert counter.recent[-1] == 42.0
+
+
 def test_stopwatch_leaves_out_what_is_apart_and_counts_waiting():
   now = [0.0]
   watch = meters.Stopwatch(100, clock=lambda: now[0])

@@ -3,6 +3,7 @@
 import json
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 from convbert_jax.training import plots
@@ -70,7 +71,9 @@ def test_panels_hold_training_held_out_and_dashed_baseline(run, monkeypatch):
   assert list(generator["held out"].get_ydata()) == [5.25]
   assert "held out" in panels["discriminator_auc"]
   accuracy = panels["generator_accuracy"]["training, smoothed"]
-  assert accuracy.get_xdata()[0] == 20
+  # Nothing was counted at step 10: no curve there, and none across a gap.
+  drawn = ~np.isnan(accuracy.get_ydata())
+  assert accuracy.get_xdata()[drawn][0] == 20
   assert accuracy.get_marker() == "None"
 
 
@@ -86,6 +89,28 @@ def test_a_curve_of_one_point_is_seen(run, monkeypatch):
 def test_smoothing_keeps_a_straight_line_straight():
   line = [float(value) for value in range(50)]
   assert plots._smooth(line, 7) == pytest.approx(line)
+
+
+def test_a_curve_breaks_where_there_is_no_number(run, monkeypatch):
+  rows = [
+    {"step": step, "eval_discriminator_precision": value}
+    for step, value in enumerate([0.2, None, None, 0.4], 1)
+  ]
+  text = "".join(json.dumps(row) + "\n" for row in rows)
+  (run / "metrics.jsonl").write_text(text)
+  line = curves(monkeypatch, run)["discriminator_precision"]["held out"]
+  np.testing.assert_array_equal(line.get_ydata(), [0.2, np.nan, np.nan, 0.4])
+  many = [0.0, np.nan, *[1.0] * 8]
+  smooth = plots._smooth(many, 2)
+  assert np.isnan(smooth[1]) and np.isfinite(np.delete(smooth, 1)).all()
+
+
+def test_the_summary_counts_spikes(run):
+  rows = [{**row, "gradient_spike_rate": 0.0} for row in ROWS]
+  rows[3]["gradient_spike_rate"] = 0.2
+  text = "".join(json.dumps(row) + "\n" for row in rows)
+  (run / "metrics.jsonl").write_text(text)
+  assert "gradient spikes: 2 steps" in plots.summarise(run)
 
 
 def test_a_run_without_rows_draws_nothing(tmp_path):

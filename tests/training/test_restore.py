@@ -20,19 +20,19 @@ def test_priority_is_own_then_other_run_then_parameters_then_scratch(tmp_path):
 
   found, index = toy.restored(own)
   assert (found.source, int(found.state.step), index) == ("scratch", 0, 0)
-  assert found.sums == {}
+  assert found.gathered == {}
   assert (kernel_of(found) != kernel).any()
 
   found, index = toy.restored(own, init_from=str(other))
   assert found.source == f"parameters of checkpoint 40 of {other}"
-  assert (int(found.state.step), index, found.sums) == (0, 0, {})
+  assert (int(found.state.step), index, found.gathered) == (0, 0, {})
   np.testing.assert_array_equal(kernel_of(found), kernel)
 
   sources = {"resume_from": str(other), "init_from": str(other)}
   found, index = toy.restored(own, **sources)
   assert found.source == f"checkpoint 40 of {other}"
   assert (int(found.state.step), index) == (40, 40)
-  assert found.sums == {"loss": [0.1, 3.0]}
+  assert found.gathered["window"] == {"loss": [0.1, 3.0]}
 
   found, _ = toy.restored(own, resume_from=f"{other}/checkpoints/30")
   assert int(found.state.step) == 30

@@ -1,0 +1,43 @@
+"""What a pre-training run says of its own numbers, each thing once."""
+
+from collections.abc import Iterator, Mapping
+
+# Held-out AUC below which a discriminator cannot be told from chance.
+_PLATEAU_AUC = 0.55
+
+
+class Remarks:
+  """Lines to show below a row of metrics.
+
+  Args:
+    warmup_steps: steps before which a plateau is nothing to remark on.
+  """
+
+  def __init__(self, warmup_steps: float) -> None:
+    self._warmup_steps = warmup_steps
+    self._explained = False
+    self._warned = False
+
+  def __call__(self, step: int, row: Mapping[str, float]) -> Iterator[str]:
+    """Yields what the row is the first to show; nothing for an MLM."""
+    if "eval_discriminator_auc" not in row:
+      return
+    if not self._explained:
+      self._explained = True
+      yield (
+        f"  {row['eval_replaced_rate']:.1%} of the tokens are replaced; a"
+        " discriminator that knows only this share has a loss of"
+        f" {row['eval_discriminator_loss_baseline']:.3f} and an AUC of 0.5"
+      )
+    if (
+      not self._warned
+      and step > self._warmup_steps
+      and row["eval_discriminator_auc"] < _PLATEAU_AUC
+      and row["eval_discriminator_recall"] == 0
+    ):
+      self._warned = True
+      yield (
+        "  the discriminator has not begun to tell replaced tokens from others;"
+        " if it stays so, try optimizer.bias_correction=True, half the"
+        " learning rate or a longer warmup in a new workdir"
+      )
