@@ -34,7 +34,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
 
   Raises:
     UserError: if the config, the records or the workdir cannot be used.
-    loop.NonFiniteLoss: if the loss or gradient is not finite.
+    settler.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
   _check_batches(config)

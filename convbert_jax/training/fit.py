@@ -21,6 +21,7 @@ from convbert_jax.training import (
 )
 from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
 from convbert_jax.training.reporting import ReportConfig, Reporter
+from convbert_jax.training.settler import Remarks
 from convbert_jax.training.state import TrainState
 
 # Parts of the seed's key, so that neither depends on how often the other draws.
@@ -83,7 +84,7 @@ def fit(
   evaluate: Callable[[Any], Mapping[str, float]] | None = None,
   given: restore.GivenParams | None = None,
   kept_files: Mapping[str, str] | None = None,
-  remarks: loop.Remarks | None = None,
+  remarks: Remarks | None = None,
   title: str = "starting",
 ) -> tuple[TrainState, run_files.Row]:
   """Trains to the last step, going on where the workdir left off.
@@ -106,7 +107,7 @@ def fit(
 
   Raises:
     UserError: if the workdir cannot be used or holds another run.
-    loop.NonFiniteLoss: if the loss or gradient is not finite.
+    settler.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
   key = jax.random.key(config.seed)

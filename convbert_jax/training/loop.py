@@ -8,11 +8,10 @@ for each other only at steps that evaluate or save.
 import contextlib
 import dataclasses
 import functools
-import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,41 +19,18 @@ import numpy as np
 from convbert_jax.errors import UserError
 from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import Checkpointer, ResumableIterator
-from convbert_jax.training.metrics import (
-  MetricSums,
-  SpikeCounter,
-  Stopwatch,
+from convbert_jax.training.metrics import Stopwatch
+from convbert_jax.training.settler import (
+  Metrics,
+  Remarks,
+  Reporter,
+  Settler,
 )
 from convbert_jax.training.state import TrainState
 
-# One step's metrics: name -> (total, weight), float32 scalars. Totals and
-# weights are summed over steps and divided once, on the host.
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
 TrainStep = Callable[
   [TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]
 ]
-
-# From a step and its row to lines for people.
-Remarks = Callable[[int, Mapping[str, float]], Iterable[str]]
-
-# If one of these is not finite, the step has spoilt the parameters.
-_MUST_BE_FINITE = ("loss", "gradient_norm")
-# Later ones are counted in the rows.
-_SPIKES_SHOWN = 3
-
-
-class NonFiniteLoss(UserError):
-  """The run stopped because its loss or gradient was NaN or infinite.
-
-  Attributes:
-    step: the step, counted from 1, whose metrics were not finite.
-    record_ids: record numbers of this process's rows of its batch.
-  """
-
-  def __init__(self, message: str, step: int, record_ids: list[int]) -> None:
-    super().__init__(message)
-    self.step = step
-    self.record_ids = record_ids
 
 
 class Preempted(SystemExit):
@@ -78,26 +54,6 @@ class Periods:
   report: int
   evaluate: int
   save: int
-
-
-class Reporter(Protocol):
-  """What the loop reports to; `reporting.Reporter` is one."""
-
-  def say(self, line: str) -> None:
-    """Shows a line of text."""
-    ...
-
-  def before_step(self, step: int) -> None:
-    """Called before step `step`, counted from 1, is dispatched."""
-    ...
-
-  def after_step(self, step: int, metrics: Any) -> None:
-    """Called after it was dispatched; `metrics` are still on the devices."""
-    ...
-
-  def row(self, step: int, values: Mapping[str, float]) -> None:
-    """Keeps and shows the values of one step."""
-    ...
 
 
 def is_due(step: int, every: int, num_steps: int) -> bool:
@@ -204,107 +160,9 @@ class _Feed:
     return sharding.to_global(batch, self._mesh)
 
 
-def _read(metrics: Metrics) -> dict[str, tuple[float, float]]:
-  """Waits for a step's metrics and brings them to the host."""
-  return jax.device_get(metrics)
-
-
 def _shapes(batch: Mapping[str, jax.Array]) -> tuple[tuple[int, ...], ...]:
   """Returns the shapes that a step is compiled for, hashable."""
   return tuple(batch[name].shape for name in sorted(batch))
-
-
-class _Settler:
-  """Reads the metrics of finished steps, one at a time and in order."""
-
-  def __init__(
-    self,
-    checkpointer: Checkpointer,
-    reporter: Reporter,
-    gathered: Mapping[str, Any],
-    stopwatch: Stopwatch,
-    report_is_due: Callable[[int], bool],
-    remarks: Remarks | None,
-  ) -> None:
-    self._checkpointer = checkpointer
-    self._reporter = reporter
-    self._sums = MetricSums(gathered.get("window"))
-    self._spikes = SpikeCounter(gathered.get("gradient_norms", ()))
-    self._num_spikes = 0
-    self._stopwatch = stopwatch
-    self._report_is_due = report_is_due
-    self._remarks = remarks
-
-  @property
-  def gathered(self) -> dict[str, Any]:
-    """What the next row needs of the steps before, plain values."""
-    return {
-      # Called so in every run's folder.
-      "window": {name: list(pair) for name, pair in self._sums.sums.items()},
-      "gradient_norms": list(self._spikes.recent),
-    }
-
-  def settle(
-    self,
-    step: int,
-    metrics: Metrics,
-    record_ids: list[int],
-    evaluate: Callable[[], Mapping[str, float]] | None = None,
-  ) -> None:
-    """Waits for a step, raises on NaN, and writes its row if one is due."""
-    values = _read(metrics)
-    for name in _MUST_BE_FINITE:
-      if not math.isfinite(values[name][0]):
-        raise self._not_finite(name, values[name][0], step, record_ids)
-    spike = self._spikes.add(float(values["gradient_norm"][0]))
-    self._sums.add(
-      values | {"gradient_spike_rate": (float(spike is not None), 1.0)}
-    )
-    self._stopwatch.count_step()
-    if spike is not None:
-      self._show_spike(step, spike)
-    row: dict[str, float] = {}
-    if self._report_is_due(step):
-      row |= self._sums.take() | self._stopwatch.take()
-      self._checkpointer.check()
-    if evaluate is not None:
-      with self._stopwatch.apart():
-        held_out = evaluate()
-      row |= {f"eval_{name}": value for name, value in held_out.items()}
-    if row:
-      self._reporter.row(step, row)
-      for line in self._remarks(step, row) if self._remarks else ():
-        self._reporter.say(line)
-
-  def _show_spike(self, step: int, ratio: float) -> None:
-    self._num_spikes += 1
-    if self._num_spikes <= _SPIKES_SHOWN:
-      more = "; further ones: gradient_spike_rate in the metrics"
-      self._reporter.say(
-        f"step {step}: the gradient's norm is {ratio:.0f} times its running"
-        f" median{more if self._num_spikes == _SPIKES_SHOWN else ''}"
-      )
-
-  def _not_finite(
-    self, name: str, value: float, step: int, record_ids: list[int]
-  ) -> NonFiniteLoss:
-    self._checkpointer.wait()
-    good = self._checkpointer.latest_step
-    shown = ", ".join(map(str, record_ids[:32]))
-    more = len(record_ids) - 32
-    return NonFiniteLoss(
-      f"{name} is {value} at step {step}, on the records {shown}"
-      f"{f' and {more} more' if more > 0 else ''}; "
-      + (
-        "no checkpoint had been saved"
-        if good is None
-        else f"the last good checkpoint is step {good} of "
-        f"{self._checkpointer.workdir}"
-      )
-      + ". Try a lower learning rate or longer warmup in a new workdir",
-      step,
-      record_ids,
-    )
 
 
 def train(
@@ -356,7 +214,7 @@ def train(
   if step >= num_steps:
     return state
   stopwatch = Stopwatch(tokens_per_step)
-  settler = _Settler(
+  settler = Settler(
     checkpointer,
     reporter,
     gathered or {},

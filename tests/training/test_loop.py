@@ -9,7 +9,7 @@ import pytest
 import toy_training as toy
 
 from convbert_jax.errors import UserError
-from convbert_jax.training import loop, run_files, sharding
+from convbert_jax.training import loop, run_files, settler, sharding
 from convbert_jax.training import metrics as meters
 from convbert_jax.training.state import make_init
 
@@ -106,12 +106,13 @@ def test_spikes_and_clipped_steps_are_counted_also_after_a_stop(
   ]
   assert line.startswith("step 24: the gradient's norm is ")
   rows = rows_without_times(tmp_path / "straight")
-  spikes = {
-    row["step"]: row["gradient_spike_rate"] for row in rows if "loss" in row
-  }
-  assert [step for step, rate in spikes.items() if rate] == [24]
-  assert spikes[24] == 0.5
-  assert {row["clipped_rate"] for row in rows if "loss" in row} >= {1.0}
+  rates = [
+    (row["step"], row["gradient_spike_rate"])
+    for row in rows
+    if row.get("gradient_spike_rate")
+  ]
+  assert rates == [(24, 0.5)]
+  assert rows[0]["clipped_rate"] == 1.0
   # What the median is taken over is kept with the checkpoint.
   with pytest.raises(Stop):
     toy.run(tmp_path / "broken", batches=Spiky(22), save_every=7, **options)
@@ -179,7 +180,7 @@ def test_a_step_takes_over_the_state_and_has_a_key_of_its_own():
 
 def test_reads_a_step_after_the_next_is_dispatched(tmp_path, monkeypatch):
   events = []
-  compile_step, read = loop.compile_step, loop._read
+  compile_step, read = loop.compile_step, settler.read
   to_global = loop.sharding.to_global
 
   def recording_compile(*arguments):
@@ -199,7 +200,7 @@ def test_reads_a_step_after_the_next_is_dispatched(tmp_path, monkeypatch):
     return call
 
   monkeypatch.setattr(loop, "compile_step", recording_compile)
-  monkeypatch.setattr(loop, "_read", recording("read", read))
+  monkeypatch.setattr(settler, "read", recording("read", read))
   monkeypatch.setattr(
     loop.sharding, "to_global", recording("transfer", to_global)
   )
@@ -218,7 +219,7 @@ def test_non_finite_stops_before_anything_is_saved(tmp_path, what):
     total, weight = metrics[what]
     return new, metrics | {what: (total + bad, weight)}
 
-  with pytest.raises(loop.NonFiniteLoss, match=f"{what} is nan") as caught:
+  with pytest.raises(settler.NonFiniteLoss, match=f"{what} is nan") as caught:
     # The save after step 10 would be the first of a spoilt state.
     toy.run(tmp_path, step=step, save_every=5)
   batches = toy.Batches()
