@@ -8,8 +8,9 @@ trains a vocabulary on it, builds records, pre-trains the size `tiny` and
 evaluates it on documents it has not seen. Then, with three seeds each, it
 fine-tunes this model and one without pre-training to tell intact sentences of
 that prose from sentences with two words swapped. (Pre-training has read the
-intact sentences, but knows nothing of the task.) Started again, it goes on
-where it stopped; delete the folder to begin anew.
+intact sentences, but knows nothing of the task.) It ends with a page that shows
+all of it, `index.html` in the folder. Started again, it goes on where it
+stopped; delete the folder to begin anew.
 """
 
 import json
@@ -25,7 +26,13 @@ from convbert_jax.data.vocabulary import train_vocabulary
 from convbert_jax.finetuning.run import finetune
 from convbert_jax.pretraining.run import pretrain
 from convbert_jax.training import run_files
-from experiments import acceptability, command_line, config_files, prose
+from experiments import (
+  acceptability,
+  command_line,
+  config_files,
+  prose,
+  quickstart_page,
+)
 
 TEXT_BYTES = 3_000_000
 VOCAB_SIZE = 4_000
@@ -70,10 +77,13 @@ def main() -> None:
   ]
   run = os.path.join(workdir, "run")
   settings = " ".join(f"--config.{override}" for override in overrides)
+  commands = [
+    f"python -m experiments.pretrain --config={CONFIG} --workdir={run}"
+    f" {settings}"
+  ]
   print(
     "4/5 pre-training and evaluating, as this command does:\n"
-    f"    python -m experiments.pretrain --config={CONFIG} --workdir={run}"
-    f" {settings}",
+    f"    {commands[0]}",
     flush=True,
   )
   values = pretrain(config_files.load_config(CONFIG, overrides), run)
@@ -84,8 +94,17 @@ def main() -> None:
     " tokens with an AUC of {eval_discriminator_auc:.2f}, chance"
     " {eval_discriminator_auc_baseline:.2f}.\n".format(**values)
   )
-  summaries = _fine_tune(workdir, text, run, manifest.vocab_size)
-  print(verdict(*summaries))
+  results, command = _fine_tune(workdir, text, run, manifest.vocab_size)
+  main_score = results["pre-trained"]["main_score"]
+  print(verdict(*(found["summary"][main_score] for found in results.values())))
+  scores = {
+    name: [seed["scores"][main_score] for seed in found["runs"]]
+    for name, found in results.items()
+  }
+  page = quickstart_page.write_page(
+    workdir, run, values, scores, [*commands, command]
+  )
+  print(f"to look at: {page}")
 
 
 def verdict(pretrained: dict[str, float], scratch: dict[str, float]) -> str:
@@ -120,8 +139,8 @@ def verdict(pretrained: dict[str, float], scratch: dict[str, float]) -> str:
 
 def _fine_tune(
   workdir: str, text: str, run: str, vocab_size: int
-) -> list[dict[str, float]]:
-  """Returns the scores from the pre-trained model and from scratch."""
+) -> tuple[dict[str, Any], str]:
+  """Returns the results with pre-training and from scratch, and the command."""
   files = os.path.join(workdir, "task")
   if not os.path.exists(os.path.join(files, "CoLA", "dev.tsv")):
     acceptability.write_task(text, files, NUM_TRAIN, NUM_DEV, seed=0)
@@ -133,21 +152,24 @@ def _fine_tune(
     f"num_seeds={NUM_SEEDS}",
   ]
   settings = " ".join(f"--config.{override}" for override in overrides)
+  command = (
+    f"python -m experiments.finetune --config={TASK_CONFIG}"
+    f" --workdir={os.path.join(workdir, 'pretrained')} --init_from={run}"
+    f" {settings}"
+  )
   print(
     "5/5 fine-tuning from it and from scratch, as this command does:\n"
-    f"    python -m experiments.finetune --config={TASK_CONFIG}"
-    f" --workdir={os.path.join(workdir, 'pretrained')} --init_from={run}"
-    f" {settings}",
+    f"    {command}",
     flush=True,
   )
-  summaries = []
-  for name, init_from in (("pretrained", run), ("scratch", "")):
+  results = {}
+  for name, folder, init_from in (
+    ("pre-trained", "pretrained", run),
+    ("from scratch", "scratch", ""),
+  ):
     config = config_files.load_config(TASK_CONFIG, overrides)
-    results: dict[str, Any] = finetune(
-      config, os.path.join(workdir, name), init_from
-    )
-    summaries.append(results["summary"][results["main_score"]])
-  return summaries
+    results[name] = finetune(config, os.path.join(workdir, folder), init_from)
+  return results, command
 
 
 def _write_text(workdir: str) -> str:
