@@ -13,40 +13,31 @@ all of it, `index.html` in the folder. Started again, it goes on where it
 stopped; delete the folder to begin anew.
 """
 
-import json
 import os
 import warnings
 from typing import Any
 
 from absl import flags
 
-from convbert_jax.data.records import BuildSettings, build_records
-from convbert_jax.data.tokenizer import load_tokenizer
-from convbert_jax.data.vocabulary import train_vocabulary
+from convbert_jax.data.manifest import Manifest
 from convbert_jax.finetuning.run import finetune
 from convbert_jax.pretraining.run import pretrain
-from convbert_jax.training import run_files
-from experiments import (
-  acceptability,
-  command_line,
-  config_files,
-  prose,
-  quickstart_page,
+from experiments import command_line, config_files, quickstart_page
+from experiments.quickstart_data import (
+  CONFIG,
+  NUM_STEPS,
+  TASK_CONFIG,
+  prepare,
+  pretraining_overrides,
+  task_overrides,
 )
-
-TEXT_BYTES = 3_000_000
-VOCAB_SIZE = 4_000
-SEQ_LENGTH = 64
-CONFIG = f"configs/pretrain.py:size=tiny,seq={SEQ_LENGTH}"
-TASK_CONFIG = "configs/finetune.py:task=cola,size=tiny"
-NUM_TRAIN, NUM_DEV, NUM_SEEDS = 3_000, 600, 3
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/quickstart", "DIR, the folder for everything."
 )
 _NUM_STEPS = flags.DEFINE_integer(
   "num_steps",
-  1_200,
+  NUM_STEPS,
   "N, how many steps to pre-train.",
   lower_bound=1,
 )
@@ -58,23 +49,8 @@ def main() -> None:
   workdir = _WORKDIR.value
   if os.path.exists(workdir):
     print(f"going on with {workdir}; delete that folder to begin anew")
-  text = _write_text(workdir)
-  vocabulary = _write_vocabulary(workdir, text)
-  records = os.path.join(workdir, "records")
-  print("3/5 building records", flush=True)
-  manifest = build_records(
-    [text],
-    load_tokenizer(vocabulary),
-    records,
-    BuildSettings(max_seq_length=SEQ_LENGTH, held_out=0.03),
-    num_workers=0,
-  )
-  overrides = [
-    f"data.path={records}",
-    f"model.vocab_size={manifest.vocab_size}",
-    f"num_steps={_NUM_STEPS.value}",
-    f"optimizer.warmup_steps={max(1, _NUM_STEPS.value // 10)}",
-  ]
+  manifest = prepare(workdir)
+  overrides = pretraining_overrides(workdir, manifest, _NUM_STEPS.value)
   run = os.path.join(workdir, "run")
   settings = " ".join(f"--config.{override}" for override in overrides)
   commands = [
@@ -94,7 +70,7 @@ def main() -> None:
     " tokens with an AUC of {eval_discriminator_auc:.2f}, chance"
     " {eval_discriminator_auc_baseline:.2f}.\n".format(**values)
   )
-  results, command = _fine_tune(workdir, text, run, manifest.vocab_size)
+  results, command = _fine_tune(workdir, run, manifest)
   main_score = results["pre-trained"]["main_score"]
   print(verdict(*(found["summary"][main_score] for found in results.values())))
   scores = {
@@ -138,19 +114,10 @@ def verdict(pretrained: dict[str, float], scratch: dict[str, float]) -> str:
 
 
 def _fine_tune(
-  workdir: str, text: str, run: str, vocab_size: int
+  workdir: str, run: str, manifest: Manifest
 ) -> tuple[dict[str, Any], str]:
   """Returns the results with pre-training and from scratch, and the command."""
-  files = os.path.join(workdir, "task")
-  if not os.path.exists(os.path.join(files, "CoLA", "dev.tsv")):
-    acceptability.write_task(text, files, NUM_TRAIN, NUM_DEV, seed=0)
-  overrides = [
-    f"data.path={files}",
-    f"tokenizer.vocab={os.path.join(workdir, 'vocab.txt')}",
-    f"model.vocab_size={vocab_size}",
-    f"max_seq_length={SEQ_LENGTH}",
-    f"num_seeds={NUM_SEEDS}",
-  ]
+  overrides = task_overrides(workdir, manifest)
   settings = " ".join(f"--config.{override}" for override in overrides)
   command = (
     f"python -m experiments.finetune --config={TASK_CONFIG}"
@@ -170,37 +137,6 @@ def _fine_tune(
     config = config_files.load_config(TASK_CONFIG, overrides)
     results[name] = finetune(config, os.path.join(workdir, folder), init_from)
   return results, command
-
-
-def _write_text(workdir: str) -> str:
-  """Returns the path of the text, collected if it is not there yet."""
-  path = os.path.join(workdir, "text.jsonl")
-  if not os.path.exists(path):
-    print("1/5 collecting English prose from this installation", flush=True)
-    rows = [
-      json.dumps({"text": document}) + "\n"
-      for document in prose.documents(TEXT_BYTES)
-    ]
-    run_files.write_run_files(workdir, {"text.jsonl": "".join(rows)})
-    print(f"    {len(rows):,} documents")
-  return path
-
-
-def _write_vocabulary(workdir: str, text: str) -> str:
-  """Returns the path of the vocabulary, trained if it is not there yet."""
-  path = os.path.join(workdir, "vocab.txt")
-  if not os.path.exists(path):
-    print("2/5 training a vocabulary", flush=True)
-    with open(text, encoding="utf-8") as rows:
-      lines = (
-        line for row in rows for line in json.loads(row)["text"].split("\n")
-      )
-      tokens = train_vocabulary(lines, VOCAB_SIZE)
-    run_files.write_run_files(
-      workdir, {"vocab.txt": "".join(f"{token}\n" for token in tokens)}
-    )
-    print(f"    {len(tokens):,} tokens")
-  return path
 
 
 if __name__ == "__main__":

@@ -167,7 +167,8 @@ def _maps(inside: Inside) -> str:
     reach = kernel_TxK.shape[-1] // 2
     kernel.imshow(kernel_TxK, cmap="Reds", vmin=0, aspect="auto")
     kernel.set_xticks(
-      range(2 * reach + 1), [f"{n:+d}" for n in range(-reach, reach + 1)]
+      range(2 * reach + 1),
+      [f"{n:+d}" if n else "0" for n in range(-reach, reach + 1)],
     )
     kernel.set_title("span convolution: weights by distance", loc="left")
     for axes in (attention, kernel):
