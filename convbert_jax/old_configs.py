@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from convbert_jax import files
 from convbert_jax.errors import UserError
 
 # Dotted name of an added field -> its value in configs that lack it.
@@ -23,6 +24,33 @@ VALUES_BEFORE: dict[str, Any] = {
   "optimizer.warmup_rate": 0.0,
   "optimizer.momentum": 0.95,
 }
+
+# Dotted name of a field whose default has changed for some size -> what it was
+# and what it is. A run that was begun with the old one goes on with it.
+DEFAULTS_BEFORE: dict[str, tuple[Any, Any]] = {
+  "model.initializer_range": (0.02, 0.05),
+  "optimizer.bias_correction": (False, True),
+}
+
+
+def earlier_defaults(
+  kept: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the fields in which a kept config has an earlier default.
+
+  Args:
+    kept: nested; of a run.
+    config: nested; what is asked for now.
+
+  Returns:
+    The kept values by dotted name, where `config` has today's default.
+  """
+  kept, config = files.flatten(completed(kept)), files.flatten(config)
+  return {
+    field: before
+    for field, (before, now) in DEFAULTS_BEFORE.items()
+    if kept.get(field) == before and config.get(field) == now
+  }
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

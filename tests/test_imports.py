@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The rooms, from the ground up; a room imports from the floors below its own.
 FLOORS = (
   {"errors"},
-  {"files", "old_configs"},
+  {"files"},
+  {"old_configs"},
   {"ops", "data"},
   {"model", "training"},
   {"objective", "tasks"},

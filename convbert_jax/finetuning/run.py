@@ -27,6 +27,7 @@ from convbert_jax.finetuning.task_runs import (
   TaskRuns,
 )
 from convbert_jax.formats.orbax import MODEL_FOLDER
+from convbert_jax.objective import run_folder
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task_data import missing_files
 
@@ -57,6 +58,8 @@ def finetune(
     )
   if config.num_seeds < 1:
     raise UserError(f"num_seeds={config.num_seeds}: run at least one")
+  for begun in sorted(folder.glob("seed_*"))[:1]:
+    config = run_folder.with_own_recipe(config, begun)
   runs = TaskRuns(config, folder, init_from)
   asked = range(config.seed, config.seed + config.num_seeds)
   # A folder has one set of results, so earlier seeds count too.

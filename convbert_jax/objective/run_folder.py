@@ -59,6 +59,34 @@ def load_run_config(workdir: str) -> ConfigDict:
   return ConfigDict(config)
 
 
+def with_own_recipe(config: ConfigDict, folder: os.PathLike[str]) -> ConfigDict:
+  """Returns a run's config with the recipe that its folder was begun with.
+
+  Defaults change between versions; the same command still goes on with a run
+  that was begun before. What was taken over is printed.
+
+  Args:
+    config: what is asked for.
+    folder: of the run; it may not be there yet.
+  """
+  path = epath.Path(folder) / run_files.CONFIG_FILE
+  if not path.exists():
+    return config
+  fields = old_configs.earlier_defaults(
+    json.loads(path.read_text()), config.to_dict()
+  )
+  if not fields:
+    return config
+  config = ConfigDict(config.to_dict())
+  for field, value in fields.items():
+    group, name = field.split(".")
+    config[group][name] = value
+  if jax.process_index() == 0:
+    listed = ", ".join(f"{field}={value}" for field, value in fields.items())
+    print(f"{folder} was begun with an earlier recipe and keeps it: {listed}")
+  return config
+
+
 def load_run_params(
   config: ConfigDict,
   electra: Electra,

@@ -38,6 +38,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     loop.Preempted: after SIGTERM, when the state is saved.
   """
   _check_batches(config)
+  config = run_folder.with_own_recipe(config, workdir)
   electra = make_electra(config)
   optimizer_config = OptimizerConfig(**config.optimizer)
   optimizer = make_optimizer(optimizer_config, config.num_steps)

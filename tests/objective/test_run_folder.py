@@ -41,3 +41,27 @@ def test_configs_of_others_are_one_line(tmp_path):
   (tmp_path / "config.json").unlink()
   with pytest.raises(UserError, match=r"holds no run \(no config\.json\)"):
     run_folder.load_run_config(str(tmp_path))
+
+
+def test_a_folder_of_an_earlier_recipe_keeps_it(tmp_path, capsys):
+  config = load_config(
+    f"{ROOT}/configs/pretrain.py:size=tiny",
+    ["model.initializer_range=0.05", "optimizer.bias_correction=True"],
+  )
+  assert run_folder.with_own_recipe(config, tmp_path) is config
+  kept = config.to_dict()
+  kept["model"]["initializer_range"] = 0.02
+  kept["optimizer"] |= {"bias_correction": False, "learning_rate": 0.5}
+  (tmp_path / "config.json").write_text(json.dumps(kept))
+  found = run_folder.with_own_recipe(config, tmp_path)
+  assert found.model.initializer_range == 0.02
+  assert not found.optimizer.bias_correction
+  # No default of ours: the user's, and refused later.
+  assert found.optimizer.learning_rate == config.optimizer.learning_rate
+  assert config.model.initializer_range == 0.05, "the argument was changed"
+  (line,) = capsys.readouterr().out.splitlines()
+  assert "model.initializer_range=0.02, optimizer.bias_correction=False" in line
+  # Asked for by hand, a third value is left to the check of resumed runs.
+  config.model.initializer_range = 0.03
+  found = run_folder.with_own_recipe(config, tmp_path)
+  assert found.model.initializer_range == 0.03
