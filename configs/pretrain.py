@@ -41,8 +41,14 @@ SIZES = {
     "generator": {"size_fraction": 0.25, "layers_fraction": 0.25},
     # It sees its text once or less, so there is nothing to overfit.
     "dropout": 0.0,
+    # The original's 0.02 at the width of `base`, carried over to 128: a matrix
+    # passes on as much of its input. With less, the layers add next to nothing
+    # at first, and the discriminator learns late or never.
+    "initializer_range": 0.05,
+    # Without it the first updates are several times too large for this rate.
+    "bias_correction": True,
     "batch_size": 32,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "num_steps": 2_500,
     "warmup_steps": 300,
     "save_every": 250,
@@ -60,6 +66,8 @@ SIZES = {
     },
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
+    "initializer_range": 0.02,
+    "bias_correction": False,
     "batch_size": 128,
     "learning_rate": 3e-4,
     "num_steps": 1_000_000,
@@ -79,6 +87,8 @@ SIZES = {
     },
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
+    "initializer_range": 0.02,
+    "bias_correction": False,
     "batch_size": 128,
     "learning_rate": 5e-4,
     "num_steps": 1_000_000,
@@ -99,6 +109,8 @@ SIZES = {
     # Exactly a third: 0.33333 would give 3.99996 heads.
     "generator": {"size_fraction": 1 / 3, "layers_fraction": 1.0},
     "dropout": 0.1,
+    "initializer_range": 0.02,
+    "bias_correction": False,
     "batch_size": 256,
     "learning_rate": 2e-4,
     "num_steps": 1_000_000,
@@ -145,7 +157,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "hidden_act": "gelu",
         "hidden_dropout_prob": recipe["dropout"],
         "attention_probs_dropout_prob": recipe["dropout"],
-        "initializer_range": 0.02,
+        "initializer_range": recipe["initializer_range"],
         "layer_norm_eps": 1e-12,
         # The original lets pads leak into the convolutions: False.
         "mask_padding_in_conv": True,
@@ -181,7 +193,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "beta2": 0.999,
         "epsilon": 1e-6,
         "clip_norm": 1.0,
-        "bias_correction": False,
+        "bias_correction": recipe["bias_correction"],
         "momentum": 0.95,  # of muon
       },
       "data": {

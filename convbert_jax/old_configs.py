@@ -26,9 +26,11 @@ VALUES_BEFORE: dict[str, Any] = {
 }
 
 # Dotted name of a field whose default has changed for some size -> what it was
-# and what it is. A run that was begun with the old one goes on with it.
+# and what it is. A run that was begun with the old ones goes on with them; the
+# first row tells such a run from a later one that set another by hand.
 DEFAULTS_BEFORE: dict[str, tuple[Any, Any]] = {
   "model.initializer_range": (0.02, 0.05),
+  "optimizer.learning_rate": (1e-3, 2e-3),
   "optimizer.bias_correction": (False, True),
 }
 
@@ -43,14 +45,17 @@ def earlier_defaults(
     config: nested; what is asked for now.
 
   Returns:
-    The kept values by dotted name, where `config` has today's default.
+    The kept values by dotted name, where `config` has today's default; none
+    if the run was not begun with the earlier defaults.
   """
   kept, config = files.flatten(completed(kept)), files.flatten(config)
-  return {
+  earlier = {
     field: before
     for field, (before, now) in DEFAULTS_BEFORE.items()
     if kept.get(field) == before and config.get(field) == now
   }
+  sign = next(iter(DEFAULTS_BEFORE))
+  return earlier if sign in earlier else {}
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

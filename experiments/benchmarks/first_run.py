@@ -11,35 +11,22 @@ with three seeds each. Prints a table for docs/benchmarks.md and draws
 it goes on.
 """
 
-import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import tqdm
 from absl import flags
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.training import plots, run_files
+from convbert_jax.training import run_files
 from experiments import command_line, quickstart_data
-
-# Name -> flags of XLA that change how sums are rounded.
-ROUNDINGS = {
-  "one thread": "--xla_cpu_multi_thread_eigen=false",
-  "fast math": "--xla_cpu_enable_fast_math=true",
-  "other fusions": "--xla_backend_optimization_level=1",
-  "no fused multiply-add": "--xla_cpu_max_isa=SSE4_2",
-  "narrow vectors": "--xla_cpu_prefer_vector_width=128",
-}
-_SCRATCH = "from scratch"
+from experiments.benchmarks import first_run_results, roundings
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/first_run", "DIR, the folder for everything."
@@ -68,7 +55,7 @@ def main() -> None:
   runs = [(seed, f"seed {seed}", "") for seed in seeds]
   runs += [
     (seed, f"seed {seed}, {name}", xla_flags)
-    for seed, (name, xla_flags) in zip(seeds, ROUNDINGS.items())
+    for seed, (name, xla_flags) in zip(seeds, roundings.ROUNDINGS.items())
   ]
   rows = {}
   for seed, name, xla_flags in tqdm.tqdm(runs, "pre-training", file=sys.stdout):
@@ -76,45 +63,21 @@ def main() -> None:
     rows[name] = _pretrain(_folder(workdir, name), settings, xla_flags)
   scores = {}
   sources = {f"seed {seed}": seed for seed in seeds[: _FINE_TUNED.value]}
-  for name in tqdm.tqdm([*sources, _SCRATCH], "fine-tuning", file=sys.stdout):
-    init_from = "" if name == _SCRATCH else _folder(workdir, name)
+  for name in tqdm.tqdm(
+    [*sources, first_run_results.SCRATCH], "fine-tuning", file=sys.stdout
+  ):
+    init_from = (
+      "" if name == first_run_results.SCRATCH else _folder(workdir, name)
+    )
     scores[name] = _fine_tune(
       _folder(workdir, f"task {name}"),
       quickstart_data.task_overrides(workdir, manifest),
       init_from,
     )
-  print(table(rows, scores))
+  print(first_run_results.table(rows, scores))
   path = epath.Path(workdir) / "first_run.png"
-  files.write_bytes(path, _figure(rows))
+  files.write_bytes(path, first_run_results.figure(rows))
   print(f"drawn: {path}")
-
-
-def table(
-  rows: Mapping[str, Mapping[str, float]],
-  scores: Mapping[str, Sequence[float]],
-) -> str:
-  """Returns a Markdown table of all runs.
-
-  Args:
-    rows: the last row of metrics of every pre-training, by name.
-    scores: Matthews correlation times 100 of every seed, by the pre-training.
-  """
-  lines = [
-    "| run | held-out AUC | nats under word frequencies | Matthews x 100 |",
-    "|---|---|---|---|",
-  ]
-  for name, row in rows.items():
-    gain = row["eval_generator_loss_baseline"] - row["eval_generator_loss"]
-    lines.append(
-      f"| {name} | {row['eval_discriminator_auc']:.3f} | {gain:.2f}"
-      f" | {_seeds_text(scores.get(name, ()))} |"
-    )
-  lines.append(f"| {_SCRATCH} | | | {_seeds_text(scores.get(_SCRATCH, ()))} |")
-  return "\n".join(lines)
-
-
-def _seeds_text(scores: Sequence[float]) -> str:
-  return ", ".join(f"{score:.1f}" for score in scores)
 
 
 def _folder(workdir: str, name: str) -> str:
@@ -176,35 +139,6 @@ def _run(
   if done.returncode:
     last = (done.stderr.strip().splitlines() or ["no word"])[-1]
     raise UserError(f"{folder} ended with status {done.returncode}: {last}")
-
-
-def _figure(rows: Mapping[str, Mapping[str, float]]) -> bytes:
-  """Draws every run's AUC and the generator's gain, one line each."""
-  names = list(rows)[::-1]
-  columns = (
-    ("held-out AUC", [rows[n]["eval_discriminator_auc"] for n in names], 0.72),
-    (
-      "nats under word frequencies",
-      [
-        rows[n]["eval_generator_loss_baseline"] - rows[n]["eval_generator_loss"]
-        for n in names
-      ],
-      1.3,
-    ),
-  )
-  with matplotlib.rc_context(plots.STYLE):
-    figure = Figure(figsize=(10, 0.32 * len(names) + 1.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (title, values, least) in zip(
-      figure.subplots(1, 2, sharey=True), columns, strict=True
-    ):
-      axes.plot(values, range(len(names)), "o", color="#4C72B0")
-      axes.axvline(least, color="#C44E52", linestyle="--", linewidth=1.4)
-      axes.set_yticks(range(len(names)), names)
-      axes.set_title(f"{title}, dashed: {least}", loc="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-  return buffer.getvalue()
 
 
 if __name__ == "__main__":

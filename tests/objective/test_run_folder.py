@@ -44,10 +44,7 @@ def test_configs_of_others_are_one_line(tmp_path):
 
 
 def test_a_folder_of_an_earlier_recipe_keeps_it(tmp_path, capsys):
-  config = load_config(
-    f"{ROOT}/configs/pretrain.py:size=tiny",
-    ["model.initializer_range=0.05", "optimizer.bias_correction=True"],
-  )
+  config = load_config(f"{ROOT}/configs/pretrain.py:size=tiny")
   assert run_folder.with_own_recipe(config, tmp_path) is config
   kept = config.to_dict()
   kept["model"]["initializer_range"] = 0.02
@@ -61,6 +58,12 @@ def test_a_folder_of_an_earlier_recipe_keeps_it(tmp_path, capsys):
   assert config.model.initializer_range == 0.05, "the argument was changed"
   (line,) = capsys.readouterr().out.splitlines()
   assert "model.initializer_range=0.02, optimizer.bias_correction=False" in line
+  # A later run with another rate is not taken for an earlier one.
+  later = config.to_dict()
+  later["optimizer"]["learning_rate"] = 1e-3
+  (tmp_path / "config.json").write_text(json.dumps(later))
+  assert run_folder.with_own_recipe(config, tmp_path) is config
+  (tmp_path / "config.json").write_text(json.dumps(kept))
   # Asked for by hand, a third value is left to the check of resumed runs.
   config.model.initializer_range = 0.03
   found = run_folder.with_own_recipe(config, tmp_path)

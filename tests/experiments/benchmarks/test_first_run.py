@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from experiments.benchmarks import first_run
+from experiments.benchmarks import first_run_results
+from experiments.benchmarks.roundings import ROUNDINGS
 
 ROWS = {
   name: {
@@ -20,7 +21,7 @@ ROWS = {
 
 def test_the_table_has_a_row_for_every_run():
   scores = {"seed 0": [71.0, 72.5, 70.0], "from scratch": [1.0, -2.0, 0.0]}
-  assert first_run.table(ROWS, scores).splitlines()[2:] == [
+  assert first_run_results.table(ROWS, scores).splitlines()[2:] == [
     "| seed 0 | 0.753 | 1.40 | 71.0, 72.5, 70.0 |",
     "| seed 0, fast math | 0.750 | 1.40 |  |",
     "| from scratch | | | 1.0, -2.0, 0.0 |",
@@ -28,15 +29,15 @@ def test_the_table_has_a_row_for_every_run():
 
 
 def test_the_picture_is_drawn():
-  assert first_run._figure(ROWS).startswith(b"\x89PNG")
+  assert first_run_results.figure(ROWS).startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", first_run.ROUNDINGS)
+@pytest.mark.parametrize("name", ROUNDINGS)
 def test_the_compiler_knows_every_rounding(name):
   done = subprocess.run(
     [sys.executable, "-c", "import jax; print(jax.numpy.ones(3).sum())"],
-    env={**os.environ, "XLA_FLAGS": first_run.ROUNDINGS[name]},
+    env={**os.environ, "XLA_FLAGS": ROUNDINGS[name]},
     capture_output=True,
     text=True,
   )
