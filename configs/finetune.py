@@ -115,6 +115,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "beta2": 0.999,
         "epsilon": 1e-6,
         "clip_norm": 1.0,
+        "update_clip": 0.0,
         "bias_correction": False,
         "momentum": 0.95,  # of muon
         # The rate of a layer over that of the next; 1.0: the same for all.

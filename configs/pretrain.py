@@ -45,6 +45,9 @@ SIZES = {
     # passes on as much of its input. With less, the layers add next to nothing
     # at first, and the discriminator learns late or never.
     "initializer_range": 0.05,
+    # Otherwise all layers learn the share of replaced tokens, at the price of
+    # what tells tokens apart.
+    "prior_bias": True,
     # Without it the first updates are several times too large for this rate.
     "bias_correction": True,
     "batch_size": 32,
@@ -67,6 +70,7 @@ SIZES = {
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "prior_bias": False,
     "bias_correction": False,
     "batch_size": 128,
     "learning_rate": 3e-4,
@@ -88,6 +92,7 @@ SIZES = {
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "prior_bias": False,
     "bias_correction": False,
     "batch_size": 128,
     "learning_rate": 5e-4,
@@ -110,6 +115,7 @@ SIZES = {
     "generator": {"size_fraction": 1 / 3, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "prior_bias": False,
     "bias_correction": False,
     "batch_size": 256,
     "learning_rate": 2e-4,
@@ -179,6 +185,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "tie_generator": False,
         "tie_embeddings": True,
         "uniform_generator": False,
+        "prior_bias": recipe["prior_bias"],
       },
       "optimizer": {
         "name": "adamw",  # or "lamb", "muon"
@@ -193,6 +200,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "beta2": 0.999,
         "epsilon": 1e-6,
         "clip_norm": 1.0,
+        "update_clip": 0.0,
         "bias_correction": recipe["bias_correction"],
         "momentum": 0.95,  # of muon
       },

@@ -18,11 +18,13 @@ from convbert_jax.errors import UserError
 
 # Dotted name of an added field -> its value in configs that lack it.
 VALUES_BEFORE: dict[str, Any] = {
+  "objective.prior_bias": False,
   "optimizer.name": "adamw",
   "optimizer.schedule": "polynomial",
   "optimizer.warmup_steps": 0,
   "optimizer.warmup_rate": 0.0,
   "optimizer.momentum": 0.95,
+  "optimizer.update_clip": 0.0,
 }
 
 # Dotted name of a field whose default has changed for some size -> what it was
@@ -30,6 +32,7 @@ VALUES_BEFORE: dict[str, Any] = {
 # first row tells such a run from a later one that set another by hand.
 DEFAULTS_BEFORE: dict[str, tuple[Any, Any]] = {
   "model.initializer_range": (0.02, 0.05),
+  "objective.prior_bias": (False, True),
   "optimizer.learning_rate": (1e-3, 2e-3),
   "optimizer.bias_correction": (False, True),
 }

@@ -9,6 +9,7 @@ language model objective has one full-size network under `masked_lm`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,9 @@ class Objective:
     tie_embeddings: the generator reads and predicts with the
       discriminator's tables; otherwise it has its own, as wide as itself.
     uniform_generator: replacements are drawn uniformly, without a network.
+    prior_bias: the discriminator's last bias starts at the log odds of
+      `mask_rate`, about the share that is replaced (Lin et al. 2017, section
+      3.3); otherwise at 0, as in the original.
   """
 
   kind: str = "electra"
@@ -71,6 +75,7 @@ class Objective:
   tie_generator: bool = False
   tie_embeddings: bool = True
   uniform_generator: bool = False
+  prior_bias: bool = False
 
   def __post_init__(self) -> None:
     if self.kind not in KINDS:
@@ -116,6 +121,10 @@ class Electra:
     params = {
       "discriminator": discriminator.init(discriminator_key, ids)["params"]
     }
+    if self.objective.prior_bias:
+      params["discriminator"] = _with_prior(
+        params["discriminator"], self.objective.mask_rate
+      )
     if not self.objective.uniform_generator:
       generator = ConvBertForMaskedLM(self.generator_config)
       tree = dict(generator.init(generator_key, ids)["params"])
@@ -302,3 +311,13 @@ def make_electra(config: ConfigDict) -> Electra:
       model, **config.generator, tie_embeddings=objective.tie_embeddings
     )
   return Electra(model, generator, objective)
+
+
+def _with_prior(params: Mapping[str, Any], rate: float) -> dict[str, Any]:
+  """Returns a discriminator that at first finds a token replaced at `rate`."""
+  logit = math.log(rate / (1 - rate))
+  head = dict(params["discriminator_predictions"])
+  last = dict(head["dense_1"])
+  last["bias"] = jax.tree.map(lambda b: b + logit, last["bias"])
+  head["dense_1"] = last
+  return {**params, "discriminator_predictions": head}

@@ -34,6 +34,9 @@ class OptimizerConfig:
     beta2: decay of the mean of squared gradients.
     epsilon: added to the root of the squares.
     clip_norm: largest global norm of the gradients; 0 does not clip.
+    update_clip: largest ratio of a gradient's root mean square to its running
+      one, beyond which a parameter's update shrinks; 0 does not clip, 1 is
+      usual.
     bias_correction: divide the moments by `1 - beta ** t`, as the textbook
       does and the original does not.
     momentum: of "muon", for the matrices.
@@ -53,6 +56,7 @@ class OptimizerConfig:
   beta2: float = 0.999
   epsilon: float = 1e-6
   clip_norm: float = 1.0
+  update_clip: float = 0.0
   bias_correction: bool = False
   momentum: float = 0.95
   layer_decay: float = 1.0
@@ -70,6 +74,7 @@ class OptimizerConfig:
       "weight_decay_rate",
       "decay_power",
       "clip_norm",
+      "update_clip",
       "epsilon",
       "warmup_steps",
       "warmup_rate",

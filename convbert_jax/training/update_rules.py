@@ -58,6 +58,10 @@ def adamw(config: "OptimizerConfig") -> UpdateRule:
 
   Without it an update is larger than the textbook's: 3.2 times at the first
   step, 6.5 times at the tenth, 1.26 times at the thousandth.
+
+  With `update_clip` it is StableAdamW (Wortsman et al. 2023, algorithm 2): a
+  parameter whose gradient is out of proportion to its running mean of squares
+  moves by less. A stack of layers is judged layer by layer.
   """
 
   def init(params: Any) -> Moments:
@@ -84,6 +88,9 @@ def adamw(config: "OptimizerConfig") -> UpdateRule:
       square = config.beta2 * square + (1 - config.beta2) * jnp.square(grad)
       change = mean * mean_scale
       change /= jnp.sqrt(square * square_scale) + config.epsilon
+      if config.update_clip:
+        ratio = _rms_ratio(path, grad, square * square_scale, config.epsilon)
+        change /= jnp.maximum(1.0, ratio / config.update_clip)
       if is_decayed(path):
         change += config.weight_decay_rate * param
       return change, mean, square
@@ -97,6 +104,26 @@ def adamw(config: "OptimizerConfig") -> UpdateRule:
     return direction, Moments(mean=mean, square=square)
 
   return UpdateRule(init, update)
+
+
+def _rms_ratio(
+  path: jax.tree_util.KeyPath,
+  grad: jax.Array,
+  square: jax.Array,
+  epsilon: float,
+) -> jax.Array:
+  """Returns the RMS of a gradient over its own running RMS, per layer."""
+  relative = jnp.square(grad) / jnp.maximum(square, epsilon**2)
+  axes = _axes_within_layer(path, grad)
+  return jnp.sqrt(jnp.mean(relative, axis=axes, keepdims=True))
+
+
+def _axes_within_layer(
+  path: jax.tree_util.KeyPath, param: jax.Array
+) -> tuple[int, ...]:
+  """Returns all axes of a parameter but that of a stack of layers."""
+  is_stacked = _STACKED.search(name_of(path)) is not None
+  return tuple(range(int(is_stacked), param.ndim))
 
 
 def lamb(config: "OptimizerConfig") -> UpdateRule:
@@ -118,9 +145,9 @@ def lamb(config: "OptimizerConfig") -> UpdateRule:
     ) -> jax.Array:
       if not is_decayed(path):
         return change
-      stacked = _STACKED.search(name_of(path)) is not None
-      axes = tuple(range(int(stacked), param.ndim))
-      return change * _trust_ratio(param, change, axes)
+      return change * _trust_ratio(
+        param, change, _axes_within_layer(path, param)
+      )
 
     direction = jax.tree_util.tree_map_with_path(scale, direction, params)
     return direction, moments

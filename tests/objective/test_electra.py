@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -254,6 +255,29 @@ def test_accumulation_is_the_whole_batch(kind):
     state.opt_state.mean,
     whole.opt_state.mean,
   )
+
+
+def test_a_prior_bias_begins_at_the_loss_of_the_selected_share():
+  batch = make_batch()
+  trees, losses = {}, {}
+  for prior in (False, True):
+    electra = make_electra(prior_bias=prior, mask_rate=0.3)
+    trees[prior] = nn.meta.unbox(electra.init_params(jax.random.key(0)))
+    selection = masking.select(jax.random.key(1), batch, 0.3, SPECIAL)
+    metrics, _ = electra.losses(trees[prior], batch, selection, None)
+    total, weight = metrics["discriminator_loss"]
+    losses[prior] = float(total / weight)
+  assert losses[False] == pytest.approx(np.log(2), abs=0.05)
+  entropy = -0.3 * np.log(0.3) - 0.7 * np.log(0.7)
+  assert losses[True] == pytest.approx(entropy, abs=0.05)
+  plain, prior = (
+    tree["discriminator"]["discriminator_predictions"]["dense_1"].pop("bias")
+    for tree in trees.values()
+  )
+  assert plain == 0
+  np.testing.assert_allclose(jax.nn.sigmoid(prior), 0.3, rtol=1e-6)
+  # Nothing else is changed.
+  jax.tree.map(np.testing.assert_array_equal, *trees.values())
 
 
 def test_no_gradient_from_discriminator_into_generator():

@@ -178,3 +178,29 @@ def test_a_run_of_another_rule_resumes_bit_for_bit(tmp_path, name, monkeypatch):
   toy.run(tmp_path / "halves", num_steps=5)
   resumed = toy.run(tmp_path / "halves", num_steps=8)
   jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+
+
+def test_a_surprising_gradient_moves_its_own_layer_less():
+  start, step = tree(0), jnp.int32(STEPS - 1)
+  plain, clipped = make("adamw"), make("adamw", update_clip=1.0)
+  _, state = train(plain, start, SEEDS[:-1])
+  grads = tree(SEEDS[-1])
+  kernel = layers_of(grads)["query"]["kernel"].at[1].multiply(30.0)
+  layers_of(grads)["query"]["kernel"] = kernel
+
+  def direction(optimizer):
+    changes, after = optimizer.update(grads, state, start, step=step)
+    decay = 0.05 * layers_of(start)["query"]["kernel"]
+    return layers_of(changes)["query"]["kernel"] / -0.1 - decay, after
+
+  full, after = direction(plain)
+  less, after_clipped = direction(clipped)
+  square = layers_of(after.square)["query"]["kernel"]
+  square /= 1 - 0.999**STEPS
+  for layer in range(NUM_LAYERS):
+    ratio = np.sqrt(np.mean(np.square(kernel[layer]) / square[layer]))
+    np.testing.assert_allclose(
+      less[layer], full[layer] / max(1.0, ratio), rtol=1e-4, atol=1e-6
+    )
+    assert (ratio > 1.5) == (layer == 1)
+  jax.tree.map(np.testing.assert_array_equal, after, after_clipped)
