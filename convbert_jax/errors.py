@@ -8,8 +8,11 @@ class UserError(ValueError):
   """Input that cannot be used as given.
 
   The message is one line: what is wrong, where, and how to mend it. Programs
-  in `experiments/` print it without a traceback.
+  in `experiments/` print it without a traceback and end with
+  `exit_status`.
   """
+
+  exit_status = 1
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:

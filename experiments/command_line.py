@@ -2,7 +2,7 @@
 
 A program defines its flags with absl, its config with `ConfigFlag`, and ends
 with `run(main)`. A mistake that the user can mend is answered by one `error:`
-line on stderr and exit status 1.
+line on stderr and an exit status that is not 0.
 """
 
 import ctypes
@@ -29,6 +29,9 @@ _OVERRIDE = "config_override"
 _DOTTED = re.compile(r"--?config\.(.*)", re.DOTALL)
 _FLAG = re.compile(r"--?[A-Za-z].*", re.DOTALL)
 _HELP = re.compile(r"--?(help|helpshort|h|\?)")
+
+# An exit status, beside those of errors.
+_OUT_OF_MEMORY = 82
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -102,9 +105,10 @@ class ConfigFlag:
 def run(main: Callable[[], None]) -> NoReturn:
   """Parses the command line, calls `main` and exits.
 
-  Exit status 0 after success or `--help`; 1 after a `UserError`, here or in
-  `main`, with one line on stderr; 130 after Ctrl-C. Other exceptions keep
-  their traceback.
+  Exit status 0 after success or `--help`; that of a `UserError`, here or in
+  `main`, 1 for most, with one line on stderr; 82 where memory runs out; 130
+  after Ctrl-C. Other exceptions keep their traceback. docs/pretraining.md has
+  them all in a table.
 
   Args:
     main: the program; it reads its flags by itself.
@@ -142,10 +146,29 @@ def _or_error(call: Callable[[], Any]) -> Any:
   except errors.UserError as error:
     message = "; ".join(str(error).split("\n"))
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(error.exit_status)
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
+  except (MemoryError, RuntimeError) as error:
+    if not _is_out_of_memory(error):
+      raise
+    reason = str(error).strip().split("\n")[0] or "the host has none left"
+    print(
+      f"error: out of memory: {reason}; use a smaller batch, split it with"
+      " accumulation_steps, or recompute more with model.remat=full",
+      file=sys.stderr,
+    )
+    sys.exit(_OUT_OF_MEMORY)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+  """Says whether the host, or XLA for a device, had no memory left."""
+  # JAX's own error is a RuntimeError; importing it would slow `--help` down.
+  return isinstance(error, MemoryError) or (
+    type(error).__name__ == "JaxRuntimeError"
+    and str(error).startswith("RESOURCE_EXHAUSTED")
+  )
 
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:

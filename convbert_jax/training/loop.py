@@ -34,10 +34,14 @@ TrainStep = Callable[
 
 
 class Preempted(SystemExit):
-  """The process was asked to stop, and has saved; exits with status 0."""
+  """The process was asked to stop, and has saved.
+
+  It exits as one that SIGTERM ended, so that what follows the run in a script
+  does not take the model for finished.
+  """
 
   def __init__(self, step: int) -> None:
-    super().__init__(0)
+    super().__init__(128 + signal.SIGTERM)
     self.step = step
 
 

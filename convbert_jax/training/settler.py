@@ -30,6 +30,8 @@ class NonFiniteLoss(UserError):
     record_ids: record numbers of this process's rows of its batch.
   """
 
+  exit_status = 81
+
   def __init__(self, message: str, step: int, record_ids: list[int]) -> None:
     super().__init__(message)
     self.step = step

@@ -18,6 +18,7 @@ PROGRAM = '''"""Prints what it was given.
 """
 from absl import flags, logging
 from convbert_jax.errors import UserError
+from jax.errors import JaxRuntimeError
 from experiments import command_line
 
 CONFIG = command_line.ConfigFlag(
@@ -32,6 +33,12 @@ def main():
     raise UserError("first line\\nsecond line")
   if WORKDIR.value == "interrupt":
     raise KeyboardInterrupt
+  if WORKDIR.value == "host-memory":
+    raise MemoryError
+  if WORKDIR.value == "device-memory":
+    raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory: 7 bytes\\nmore")
+  if WORKDIR.value == "other":
+    raise JaxRuntimeError("INTERNAL: a bug")
   if WORKDIR.value == "bug":
     raise ValueError("a bug")
   logging.info("libraries log every save at this level")
@@ -184,6 +191,24 @@ def test_mistakes_are_one_line(program):
 def test_an_interrupt_leaves_no_traceback(program):
   done = program("--workdir=interrupt")
   assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+  ("workdir", "reason"),
+  [
+    ("host-memory", "the host has none left"),
+    ("device-memory", "RESOURCE_EXHAUSTED: Out of memory: 7 bytes"),
+  ],
+)
+def test_no_memory_is_one_line_and_a_status_of_its_own(
+  program, workdir, reason
+):
+  done = program(f"--workdir={workdir}")
+  assert done.stderr.startswith(
+    f"error: out of memory: {reason}; use a smaller"
+  )
+  assert (done.returncode, done.stderr.count("\n")) == (82, 1)
+  assert "Traceback" in program("--workdir=other").stderr
 
 
 def test_help_shows_the_example_and_the_flags(program):

@@ -227,6 +227,7 @@ def test_non_finite_stops_before_anything_is_saved(tmp_path, what):
     ids = next(batches)["record_ids"]
   message = str(caught.value)
   assert caught.value.step == 10
+  assert caught.value.exit_status == 81
   assert caught.value.record_ids == ids.tolist()
   assert "step 10, on the records " + ", ".join(map(str, ids)) in message
   assert "last good checkpoint is step 5" in message
@@ -234,7 +235,7 @@ def test_non_finite_stops_before_anything_is_saved(tmp_path, what):
   assert run_files.read_rows(tmp_path)[-1]["step"] < 10
 
 
-def test_sigterm_saves_and_exits_with_zero(tmp_path):
+def test_sigterm_saves_and_exits_as_terminated(tmp_path):
   class Terminated(toy.Batches):
     def __next__(self):
       if self.index == 7:
@@ -244,7 +245,7 @@ def test_sigterm_saves_and_exits_with_zero(tmp_path):
   before = signal.getsignal(signal.SIGTERM)
   with pytest.raises(SystemExit) as caught:
     toy.run(tmp_path, batches=Terminated(), save_every=0)
-  assert caught.value.code == 0
+  assert caught.value.code == 143
   assert caught.value.step == 7
   assert signal.getsignal(signal.SIGTERM) is before
   resumed = toy.run(tmp_path, save_every=0)
