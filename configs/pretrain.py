@@ -45,6 +45,10 @@ SIZES = {
     # passes on as much of its input. With less, the layers add next to nothing
     # at first, and the discriminator learns late or never.
     "initializer_range": 0.05,
+    # With 50, as in the original, the discriminator's loss drowns the
+    # generator's in the word table that both share, long before it knows
+    # anything: at this rate every word drifts away from what it meant.
+    "discriminator_weight": 10.0,
     # Otherwise all layers learn the share of replaced tokens, at the price of
     # what tells tokens apart.
     "prior_bias": True,
@@ -70,6 +74,7 @@ SIZES = {
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "discriminator_weight": 50.0,
     "prior_bias": False,
     "bias_correction": False,
     "batch_size": 128,
@@ -92,6 +97,7 @@ SIZES = {
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "discriminator_weight": 50.0,
     "prior_bias": False,
     "bias_correction": False,
     "batch_size": 128,
@@ -115,6 +121,7 @@ SIZES = {
     "generator": {"size_fraction": 1 / 3, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "discriminator_weight": 50.0,
     "prior_bias": False,
     "bias_correction": False,
     "batch_size": 256,
@@ -178,7 +185,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "kind": "electra",  # or "mlm"
         "mask_rate": 0.15,
         "generator_weight": 1.0,
-        "discriminator_weight": 50.0,
+        "discriminator_weight": recipe["discriminator_weight"],
         "temperature": 1.0,
         "disallow_correct": False,
         # True: the generator is the discriminator's network.

@@ -32,6 +32,7 @@ VALUES_BEFORE: dict[str, Any] = {
 # first row tells such a run from a later one that set another by hand.
 DEFAULTS_BEFORE: dict[str, tuple[Any, Any]] = {
   "model.initializer_range": (0.02, 0.05),
+  "objective.discriminator_weight": (50.0, 10.0),
   "objective.prior_bias": (False, True),
   "optimizer.learning_rate": (1e-3, 2e-3),
   "optimizer.bias_correction": (False, True),
