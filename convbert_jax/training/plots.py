@@ -1,8 +1,9 @@
 """Pictures of a run and its one-screen summary, from the rows alone."""
 
+import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import matplotlib
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from convbert_jax import files
+from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.training import run_files
 from convbert_jax.training.metrics import TIMES, SpikeCounter
 from convbert_jax.training.reporting import BASELINE, time_text
@@ -102,6 +104,13 @@ def _draw_curve(
   )
 
 
+def _set_title(axes: Axes, name: str) -> None:
+  title = name.replace("_", " ").replace("auc", "AUC")
+  axes.set_title(title, loc="left", fontweight="bold")
+  axes.set_xlabel("step")
+  axes.set_xlim(left=0)
+
+
 def _draw_metric(axes: Axes, rows: Sequence[run_files.Row], name: str) -> None:
   """Draws training, held-out and baseline curves of one metric."""
   steps, values = _points(rows, name)
@@ -124,27 +133,70 @@ def _draw_metric(axes: Axes, rows: Sequence[run_files.Row], name: str) -> None:
       linewidth=1.4,
       label=f"baseline, {baseline[-1]:.3g}",
     )
-  title = name.replace("_", " ").replace("auc", "AUC")
-  axes.set_title(title, loc="left", fontweight="bold")
-  axes.set_xlabel("step")
-  axes.set_xlim(left=0)
+  _set_title(axes, name)
   axes.margins(y=0.12)
   axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))
   axes.legend(loc="best")
 
 
-def _figure_png(rows: Sequence[run_files.Row], names: Sequence[str]) -> bytes:
-  """Draws one panel per metric, in rows of up to three."""
-  columns = min(len(names), 3)
-  lines = math.ceil(len(names) / columns)
+def _draw_metric_of_runs(
+  axes: Axes, runs: Mapping[str, Sequence[run_files.Row]], name: str
+) -> None:
+  """Draws one curve per run: held out where the metric is, else training."""
+  for number, (run, rows) in enumerate(runs.items()):
+    steps, values = _points(rows, f"eval_{name}")
+    if not values:
+      steps, values = _points(rows, name)
+      values = _smooth(values, len(values) // 40)
+    _draw_curve(axes, steps, values, f"C{number}", run)
+  axes.legend(loc="best")
+  _set_title(axes, name)
+
+
+def draw_comparison(
+  workdirs: Sequence[str], path: str, names: Sequence[str]
+) -> None:
+  """Draws curves of several runs into one picture.
+
+  Args:
+    workdirs: of the runs; a curve is named by the last part of its folder.
+    path: of the picture, a PNG file.
+    names: metrics, a panel each. Held-out values are drawn where there are
+      any, and smoothed training values elsewhere.
+
+  Raises:
+    UserError: if a run has no rows, or none has a metric.
+  """
+  runs = {}
+  for workdir in workdirs:
+    rows = run_files.read_rows(workdir)
+    if not rows:
+      raise UserError(f"{workdir} holds no {run_files.METRICS_FILE} with rows")
+    name = epath.Path(workdir).name
+    runs[workdir if name in runs else name] = rows
+  known = {name for rows in runs.values() for name in _metrics_of(rows, ("",))}
+  for name in names:
+    if name not in known:
+      raise unknown_name("metric", name, known)
+  drawings = [
+    functools.partial(_draw_metric_of_runs, runs=runs, name=name)
+    for name in names
+  ]
+  files.write_bytes(epath.Path(path), _figure_png(drawings))
+
+
+def _figure_png(drawings: Sequence[Callable[[Axes], None]]) -> bytes:
+  """Draws one panel per drawing, in rows of up to three."""
+  columns = min(len(drawings), 3)
+  lines = math.ceil(len(drawings) / columns)
   # Not through pyplot, which keeps every figure and picks a backend.
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, name in zip(panels, names, strict=False):
-      _draw_metric(axes, rows, name)
-    for axes in panels[len(names) :]:
+    for axes, draw in zip(panels, drawings, strict=False):
+      draw(axes)
+    for axes in panels[len(drawings) :]:
       axes.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
@@ -179,7 +231,11 @@ def draw_plots(workdir: str) -> list[str]:
       ]
       if names:
         path = folder / f"{figure}.png"
-        path.write_bytes(_figure_png(rows, names))
+        drawings = [
+          functools.partial(_draw_metric, rows=rows, name=name)
+          for name in names
+        ]
+        path.write_bytes(_figure_png(drawings))
         drawn.append(str(path))
   return drawn
 

@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from convbert_jax.errors import UserError
 from convbert_jax.training import plots
 
 ROWS = [
@@ -128,3 +129,38 @@ def test_summary_puts_values_beside_baselines_on_one_screen(run):
   assert "6m 40s in all" in text
   assert len(lines) < 24
   assert max(map(len, lines[1:-1])) <= 100
+
+
+def test_runs_are_drawn_side_by_side(run, tmp_path, monkeypatch):
+  other = tmp_path / "other" / run.name
+  other.mkdir(parents=True)
+  (other / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text())
+  drawn = []
+  monkeypatch.setattr(
+    plots,
+    "_draw_curve",
+    lambda axes, steps, values, color, label: drawn.append(
+      (label, color, len(values))
+    ),
+  )
+  path = tmp_path / "curves.png"
+  names = ["discriminator_auc", "gradient_norm"]
+  plots.draw_comparison([str(run), str(other)], str(path), names)
+  height, width, _ = matplotlib.image.imread(path).shape
+  assert width > 1.5 * height
+  # Held out where there is such a value; a second of a name has its path.
+  assert drawn == [
+    (run.name, "C0", 1),
+    (str(other), "C1", 1),
+    (run.name, "C0", len(ROWS)),
+    (str(other), "C1", len(ROWS)),
+  ]
+
+
+def test_a_comparison_without_a_run_or_metric_is_refused(run, tmp_path):
+  path = str(tmp_path / "curves.png")
+  with pytest.raises(UserError, match=r"nothing holds no metrics\.jsonl"):
+    plots.draw_comparison([str(tmp_path / "nothing")], path, ["loss"])
+  with pytest.raises(UserError, match="did you mean 'generator_loss'"):
+    plots.draw_comparison([str(run)], path, ["generator_los"])
+  assert not (tmp_path / "curves.png").exists()
