@@ -135,14 +135,13 @@ def test_runs_are_drawn_side_by_side(run, tmp_path, monkeypatch):
   other = tmp_path / "other" / run.name
   other.mkdir(parents=True)
   (other / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text())
-  drawn = []
-  monkeypatch.setattr(
-    plots,
-    "_draw_curve",
-    lambda axes, steps, values, color, label: drawn.append(
-      (label, color, len(values))
-    ),
-  )
+  drawn, draw = [], plots._draw_curve
+
+  def record(axes, steps, values, color, label):
+    drawn.append((label, color, len(values)))
+    draw(axes, steps, values, color, label)
+
+  monkeypatch.setattr(plots, "_draw_curve", record)
   path = tmp_path / "curves.png"
   names = ["discriminator_auc", "gradient_norm"]
   plots.draw_comparison([str(run), str(other)], str(path), names)
