@@ -4,8 +4,7 @@
   python -m experiments.curves --runs=runs/seed_0,runs/seed_1 \\
     --metrics=discriminator_auc,gradient_norm --output=curves.png
 
-A metric that was evaluated is drawn as held out, another one as in training. A
-curve has the name of its run's folder.
+A metric that was evaluated is drawn as held out, another one as in training.
 """
 
 from absl import flags

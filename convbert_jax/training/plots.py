@@ -159,7 +159,7 @@ def draw_comparison(
   """Draws curves of several runs into one picture.
 
   Args:
-    workdirs: of the runs; a curve is named by the last part of its folder.
+    workdirs: of the runs; a curve is named by what sets its folder apart.
     path: of the picture, a PNG file.
     names: metrics, a panel each. Held-out values are drawn where there are
       any, and smoothed training values elsewhere.
@@ -168,12 +168,10 @@ def draw_comparison(
     UserError: if a run has no rows, or none has a metric.
   """
   runs = {}
-  for workdir in workdirs:
-    rows = run_files.read_rows(workdir)
+  for name, workdir in zip(_short_names(workdirs), workdirs, strict=True):
+    runs[name] = rows = run_files.read_rows(workdir)
     if not rows:
       raise UserError(f"{workdir} holds no {run_files.METRICS_FILE} with rows")
-    name = epath.Path(workdir).name
-    runs[workdir if name in runs else name] = rows
   known = {name for rows in runs.values() for name in _metrics_of(rows, ("",))}
   for name in names:
     if name not in known:
@@ -183,6 +181,17 @@ def draw_comparison(
     for name in names
   ]
   files.write_bytes(epath.Path(path), _figure_png(drawings))
+
+
+def _short_names(workdirs: Sequence[str]) -> list[str]:
+  """Returns the paths without the folders that all of them lie in."""
+  paths = [epath.Path(workdir).parts for workdir in workdirs]
+  shared = 0
+  for folders in zip(*(parts[:-1] for parts in paths), strict=False):
+    if len(set(folders)) > 1:
+      break
+    shared += 1
+  return ["/".join(parts[shared:]) for parts in paths]
 
 
 def _figure_png(drawings: Sequence[Callable[[Axes], None]]) -> bytes:

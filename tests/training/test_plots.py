@@ -132,9 +132,10 @@ def test_summary_puts_values_beside_baselines_on_one_screen(run):
 
 
 def test_runs_are_drawn_side_by_side(run, tmp_path, monkeypatch):
-  other = tmp_path / "other" / run.name
-  other.mkdir(parents=True)
-  (other / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text())
+  runs = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+  for folder in runs:
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text())
   drawn, draw = [], plots._draw_curve
 
   def record(axes, steps, values, color, label):
@@ -144,15 +145,15 @@ def test_runs_are_drawn_side_by_side(run, tmp_path, monkeypatch):
   monkeypatch.setattr(plots, "_draw_curve", record)
   path = tmp_path / "curves.png"
   names = ["discriminator_auc", "gradient_norm"]
-  plots.draw_comparison([str(run), str(other)], str(path), names)
+  plots.draw_comparison([str(folder) for folder in runs], str(path), names)
   height, width, _ = matplotlib.image.imread(path).shape
   assert width > 1.5 * height
-  # Held out where there is such a value; a second of a name has its path.
+  # Held out where there is such a value.
   assert drawn == [
-    (run.name, "C0", 1),
-    (str(other), "C1", 1),
-    (run.name, "C0", len(ROWS)),
-    (str(other), "C1", len(ROWS)),
+    ("a/run", "C0", 1),
+    ("b/run", "C1", 1),
+    ("a/run", "C0", len(ROWS)),
+    ("b/run", "C1", len(ROWS)),
   ]
 
 
