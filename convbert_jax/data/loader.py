@@ -8,11 +8,12 @@ foreign files for files without records. Their SHA-256 is compared only with
 """
 
 import bisect
+import functools
 import hashlib
 import itertools
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -143,14 +144,13 @@ def make_train_loader(
   prefetch: int = 8,
   num_workers: int = 0,
   verify_checksums: bool = False,
-) -> grain.DatasetIterator[Batch]:
+) -> "ShuffledBatches":
   """Returns an endless iterator over shuffled batches of the training split.
 
-  Each epoch has a new order of all records, which depends on `seed` alone. Of
-  this order each process takes every process_count-th record, so that together
-  they have the same batches for any number of processes. The iterator's
-  `get_state()` is a small dict for JSON; `set_state()`, on an iterator made
-  with the same arguments, continues with the same batches.
+  Each epoch has a new order of all records, which depends on `seed` alone. A
+  batch of all processes is the next part of this order, and each process has
+  its consecutive rows of it: what is trained on does not depend on how many
+  processes, threads or workers there are.
 
   Args:
     data_path: folder that `build_records` wrote.
@@ -173,31 +173,104 @@ def make_train_loader(
   source = RecordSource(
     data_path, manifest, "train", verify_checksums=verify_checksums
   )
-  if len(source) < process_count:
+  if not len(source):
     raise UserError(
-      f"{data_path} has {len(source)} training examples for {process_count}"
-      " processes: build from more text"
+      f"{data_path} has no training examples: build from more text"
     )
-  dataset = (
+  global_batch_size = batch_size * process_count
+  own = slice(process_index * batch_size, (process_index + 1) * batch_size)
+  batches = (
     grain.MapDataset.range(len(source))
     .seed(seed)
     .shuffle()
     .repeat()
-    .slice(slice(process_index, None, process_count))
-    .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
-    .map(source.read)
-    .to_iter_dataset(
-      grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
-    )
+    .batch(global_batch_size, drop_remainder=True, batch_fn=np.asarray)
+    .map(functools.partial(_read_own, source, own))
   )
-  if num_workers:
-    # Grain reads an absl flag, which a library's users have not parsed.
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
-    dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers)
-    )
-  return iter(dataset)
+  return ShuffledBatches(
+    batches,
+    global_batch_size,
+    grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch),
+    num_workers,
+  )
+
+
+class ShuffledBatches:
+  """An endless iterator over batches, with a position to return to.
+
+  The position is the number of examples that all processes have consumed, so
+  that another number of processes or workers can go on from it.
+
+  Args:
+    batches: all of them, by number.
+    global_batch_size: examples in a batch of all processes.
+    options: of the threads that read.
+    num_workers: spawned processes that read; 0 uses only threads.
+  """
+
+  def __init__(
+    self,
+    batches: grain.MapDataset[Batch],
+    global_batch_size: int,
+    options: grain.ReadOptions,
+    num_workers: int,
+  ) -> None:
+    self._batches = batches
+    self._global_batch_size = global_batch_size
+    self._options = options
+    self._num_workers = num_workers
+    self._next = 0
+    self._iterator: Iterator[Batch] | None = None
+
+  def __next__(self) -> Batch:
+    """Returns this process's rows of the next batch."""
+    if self._iterator is None:
+      self._iterator = self._start()
+    batch = next(self._iterator)
+    self._next += 1
+    return batch
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns the position after the last batch returned."""
+    return {"num_examples": self._next * self._global_batch_size}
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes to a position, of this version or an earlier one.
+
+    Raises:
+      UserError: if it lies within a batch.
+    """
+    if "num_examples" in state:
+      self._next, rest = divmod(state["num_examples"], self._global_batch_size)
+    else:  # Grain's own, which counts batches: of each worker, if there are.
+      workers = state.get("iterators_in_use_states", [state])
+      self._next, rest = sum(worker["next_index"] for worker in workers), 0
+    if rest:
+      raise UserError(
+        f"the position in the data, {state['num_examples']} examples, is no"
+        f" multiple of the batch size, {self._global_batch_size}"
+      )
+    self._iterator = None
+
+  def _start(self) -> Iterator[Batch]:
+    """Begins to read ahead from the position."""
+    rest = self._batches.slice(slice(self._next, None))
+    dataset = rest.to_iter_dataset(self._options)
+    if self._num_workers:
+      # Grain reads an absl flag, which a library's users have not parsed.
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+      dataset = dataset.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=self._num_workers)
+      )
+    return iter(dataset)
+
+
+def _read_own(
+  source: RecordSource, own: slice, record_ids: np.ndarray
+) -> Batch:
+  """Reads this process's rows of a batch."""
+  return source.read(record_ids[own])
 
 
 def iter_eval_batches(

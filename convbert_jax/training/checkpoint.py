@@ -1,9 +1,9 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped.
 
 A checkpoint is a folder `checkpoints/<step>/` that appears whole or not at
-all, with `params`, `optimizer` (the step and the moments), `loader` (the
-position in the data, one file per process) and `run` (the config and the sums
-of the report that was being gathered).
+all, with `params`, `optimizer` (the step and the moments) and `run` (the
+config, the position in the data and the sums of the report that was being
+gathered). None of it depends on how many processes or devices there are.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from convbert_jax.training.state import TrainState
 MAY_CHANGE = (
   "checkpoint.",
   "data.num_threads",
+  "data.num_workers",
   "data.prefetch",
   "data.verify_checksums",
   "eval.",
@@ -48,7 +49,7 @@ class ResumableIterator(Protocol):
     ...
 
   def get_state(self) -> dict[str, Any]:
-    """Returns the position after the last batch returned."""
+    """Returns the position after the last batch, the same in all processes."""
     ...
 
   def set_state(self, state: dict[str, Any]) -> None:
@@ -173,7 +174,7 @@ class Checkpointer:
     Args:
       state: after `step` updates, whose losses have been seen finite.
       step: the state's step, as an int.
-      position: the loader's, after `step` batches; this process's own.
+      position: in the data, after `step` batches.
       gathered: of the report that is being gathered, plain values by name.
 
     Raises:
@@ -184,6 +185,7 @@ class Checkpointer:
     arrays = {"params": state.params, "optimizer": without_params(state)}
     run = {
       "config": self.config,
+      "position": dict(position),
       **gathered,
       "checksums": {name: checksum(tree) for name, tree in arrays.items()},
     }
@@ -193,7 +195,6 @@ class Checkpointer:
         force=True,
         args=ocp.args.Composite(
           **{n: ocp.args.StandardSave(tree) for n, tree in arrays.items()},
-          loader=ocp.args.JsonSave(dict(position)),
           run=ocp.args.JsonSave(run),
         ),
       )
@@ -251,18 +252,9 @@ def checksum(tree: Any) -> int:
 def open_manager(
   folder: os.PathLike[str], **options: Any
 ) -> ocp.CheckpointManager:
-  """Opens a folder of checkpoints with one file of JSON per process."""
+  """Opens a folder of checkpoints."""
   quiet_orbax()
   registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-  per_process = ocp.handlers.JsonCheckpointHandler(
-    f"process_{jax.process_index()}_of_{jax.process_count()}.json",
-    # Every process writes, not only the first.
-    multiprocessing_options=ocp.options.MultiprocessingOptions(
-      primary_host=None
-    ),
-  )
-  registry.add("loader", ocp.args.JsonSave, per_process)
-  registry.add("loader", ocp.args.JsonRestore, per_process)
   for item, handler in (
     ("params", ocp.handlers.StandardCheckpointHandler()),
     ("optimizer", ocp.handlers.StandardCheckpointHandler()),

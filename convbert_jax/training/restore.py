@@ -1,6 +1,7 @@
 """Where a run begins: its own checkpoint, another's, or scratch."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,15 +78,19 @@ def restore_or_init(
   if own or resume_from:
     path = checkpointer.workdir if own else resume_from
     checkpoint = _Checkpoint(path, "the workdir" if own else "resume_from")
-    run = checkpoint.read_json("run")
+    run = checkpoint.read_run()
     checkpoints.check_resumable(run["config"], checkpointer.config, path)
     state = TrainState(
       params=checkpoint.read_arrays("params", like.params),
       **checkpoint.read_arrays("optimizer", checkpoints.without_params(like)),
     )
-    batches.set_state(checkpoint.read_json("loader"))
+    batches.set_state(
+      run["position"] if "position" in run else checkpoint.read_old_position()
+    )
     gathered = {
-      name: run[name] for name in run if name not in ("config", "checksums")
+      name: run[name]
+      for name in run
+      if name not in ("config", "position", "checksums")
     }
     return Restored(state, gathered, str(checkpoint))
   if given is None:
@@ -200,17 +205,26 @@ class _Checkpoint:
   def __str__(self) -> str:
     return f"checkpoint {self.step} of {self._path.parent.parent}"
 
-  def read_json(self, item: str) -> Any:
-    """Reads the item `loader` or `run`."""
-    if item == "loader":
-      self._check_processes()
-    return self._read(item, ocp.args.JsonRestore())
+  def read_run(self) -> Any:
+    """Reads the item `run`."""
+    return self._read("run", ocp.args.JsonRestore())
+
+  def read_old_position(self) -> dict[str, Any]:
+    """Reads the position in the data of an earlier version's checkpoint.
+
+    Each process had a file; all count the same batches.
+    """
+    try:
+      path = min((self._path / "loader").glob("process_*.json"))
+      return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+      raise self._damaged(_unreadable("loader", error)) from error
 
   def read_arrays(self, item: str, like: Any) -> Any:
     """Reads the item `params` or `optimizer` onto the devices."""
     self._check_shapes(item, like)
     arrays = self._read(item, ocp.args.StandardRestore(like))
-    wanted = self.read_json("run")["checksums"][item]
+    wanted = self.read_run()["checksums"][item]
     if checkpoints.checksum(arrays) != wanted:
       raise self._damaged(f"{item} is not what was saved")
     return arrays
@@ -230,15 +244,6 @@ class _Checkpoint:
         f"delete or move that folder to go on from step {self._earlier[-1]}"
       )
     return UserError(f"checkpoint {self._path} is damaged: {how}; {mend}")
-
-  def _check_processes(self) -> None:
-    saved = len(list((self._path / "loader").glob("process_*.json")))
-    if saved not in (0, jax.process_count()):
-      raise UserError(
-        f"{self} was saved by {saved} processes, but there are"
-        f" {jax.process_count()} now; each has its own position in the data,"
-        " so go on with as many, or start from its parameters (init_from)"
-      )
 
   def _check_shapes(self, item: str, like: Any) -> None:
     try:

@@ -14,6 +14,7 @@ from programs import CONFIG, DEVICES, ROOT, assert_one_line, run
 
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning.results import read_results
+from convbert_jax.training import run_files
 from experiments.distributed import join
 
 
@@ -54,23 +55,45 @@ def run_on_two(program, *arguments):
   return [stdout for stdout, _ in outputs]
 
 
+def assert_same_losses(workdir, other, steps):
+  """Asserts losses that agree to 1e-6 at the first step, then to 1e-5."""
+  rows = {row["step"]: row for row in run_files.read_rows(workdir)}
+  others = {row["step"]: row for row in run_files.read_rows(other)}
+  for step in steps:
+    np.testing.assert_allclose(
+      rows[step]["loss"],
+      others[step]["loss"],
+      rtol=1e-6 if step == 1 else 1e-5,
+    )
+
+
 @pytest.mark.slow
-def test_two_processes_share_a_run(tmp_path, overrides):
-  outputs = run_on_two(
-    "pretrain",
-    f"--config={CONFIG}",
-    f"--workdir={tmp_path}",
-    *(f"--config.{override}" for override in overrides),
-  )
+def test_two_processes_train_as_one_and_one_goes_on(tmp_path, overrides):
+  def program(workdir, *more):
+    settings = [*overrides, "num_steps=20", "checkpoint.save_every=10", *more]
+    return (
+      "pretrain",
+      f"--config={CONFIG}",
+      f"--workdir={tmp_path / workdir}",
+      *(f"--config.{setting}" for setting in settings),
+    )
+
+  outputs = run_on_two(*program("two"))
   assert "generator_loss" in outputs[0]
   assert "generator_loss" not in outputs[1]
-  assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
-  positions = tmp_path / "checkpoints" / "2" / "loader"
-  names = {path.name for path in positions.glob("process_*")}
-  assert names == {"process_0_of_2.json", "process_1_of_2.json"}
-  done = run("evaluate", f"--workdir={tmp_path}")
+  all_devices = f"{DEVICES}8"
+  one = run(*program("one"), xla_flags=all_devices)
+  assert one.returncode == 0, one.stderr
+  assert_same_losses(tmp_path / "two", tmp_path / "one", range(1, 21))
+  middle = tmp_path / "two" / "checkpoints" / "10"
+  on = run(
+    *program("on", f"checkpoint.resume_from={middle}"), xla_flags=all_devices
+  )
+  assert on.returncode == 0, on.stderr
+  assert_same_losses(tmp_path / "on", tmp_path / "one", range(11, 21))
+  done = run("evaluate", f"--workdir={tmp_path / 'two'}")
   assert done.returncode == 0, done.stderr
-  assert "step 2" in done.stdout
+  assert "step 20" in done.stdout
 
 
 @pytest.mark.slow

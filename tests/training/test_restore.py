@@ -1,5 +1,7 @@
 """Where a run begins, and what it refuses to begin from."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +82,7 @@ def test_other_shapes_are_listed(tmp_path):
 def test_damage_is_named_with_the_way_on(tmp_path):
   toy.save_states(tmp_path, [10, 20])
   newest = tmp_path / "checkpoints" / "20"
-  files = ("params/d/*", "optimizer/d/*", "loader/*.json", "run/metadata")
+  files = ("params/d/*", "optimizer/d/*", "run/metadata")
   for pattern in files:
     (path,) = newest.glob(pattern)
     whole = path.read_bytes()
@@ -104,9 +106,18 @@ def test_a_changed_number_is_found(tmp_path, monkeypatch):
     toy.restored(tmp_path)
 
 
-def test_another_number_of_processes_is_refused(tmp_path):
+def test_the_position_of_an_earlier_version_is_read(tmp_path):
   toy.save_states(tmp_path, [10])
-  folder = tmp_path / "checkpoints" / "10" / "loader"
-  (folder / "process_1_of_2.json").write_text("{}")
-  with pytest.raises(UserError, match="saved by 2 processes, but there are 1"):
+  newest = tmp_path / "checkpoints" / "10"
+  run = newest / "run" / "metadata"
+  fields = json.loads(run.read_text())
+  position = fields.pop("position")
+  run.write_text(json.dumps(fields))
+  with pytest.raises(UserError, match="is damaged: loader cannot be read"):
     toy.restored(tmp_path)
+  (newest / "loader").mkdir()
+  for process in range(2):
+    path = newest / "loader" / f"process_{process}_of_2.json"
+    path.write_text(json.dumps(position))
+  _, index = toy.restored(tmp_path)
+  assert {"index": index} == position
