@@ -69,6 +69,27 @@ def _is_caused_by(error: BaseException | None, codes: Sequence[int]) -> bool:
   return False
 
 
+def make_folder(path: PathLike) -> epath.Path:
+  """Makes a folder and those above it, if need be; returns it absolute.
+
+  Raises:
+    UserError: if it cannot be one: a file stands in its way, its name is too
+      long, the disk is full or write-protected.
+  """
+  folder = absolute(path)
+  with explained_disk_errors(path):
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      if _is_caused_by(error, (*_NO_ROOM, *_FORBIDDEN)):
+        raise
+      reason = error.strerror or type(error).__name__
+      raise UserError(
+        f"{os.fspath(path)} cannot be a folder ({reason}); name another"
+      ) from error
+  return folder
+
+
 def is_local(path: PathLike) -> bool:
   """Says whether a path is on a file system, not in an object store."""
   return "://" not in os.fspath(path)

@@ -1,6 +1,7 @@
 """What a folder of records contains: shards, counts, checksums, settings."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from typing import Any
@@ -76,6 +77,18 @@ class Manifest:
   def max_seq_length(self) -> int:
     """Maximum length of a record, special tokens included."""
     return self.settings["max_seq_length"]
+
+  @property
+  def checksum(self) -> str:
+    """Names the records by their content, wherever they lie."""
+    parts = [
+      self.tokenizer_fingerprint,
+      *(
+        [shard.sha256 for shard in s.shards]
+        for s in (self.train, self.held_out)
+      ),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
   def check(self, *, max_seq_length: int, vocab_size: int) -> None:
     """Refuses records that do not fit the run.

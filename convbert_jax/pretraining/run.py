@@ -1,6 +1,7 @@
 """A pre-training run, from its config to its last row of metrics."""
 
 import functools
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -59,7 +60,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   _, last_row = fit(
     Program(make_init(electra.init_params, optimizer), train_step, mesh),
     workdir,
-    config.to_dict(),
+    _kept_config(config, manifest),
     _train_batches(config),
     fit_config,
     evaluate=_make_evaluator(config, electra, manifest, mesh),
@@ -101,6 +102,13 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
     print(f"step {step} of {workdir}, held out: ", end="")
     print(reporting.held_out_text({f"eval_{k}": v for k, v in values.items()}))
   return values
+
+
+def _kept_config(config: ConfigDict, manifest: Manifest) -> dict[str, Any]:
+  """Returns the config with what its records are, beside where they lie."""
+  kept = config.to_dict()
+  kept["data"]["checksum"] = manifest.checksum
+  return kept
 
 
 def _load_records(config: ConfigDict) -> Manifest:

@@ -38,6 +38,9 @@ MAY_CHANGE = (
   "report.",
 )
 
+# What the data is, whatever its path; earlier versions did not keep it.
+_CHECKSUM = "data.checksum"
+
 FOLDER = run_files.CHECKPOINTS_FOLDER
 
 
@@ -70,9 +73,19 @@ def check_resumable(
   Raises:
     UserError: listing each difference outside `MAY_CHANGE` as `old -> new`.
   """
+  # Data that both name by content may lie elsewhere now.
+  known = all(_CHECKSUM in files.flatten(config) for config in (old, new))
   differences = files.config_differences(
-    old_configs.completed(old), new, MAY_CHANGE
+    old_configs.completed(old),
+    new,
+    (*MAY_CHANGE, "data.path" if known else _CHECKSUM),
   )
+  if _CHECKSUM in differences:
+    raise UserError(
+      f"{where} was trained on other records than those that are now in"
+      f" {new['data']['path']}; build or name the ones it began with, or use"
+      " another workdir"
+    )
   if differences:
     listed = "; ".join(
       f"{field}: {before} -> {after}"

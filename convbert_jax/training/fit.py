@@ -18,6 +18,7 @@ from convbert_jax.training import (
   restore,
   run_files,
   sharding,
+  workdir_lock,
 )
 from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
 from convbert_jax.training.reporting import ReportConfig, Reporter
@@ -115,9 +116,12 @@ def fit(
     jax.config.update(
       "jax_compilation_cache_dir", config.report.compilation_cache
     )
-  with checkpoint.Checkpointer(
-    workdir, kept_config, config.checkpoint
-  ) as checkpointer:
+  with (
+    workdir_lock.hold(workdir),
+    checkpoint.Checkpointer(
+      workdir, kept_config, config.checkpoint
+    ) as checkpointer,
+  ):
     restored = restore.restore_or_init(
       checkpointer,
       program.init,

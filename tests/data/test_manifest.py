@@ -49,3 +49,16 @@ def test_a_manifest_survives_its_file(tmp_path, vocab, inputs):
   changed = dataclasses.replace(built, vocab_size=3)
   manifest.save_manifest(changed, str(tmp_path / "out"))
   assert manifest.load_manifest(str(tmp_path / "out")) == changed
+
+
+def test_a_checksum_is_that_of_the_records_wherever_they_lie(
+  tmp_path, vocab, inputs
+):
+  built, _ = text.build(inputs, vocab, tmp_path / "out")
+  same, _ = text.build(inputs, vocab, tmp_path / "same", num_workers=1)
+  assert built.checksum == same.checksum
+  others = [
+    text.build(inputs, vocab, tmp_path / "held", held_out=0.4)[0],
+    text.build(inputs, vocab, tmp_path / "cased", lowercase=False)[0],
+  ]
+  assert len({built.checksum, *(other.checksum for other in others)}) == 3

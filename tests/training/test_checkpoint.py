@@ -82,6 +82,20 @@ def test_fields_that_may_not_change(field):
   assert f"({field}: {old} -> 99)" in str(caught.value)
 
 
+def test_records_are_known_by_content():
+  kept = json.loads(json.dumps(FULL))
+  kept["data"]["checksum"] = "ab"
+  checkpoint.check_resumable(kept, change(kept, "data.path", "b"), "runs/a")
+  with pytest.raises(
+    UserError, match="other records than those that are now in a"
+  ):
+    checkpoint.check_resumable(kept, change(kept, "data.checksum", "cd"), "r")
+  # An earlier version kept no checksum: the path decides.
+  checkpoint.check_resumable(FULL, kept, "runs/a")
+  with pytest.raises(UserError, match=r"\(data\.path: a -> b\)"):
+    checkpoint.check_resumable(FULL, change(kept, "data.path", "b"), "runs/a")
+
+
 def test_new_and_lost_fields_are_differences_and_tuples_are_lists():
   with pytest.raises(UserError, match=r"a: 1 -> \(absent\); b: \(absent\)"):
     checkpoint.check_resumable({"a": 1}, {"b": 2}, "runs/a")
