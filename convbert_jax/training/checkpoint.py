@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from convbert_jax import files, old_configs
 from convbert_jax.errors import UserError
@@ -42,6 +43,8 @@ MAY_CHANGE = (
 _CHECKSUM = "data.checksum"
 
 FOLDER = run_files.CHECKPOINTS_FOLDER
+# Where damaged checkpoints are kept, for people to look at.
+DAMAGED_FOLDER = "damaged"
 
 
 class ResumableIterator(Protocol):
@@ -211,6 +214,28 @@ class Checkpointer:
           run=ocp.args.JsonSave(run),
         ),
       )
+
+  def put_aside(self, step: int) -> str:
+    """Moves a damaged checkpoint out of the way; returns its new place."""
+    folder = files.absolute(self.workdir) / DAMAGED_FOLDER
+    number = 0
+    while (
+      place := folder / f"{step}{f'_{number}' if number else ''}"
+    ).exists():
+      number += 1
+    self._together("put aside: named")
+    if jax.process_index() == 0:
+      with files.explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (self._manager.directory / str(step)).rename(place)
+    self._together("put aside: moved")
+    self._manager.reload()
+    return os.fspath(place)
+
+  def _together(self, moment: str) -> None:
+    """Waits for the other processes."""
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(moment)
 
   def check(self) -> None:
     """Raises what failed in the background; cheap."""

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
@@ -58,7 +61,8 @@ def restore_or_init(
   4. scratch.
 
   Args:
-    checkpointer: of the run's own workdir.
+    checkpointer: of the run's own workdir. Its newest checkpoint is put aside
+      if it is damaged and an older one is there.
     init: builds the state of scratch, as `state.make_init` returns it.
     key: random key for `init`.
     mesh: the devices.
@@ -70,29 +74,15 @@ def restore_or_init(
     The state and what goes with it.
 
   Raises:
-    UserError: if a checkpoint is missing, damaged, of another config or of
-      other shapes.
+    UserError: if a checkpoint is missing, of another config or of other
+      shapes, or none is whole.
   """
-  own = checkpointer.latest_step is not None
   like = sharding.abstract(init, key, mesh)
-  if own or resume_from:
-    path = checkpointer.workdir if own else resume_from
-    checkpoint = _Checkpoint(path, "the workdir" if own else "resume_from")
-    run = checkpoint.read_run()
-    checkpoints.check_resumable(run["config"], checkpointer.config, path)
-    state = TrainState(
-      params=checkpoint.read_arrays("params", like.params),
-      **checkpoint.read_arrays("optimizer", checkpoints.without_params(like)),
-    )
-    batches.set_state(
-      run["position"] if "position" in run else checkpoint.read_old_position()
-    )
-    gathered = {
-      name: run[name]
-      for name in run
-      if name not in ("config", "position", "checksums")
-    }
-    return Restored(state, gathered, str(checkpoint))
+  if checkpointer.latest_step is not None:
+    return _resume_own(checkpointer, like, batches)
+  if resume_from:
+    checkpoint = _Checkpoint(resume_from, "resume_from")
+    return checkpoint.resume(like, batches, checkpointer.config)
   if given is None:
     state, _ = sharding.init_state(init, key, mesh)
     return Restored(state, {}, "scratch")
@@ -101,6 +91,39 @@ def restore_or_init(
   state, _ = sharding.init_state(init, key, mesh)
   params = _merged(state.params, params)
   return Restored(state.replace(params=params), {}, source)
+
+
+def _resume_own(
+  checkpointer: checkpoints.Checkpointer,
+  like: TrainState,
+  batches: checkpoints.ResumableIterator,
+) -> Restored:
+  """Returns the newest whole checkpoint; damaged ones are put aside."""
+  while True:
+    checkpoint = _Checkpoint(checkpointer.workdir, "the workdir")
+    damage, restored = None, None
+    try:
+      restored = checkpoint.resume(like, batches, checkpointer.config)
+    except _Damaged as error:
+      damage = error
+    if not _in_any_process(damage is not None):
+      return restored
+    damage = damage or checkpoint.damaged("another process cannot read it")
+    if not checkpoint.earlier:
+      raise damage
+    place = checkpointer.put_aside(checkpoint.step)
+    if jax.process_index() == 0:
+      print(
+        f"warning: {damage.what}; it is kept as {place}, and the run goes on"
+        f" from step {checkpoint.earlier[-1]}",
+        file=sys.stderr,
+      )
+
+
+def _in_any_process(flag: bool) -> bool:
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def params_of_run(path: str) -> GivenParams:
@@ -180,8 +203,25 @@ def restore_params(
   return checkpoint.read_arrays("params", like), checkpoint.step
 
 
+class _Damaged(UserError):
+  """A checkpoint cannot be read, or is not what was saved.
+
+  Attributes:
+    what: the message without the way on.
+  """
+
+  def __init__(self, what: str, way_on: str) -> None:
+    super().__init__(f"{what}; {way_on}")
+    self.what = what
+
+
 class _Checkpoint:
-  """One checkpoint to read from."""
+  """One checkpoint to read from.
+
+  Attributes:
+    step: its step.
+    earlier: the steps of older ones beside it, ascending.
+  """
 
   def __init__(self, path: str, said_as: str, step: int | None = None) -> None:
     folder = files.absolute(path)
@@ -199,11 +239,35 @@ class _Checkpoint:
         f" there (found: {found})"
       )
     self.step = steps[-1] if step is None else step
-    self._earlier = [other for other in steps if other < self.step]
+    self.earlier = [other for other in steps if other < self.step]
     self._path = folder / FOLDER / str(self.step)
 
   def __str__(self) -> str:
     return f"checkpoint {self.step} of {self._path.parent.parent}"
+
+  def resume(
+    self,
+    like: TrainState,
+    batches: checkpoints.ResumableIterator,
+    config: Mapping[str, Any],
+  ) -> Restored:
+    """Reads all of it, for a run of the given config."""
+    run = self.read_run()
+    where = os.fspath(self._path.parent.parent)
+    checkpoints.check_resumable(run["config"], config, where)
+    state = TrainState(
+      params=self.read_arrays("params", like.params),
+      **self.read_arrays("optimizer", checkpoints.without_params(like)),
+    )
+    batches.set_state(
+      run["position"] if "position" in run else self.read_old_position()
+    )
+    gathered = {
+      name: run[name]
+      for name in run
+      if name not in ("config", "position", "checksums")
+    }
+    return Restored(state, gathered, str(self))
 
   def read_run(self) -> Any:
     """Reads the item `run`."""
@@ -218,7 +282,7 @@ class _Checkpoint:
       path = min((self._path / "loader").glob("process_*.json"))
       return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-      raise self._damaged(_unreadable("loader", error)) from error
+      raise self.damaged(_unreadable("loader", error)) from error
 
   def read_arrays(self, item: str, like: Any) -> Any:
     """Reads the item `params` or `optimizer` onto the devices."""
@@ -226,7 +290,7 @@ class _Checkpoint:
     arrays = self._read(item, ocp.args.StandardRestore(like))
     wanted = self.read_run()["checksums"][item]
     if checkpoints.checksum(arrays) != wanted:
-      raise self._damaged(f"{item} is not what was saved")
+      raise self.damaged(f"{item} is not what was saved")
     return arrays
 
   def _read(self, item: str, args: ocp.args.CheckpointArgs) -> Any:
@@ -235,15 +299,14 @@ class _Checkpoint:
       return self._manager.restore(self.step, args=composite)[item]
     except Exception as error:
       # Shapes have been compared, so the files are to blame.
-      raise self._damaged(_unreadable(item, error)) from error
+      raise self.damaged(_unreadable(item, error)) from error
 
-  def _damaged(self, how: str) -> UserError:
-    mend = "no older one is there, so start in another workdir"
-    if self._earlier:
-      mend = (
-        f"delete or move that folder to go on from step {self._earlier[-1]}"
-      )
-    return UserError(f"checkpoint {self._path} is damaged: {how}; {mend}")
+  def damaged(self, how: str) -> _Damaged:
+    """Returns the error that says how it is damaged, and the way on."""
+    way_on = "no older one is there, so start in another workdir"
+    if self.earlier:
+      way_on = f"name an older one of that folder, step {self.earlier[-1]} say"
+    return _Damaged(f"checkpoint {self._path} is damaged: {how}", way_on)
 
   def _check_shapes(self, item: str, like: Any) -> None:
     try:
@@ -252,7 +315,7 @@ class _Checkpoint:
         name: tuple(leaf.shape) for name, leaf in _named_leaves(saved).items()
       }
     except Exception as error:
-      raise self._damaged(_unreadable(item, error)) from error
+      raise self.damaged(_unreadable(item, error)) from error
     here = {
       name: tuple(leaf.shape) for name, leaf in _named_leaves(like).items()
     }

@@ -79,24 +79,54 @@ def test_other_shapes_are_listed(tmp_path):
   assert "damaged" not in message
 
 
-def test_damage_is_named_with_the_way_on(tmp_path):
+def tear(folder, pattern):
+  """Cuts a file of a checkpoint in half; returns its path and content."""
+  (path,) = folder.glob(pattern)
+  whole = path.read_bytes()
+  path.write_bytes(whole[: len(whole) // 2])
+  return path, whole
+
+
+def test_a_damaged_checkpoint_is_put_aside(tmp_path, capsys):
   toy.save_states(tmp_path, [10, 20])
   newest = tmp_path / "checkpoints" / "20"
-  files = ("params/d/*", "optimizer/d/*", "run/metadata")
-  for pattern in files:
-    (path,) = newest.glob(pattern)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError) as caught:
-      toy.restored(tmp_path)
-    assert f"checkpoint {newest} is damaged" in str(caught.value)
-    assert "to go on from step 10" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    path.write_bytes(whole)
-  toy.restored(tmp_path)
-  newest.rename(tmp_path / "aside")
-  found, _ = toy.restored(tmp_path)
-  assert int(found.state.step) == 10
+  for place, pattern in (
+    ("20", "params/d/*"),
+    ("20_1", "optimizer/d/*"),
+    ("20_2", "run/metadata"),
+  ):
+    tear(newest, pattern)
+    found, index = toy.restored(tmp_path)
+    assert (int(found.state.step), index) == (10, 10)
+    said = capsys.readouterr().err
+    aside = tmp_path / "damaged" / place
+    assert said.startswith(f"warning: checkpoint {newest} is damaged: ")
+    assert said.endswith(
+      f"; it is kept as {aside}, and the run goes on from step 10\n"
+    )
+    assert said.count("\n") == 1
+    assert list(aside.glob(pattern)) and not newest.exists()
+    toy.save_states(tmp_path, [20])
+
+
+def test_a_person_is_asked_where_no_checkpoint_is_whole(tmp_path):
+  toy.save_states(tmp_path, [10, 20])
+  for step in (10, 20):
+    tear(tmp_path / "checkpoints" / str(step), "params/d/*")
+  with pytest.raises(UserError, match=r"10 is damaged.*start in another") as e:
+    toy.restored(tmp_path)
+  assert "\n" not in str(e.value)
+  assert (tmp_path / "checkpoints" / "10").exists()
+
+
+def test_another_run_s_damaged_checkpoint_is_left_where_it_is(tmp_path):
+  toy.save_states(tmp_path / "other", [10, 20])
+  newest = tmp_path / "other" / "checkpoints" / "20"
+  tear(newest, "params/d/*")
+  for name in ("resume_from", "init_from"):
+    with pytest.raises(UserError, match=r"damaged.*an older one .* step 10"):
+      toy.restored(tmp_path / "own", **{name: str(tmp_path / "other")})
+  assert newest.exists()
 
 
 def test_a_changed_number_is_found(tmp_path, monkeypatch):
