@@ -219,7 +219,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "verify_checksums": False,
       },
       "eval": {
-        "every": recipe["eval_every"],
+        "every": recipe["eval_every"],  # 0: at the end, -1: never
         "batch_size": recipe["batch_size"],
         "max_batches": 100,  # 0: the whole held-out split
       },

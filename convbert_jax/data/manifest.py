@@ -165,7 +165,12 @@ def describe(manifest: Manifest) -> list[str]:
     lines.append(
       f"unigram cross-entropy of held_out: {manifest.unigram_loss:.3f} nats"
     )
-  elif manifest.settings["held_out"]:
+  elif not manifest.settings["held_out"]:
+    lines.append(
+      "nothing is held out to evaluate on: training on these records needs"
+      " --config.eval.every=-1"
+    )
+  else:
     lines.append(
       "no document was held out: to evaluate, build with a larger --held_out,"
       " or with --blank_lines_separate if each file has many documents"

@@ -53,6 +53,10 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   )
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
+  evaluate = None
+  if config.eval.every >= 0:
+    _check_held_out(config, manifest)
+    evaluate = _make_evaluator(config, electra, manifest, mesh)
   train_step = make_train_step(
     electra, optimizer, manifest.special_ids, config.accumulation_steps
   )
@@ -63,7 +67,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     _kept_config(config, manifest),
     _train_batches(config),
     fit_config,
-    evaluate=_make_evaluator(config, electra, manifest, mesh),
+    evaluate=evaluate,
     given=given_params(init_from, electra, config.data.path)
     if init_from
     else None,
@@ -122,6 +126,16 @@ def _load_records(config: ConfigDict) -> Manifest:
     max_seq_length=config.max_seq_length, vocab_size=config.model.vocab_size
   )
   return manifest
+
+
+def _check_held_out(config: ConfigDict, manifest: Manifest) -> None:
+  """Refuses now what the first evaluation, hours later, would refuse."""
+  if not manifest.held_out.num_records:
+    raise UserError(
+      f"{config.data.path} has no held-out examples to evaluate on: build again"
+      " with a larger --held_out or from more documents, or train without"
+      " evaluation (--config.eval.every=-1)"
+    )
 
 
 def _check_batches(config: ConfigDict) -> None:

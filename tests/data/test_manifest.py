@@ -28,6 +28,11 @@ def test_nothing_held_out_is_said(tmp_path, vocab):
   assert any("--held_out" in line for line in manifest.describe(built))
 
 
+def test_nothing_to_hold_out_is_said(tmp_path, vocab, inputs):
+  built, _ = text.build(inputs, vocab, tmp_path / "out", held_out=0.0)
+  assert any("eval.every=-1" in line for line in manifest.describe(built))
+
+
 def test_unreadable_manifests_are_refused(tmp_path):
   for content in ("", "{}", '{"format": 2}', "[1]"):
     (tmp_path / "manifest.json").write_text(content)

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from data import text
 from programs import CONFIG, run
 from recording import Recording
 
@@ -14,7 +15,7 @@ from convbert_jax.formats.load import load_networks, save_networks
 from convbert_jax.objective import run_folder
 from convbert_jax.objective.electra import make_electra
 from convbert_jax.pretraining.run import evaluate, pretrain
-from convbert_jax.training import sharding
+from convbert_jax.training import run_files, sharding
 from experiments.config_files import flatten
 
 
@@ -109,6 +110,35 @@ def test_values_that_cannot_work_are_refused(tmp_path, load):
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
   assert not list(tmp_path.glob("run/checkpoints/*"))
+
+
+@pytest.mark.slow
+def test_records_may_move_but_not_change(tmp_path, load):
+  vocab = text.write_vocabulary(tmp_path)
+  corpus = text.write_corpus(tmp_path / "corpus", 12)
+  first, moved = tmp_path / "first", tmp_path / "moved"
+  text.build(corpus, vocab, first, held_out=0.0)
+  workdir = str(tmp_path / "run")
+
+  def train(path, *more):
+    pretrain(load(f"data.path={path}", *more), workdir)
+
+  with pytest.raises(UserError, match="no held-out examples to evaluate on"):
+    train(first)
+  alone = ("eval.every=-1", "report.tensorboard=False")
+  train(first, *alone)
+  rows = run_files.read_rows(workdir)
+  assert [row["step"] for row in rows] == [1, 2]
+  assert not any(name.startswith("eval_") for row in rows for name in row)
+  first.rename(moved)
+  train(moved, *alone)
+  assert run_folder.load_run_config(workdir).data.path == str(moved)
+  text.build(text.write_corpus(tmp_path / "other", 13), vocab, first)
+  with pytest.raises(
+    UserError, match=r"on other records than .* now in .*first"
+  ):
+    train(first, *alone)
+  assert run_folder.load_run_config(workdir).data.path == str(moved)
 
 
 @pytest.mark.slow
