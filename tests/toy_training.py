@@ -122,6 +122,7 @@ def run(
   num_devices=1,
   batches=None,
   step=train_step,
+  evaluate=evaluate,
   resume_from="",
   given=None,
   **report,

@@ -187,8 +187,9 @@ def train(
 ) -> TrainState:
   """Trains from the state's step to `num_steps`.
 
-  A step is evaluated before it is saved, and saved only when all losses up to
-  it were seen finite.
+  A step is saved only when all losses up to it were seen finite. Its evaluation
+  comes after the save, so that none that fails or is killed loses a step; a run
+  that goes on from there begins with it.
 
   Args:
     state: as restored or new; donated.
@@ -215,8 +216,6 @@ def train(
     UserError: if the disk is full or the batches end.
   """
   step = int(state.step)
-  if step >= num_steps:
-    return state
   stopwatch = Stopwatch(tokens_per_step)
   settler = Settler(
     checkpointer,
@@ -226,6 +225,19 @@ def train(
     lambda step: is_due(step, periods.report, num_steps),
     remarks,
   )
+
+  def write_row(step: int) -> None:
+    evaluates = evaluate is not None and is_due(
+      step, periods.evaluate, num_steps
+    )
+    settler.write_row(
+      step, functools.partial(evaluate, state) if evaluates else None
+    )
+
+  if gathered and "row" in gathered and reporter.last_row.get("step") != step:
+    write_row(step)
+  if step >= num_steps:
+    return state
   feed = _Feed(batches, mesh, stopwatch)
   seen: set[tuple[tuple[int, ...], ...]] = set()
   unread = None
@@ -245,22 +257,18 @@ def train(
         batch = feed.draw()
       if unread:
         settler.settle(*unread)
+        settler.write_row(step - 1)
       unread = dispatched
       reporter.after_step(step, metrics)
       stop = stop_asked(step)
-      evaluates = evaluate is not None and is_due(
-        step, periods.evaluate, num_steps
-      )
       saves = stop or is_due(step, periods.save, num_steps)
-      if evaluates or saves:
-        settler.settle(
-          *unread,
-          functools.partial(evaluate, state) if evaluates else None,
-        )
+      if saves or is_due(step, periods.evaluate, num_steps):
+        settler.settle(*unread)
         unread = None
-      if saves:
-        with stopwatch.apart():
-          checkpointer.save(state, step, position, settler.gathered)
+        if saves:
+          with stopwatch.apart():
+            checkpointer.save(state, step, position, settler.gathered)
+        write_row(step)
       if stop and step < num_steps:
         checkpointer.wait()
         reporter.say(f"asked to stop: saved step {step}")

@@ -82,7 +82,9 @@ def restore_or_init(
     return _resume_own(checkpointer, like, batches)
   if resume_from:
     checkpoint = _Checkpoint(resume_from, "resume_from")
-    return checkpoint.resume(like, batches, checkpointer.config)
+    restored = checkpoint.resume(like, batches, checkpointer.config)
+    restored.gathered.pop("row", None)  # It stands in that run's metrics.
+    return restored
   if given is None:
     state, _ = sharding.init_state(init, key, mesh)
     return Restored(state, {}, "scratch")

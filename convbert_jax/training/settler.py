@@ -57,6 +57,11 @@ class Reporter(Protocol):
     """Keeps and shows the values of one step."""
     ...
 
+  @property
+  def last_row(self) -> Mapping[str, Any]:
+    """The last row that was kept, with its `step`; empty if there is none."""
+    ...
+
 
 def read(metrics: Metrics) -> dict[str, tuple[float, float]]:
   """Waits for a step's metrics and brings them to the host."""
@@ -83,6 +88,7 @@ class Settler:
     self._stopwatch = stopwatch
     self._report_is_due = report_is_due
     self._remarks = remarks
+    self._row: dict[str, float] = dict(gathered.get("row", {}))
 
   @property
   def gathered(self) -> dict[str, Any]:
@@ -91,16 +97,12 @@ class Settler:
       # Called so in every run's folder.
       "window": {name: list(pair) for name, pair in self._sums.sums.items()},
       "gradient_norms": list(self._spikes.recent),
+      # It is saved before it is written: the evaluation comes after the save.
+      "row": self._row,
     }
 
-  def settle(
-    self,
-    step: int,
-    metrics: Metrics,
-    record_ids: list[int],
-    evaluate: Callable[[], Mapping[str, float]] | None = None,
-  ) -> None:
-    """Waits for a step, raises on NaN, and writes its row if one is due."""
+  def settle(self, step: int, metrics: Metrics, record_ids: list[int]) -> None:
+    """Waits for a step, raises on NaN, and prepares its row if one is due."""
     values = read(metrics)
     for name in _MUST_BE_FINITE:
       if not math.isfinite(values[name][0]):
@@ -112,10 +114,17 @@ class Settler:
     self._stopwatch.count_step()
     if spike is not None:
       self._show_spike(step, spike)
-    row: dict[str, float] = {}
     if self._report_is_due(step):
-      row |= self._sums.take() | self._stopwatch.take()
+      self._row = self._sums.take() | self._stopwatch.take()
       self._checkpointer.check()
+
+  def write_row(
+    self,
+    step: int,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+  ) -> None:
+    """Writes the row of a settled step, with an evaluation if asked for."""
+    row, self._row = self._row, {}
     if evaluate is not None:
       with self._stopwatch.apart():
         held_out = evaluate()

@@ -127,6 +127,32 @@ def test_going_on_with_a_finished_run_changes_nothing(tmp_path):
   assert run_files.read_rows(tmp_path) == rows
 
 
+@pytest.mark.parametrize("failing", [12, 20])
+def test_an_evaluation_that_fails_loses_no_step(tmp_path, failing):
+  class Failure(Exception):
+    pass
+
+  calls = iter((6, 12, 18, 20))
+
+  def evaluate(params):
+    if next(calls) == failing:
+      raise Failure
+    return toy.evaluate(params)
+
+  options = {"report_every": 4, "eval_every": 6, "save_every": 2}
+  with pytest.raises(Failure):
+    toy.run(tmp_path / "cut", evaluate=evaluate, **options)
+  rows = run_files.read_rows(tmp_path / "cut")
+  assert rows[-1]["step"] < failing
+  saved = sorted(int(p.name) for p in (tmp_path / "cut/checkpoints").iterdir())
+  assert saved[-1] == failing
+  state = toy.run(tmp_path / "cut", **options)
+  assert_same(state, toy.run(tmp_path / "straight", **options))
+  assert rows_without_times(tmp_path / "cut") == rows_without_times(
+    tmp_path / "straight"
+  )
+
+
 def test_compiles_once(tmp_path):
   compiled, traced = [], []
 
