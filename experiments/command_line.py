@@ -155,8 +155,8 @@ def _or_error(call: Callable[[], Any]) -> Any:
       raise
     reason = str(error).strip().split("\n")[0] or "the host has none left"
     print(
-      f"error: out of memory: {reason}; use a smaller batch, split it with"
-      " accumulation_steps, or recompute more with model.remat=full",
+      f"error: out of memory: {reason}; use a smaller batch, or train in a new"
+      " workdir with accumulation_steps or model.remat=full",
       file=sys.stderr,
     )
     sys.exit(_OUT_OF_MEMORY)

@@ -9,6 +9,7 @@ A metric that was evaluated is drawn as held out, another one as in training.
 
 from absl import flags
 
+from convbert_jax.errors import UserError
 from convbert_jax.training import plots
 from experiments import command_line
 
@@ -25,6 +26,11 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> None:
   """Draws and says where."""
+  for name, values in (("runs", _RUNS.value), ("metrics", _METRICS.value)):
+    if not values or len(set(values)) < len(values):
+      raise UserError(
+        f"--{name}={','.join(values)}: name each once, at least one"
+      )
   plots.draw_comparison(_RUNS.value, _OUTPUT.value, _METRICS.value)
   print(f"drawn: {_OUTPUT.value}")
 

@@ -9,6 +9,7 @@ What a workdir holds:
   results.json, results.md  all tasks there are, beside the paper's figures
 """
 
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from convbert_jax.formats.orbax import MODEL_FOLDER
 from convbert_jax.objective import run_folder
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task_data import missing_files
+from convbert_jax.training import run_files, workdir_lock
 
 
 def finetune(
@@ -58,19 +60,20 @@ def finetune(
     )
   if config.num_seeds < 1:
     raise UserError(f"num_seeds={config.num_seeds}: run at least one")
-  for begun in sorted(folder.glob("seed_*"))[:1]:
-    config = run_folder.with_own_recipe(config, begun)
+  for begun in sorted(folder.glob(f"seed_*/{run_files.CONFIG_FILE}"))[:1]:
+    config = run_folder.with_own_recipe(config, begun.parent)
   runs = TaskRuns(config, folder, init_from)
   asked = range(config.seed, config.seed + config.num_seeds)
-  # A folder has one set of results, so earlier seeds count too.
-  seeds = sorted({*asked, *runs.finished_seeds()})
-  results = runs.results([runs.run(seed) for seed in seeds])
-  if jax.process_index() == 0:
-    with files.explained_disk_errors(folder):
-      _keep_best(folder, results, config.keep_all_models)
-    files.write_json(folder / RESULTS_FILE, results)
-    plots.draw_curves(folder, results)
-    _write_all_results(workdir_path)
+  with workdir_lock.hold(os.fspath(folder)):
+    # A folder has one set of results, so earlier seeds count too.
+    seeds = sorted({*asked, *runs.finished_seeds()})
+    results = runs.results([runs.run(seed) for seed in seeds])
+    if jax.process_index() == 0:
+      with files.explained_disk_errors(folder):
+        _keep_best(folder, results, config.keep_all_models)
+      files.write_json(folder / RESULTS_FILE, results)
+      plots.draw_curves(folder, results)
+      _write_all_results(workdir_path)
   return results
 
 

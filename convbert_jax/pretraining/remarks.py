@@ -38,6 +38,7 @@ class Remarks:
       self._warned = True
       yield (
         "  the discriminator has not begun to tell replaced tokens from others;"
-        " if it stays so, try objective.discriminator_weight=10, half the"
-        " learning rate or a longer warmup in a new workdir"
+        " if it stays so, try a smaller objective.discriminator_weight (10 is"
+        " that of tiny), half the learning rate or a longer warmup in a new"
+        " workdir"
       )

@@ -119,9 +119,16 @@ def _load_records(config: ConfigDict) -> Manifest:
   """Returns the manifest of a config's records.
 
   Raises:
-    UserError: if they are of another length or vocabulary than the config's.
+    UserError: if they are of another length or vocabulary than the config's,
+      or are not those that a run's config was kept with.
   """
   manifest = load_manifest(config.data.path)
+  kept = config.to_dict()["data"].get("checksum", manifest.checksum)
+  if kept != manifest.checksum:
+    raise UserError(
+      f"{config.data.path} holds other records now than those that the run was"
+      " trained on; build those again, with the same settings"
+    )
   manifest.check(
     max_seq_length=config.max_seq_length, vocab_size=config.model.vocab_size
   )
@@ -139,6 +146,11 @@ def _check_held_out(config: ConfigDict, manifest: Manifest) -> None:
 
 
 def _check_batches(config: ConfigDict) -> None:
+  if config.eval.every < -1:
+    raise UserError(
+      f"eval.every={config.eval.every}: give a number of steps, 0 for the end"
+      " only, or -1 for never"
+    )
   for name, size in (
     ("batch_size", config.batch_size),
     ("eval.batch_size", config.eval.batch_size),

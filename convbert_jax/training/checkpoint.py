@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from convbert_jax import files, old_configs
 from convbert_jax.errors import UserError
@@ -223,19 +222,11 @@ class Checkpointer:
       place := folder / f"{step}{f'_{number}' if number else ''}"
     ).exists():
       number += 1
-    self._together("put aside: named")
-    if jax.process_index() == 0:
-      with files.explained_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (self._manager.directory / str(step)).rename(place)
-    self._together("put aside: moved")
+    with files.explained_disk_errors(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      (self._manager.directory / str(step)).rename(place)
     self._manager.reload()
     return os.fspath(place)
-
-  def _together(self, moment: str) -> None:
-    """Waits for the other processes."""
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices(moment)
 
   def check(self) -> None:
     """Raises what failed in the background; cheap."""

@@ -235,6 +235,7 @@ def train(
     )
 
   if gathered and "row" in gathered and reporter.last_row.get("step") != step:
+    settler.take_up(gathered["row"])
     write_row(step)
   if step >= num_steps:
     return state
@@ -262,15 +263,18 @@ def train(
       reporter.after_step(step, metrics)
       stop = stop_asked(step)
       saves = stop or is_due(step, periods.save, num_steps)
-      if saves or is_due(step, periods.evaluate, num_steps):
+      evaluates = is_due(step, periods.evaluate, num_steps)
+      if saves or evaluates:
         settler.settle(*unread)
         unread = None
         if saves:
           with stopwatch.apart():
             checkpointer.save(state, step, position, settler.gathered)
-        write_row(step)
+            if evaluates or stop:
+              checkpointer.wait()
+        if not stop or step == num_steps:
+          write_row(step)
       if stop and step < num_steps:
-        checkpointer.wait()
         reporter.say(f"asked to stop: saved step {step}")
         raise Preempted(step)
   checkpointer.wait()

@@ -180,7 +180,9 @@ def draw_comparison(
     functools.partial(_draw_metric_of_runs, runs=runs, name=name)
     for name in names
   ]
-  files.write_bytes(epath.Path(path), _figure_png(drawings))
+  picture = epath.Path(path)
+  files.make_folder(picture.parent)
+  files.write_bytes(picture, _figure_png(drawings))
 
 
 def _short_names(workdirs: Sequence[str]) -> list[str]:

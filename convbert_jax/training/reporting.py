@@ -291,7 +291,15 @@ class Reporter:
       UserError: if Weights & Biases is asked for and not installed, or the
         disk is full.
     """
-    self.last_row: run_files.Row = {}
+    # In every process: they decide alike what is still to be done.
+    self.last_row = next(
+      (
+        row
+        for row in reversed(run_files.read_rows(workdir))
+        if row["step"] <= start_step
+      ),
+      {},
+    )
     self._folder = epath.Path(workdir)
     self._console: _Console | None = None
     self._profiler: _Profiler | None = None
@@ -302,7 +310,6 @@ class Reporter:
       self._folder.mkdir(parents=True, exist_ok=True)
       # Written first, since a resumed run relies on it.
       self._outputs.append(run_files.MetricsFile(workdir, start_step))
-      self.last_row = self._outputs[0].last_row
       if report.tensorboard:
         self._outputs.append(
           _TensorBoard(self._folder / "tensorboard", start_step)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
@@ -100,32 +99,24 @@ def _resume_own(
   like: TrainState,
   batches: checkpoints.ResumableIterator,
 ) -> Restored:
-  """Returns the newest whole checkpoint; damaged ones are put aside."""
+  """Returns the newest whole checkpoint.
+
+  A single process puts damaged ones aside. With several, a person is asked.
+  """
   while True:
     checkpoint = _Checkpoint(checkpointer.workdir, "the workdir")
-    damage, restored = None, None
     try:
-      restored = checkpoint.resume(like, batches, checkpointer.config)
-    except _Damaged as error:
-      damage = error
-    if not _in_any_process(damage is not None):
-      return restored
-    damage = damage or checkpoint.damaged("another process cannot read it")
-    if not checkpoint.earlier:
-      raise damage
-    place = checkpointer.put_aside(checkpoint.step)
-    if jax.process_index() == 0:
+      return checkpoint.resume(like, batches, checkpointer.config)
+    except _Damaged as damage:
+      # Of several processes one alone may have found it.
+      if not checkpoint.earlier or jax.process_count() > 1:
+        raise
+      place = checkpointer.put_aside(checkpoint.step)
       print(
         f"warning: {damage.what}; it is kept as {place}, and the run goes on"
         f" from step {checkpoint.earlier[-1]}",
         file=sys.stderr,
       )
-
-
-def _in_any_process(flag: bool) -> bool:
-  if jax.process_count() == 1:
-    return flag
-  return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def params_of_run(path: str) -> GivenParams:
@@ -300,6 +291,8 @@ class _Checkpoint:
       composite = ocp.args.Composite(**{item: args})
       return self._manager.restore(self.step, args=composite)[item]
     except Exception as error:
+      if _is_of_the_machine(error):
+        raise
       # Shapes have been compared, so the files are to blame.
       raise self.damaged(_unreadable(item, error)) from error
 
@@ -307,7 +300,7 @@ class _Checkpoint:
     """Returns the error that says how it is damaged, and the way on."""
     way_on = "no older one is there, so start in another workdir"
     if self.earlier:
-      way_on = f"name an older one of that folder, step {self.earlier[-1]} say"
+      way_on = f"move that folder away to go on from step {self.earlier[-1]}"
     return _Damaged(f"checkpoint {self._path} is damaged: {how}", way_on)
 
   def _check_shapes(self, item: str, like: Any) -> None:
@@ -317,6 +310,8 @@ class _Checkpoint:
         name: tuple(leaf.shape) for name, leaf in _named_leaves(saved).items()
       }
     except Exception as error:
+      if _is_of_the_machine(error):
+        raise
       raise self.damaged(_unreadable(item, error)) from error
     here = {
       name: tuple(leaf.shape) for name, leaf in _named_leaves(like).items()
@@ -334,6 +329,12 @@ class _Checkpoint:
         f"{f'; and {more} more' if more > 0 else ''}); "
         "give the model the config of that run"
       )
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+  """Says whether reading failed although the files may be whole."""
+  passing = (MemoryError, PermissionError, ConnectionError, TimeoutError)
+  return isinstance(error, passing) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _unreadable(item: str, error: Exception) -> str:

@@ -60,7 +60,6 @@ class MetricsFile:
     """
     self._path = epath.Path(workdir) / METRICS_FILE
     kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
-    self.last_row: Row = kept[-1] if kept else {}
     self._text = "".join(files.to_json(row) + "\n" for row in kept)
     files.write_text(self._path, self._text)
     # Object stores cannot append; there the file is written anew per row.

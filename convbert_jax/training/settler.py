@@ -88,7 +88,7 @@ class Settler:
     self._stopwatch = stopwatch
     self._report_is_due = report_is_due
     self._remarks = remarks
-    self._row: dict[str, float] = dict(gathered.get("row", {}))
+    self._row: dict[str, float] = {}
 
   @property
   def gathered(self) -> dict[str, Any]:
@@ -117,6 +117,10 @@ class Settler:
     if self._report_is_due(step):
       self._row = self._sums.take() | self._stopwatch.take()
       self._checkpointer.check()
+
+  def take_up(self, row: Mapping[str, float]) -> None:
+    """Takes over a row that was saved and not written."""
+    self._row = dict(row)
 
   def write_row(
     self,

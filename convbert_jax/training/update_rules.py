@@ -59,9 +59,10 @@ def adamw(config: "OptimizerConfig") -> UpdateRule:
   Without it an update is larger than the textbook's: 3.2 times at the first
   step, 6.5 times at the tenth, 1.26 times at the thousandth.
 
-  With `update_clip` it is StableAdamW (Wortsman et al. 2023, algorithm 2): a
-  parameter whose gradient is out of proportion to its running mean of squares
-  moves by less. A stack of layers is judged layer by layer.
+  With `update_clip` and bias correction it clips as StableAdamW does (Wortsman
+  et al. 2023): a parameter whose gradient is out of proportion to its running
+  mean of squares moves by less. A stack of layers is judged layer by layer, and
+  the decay is not scaled.
   """
 
   def init(params: Any) -> Moments:

@@ -7,21 +7,28 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
 
 LOCK_FILE = "lock.json"
 
-# Where files cannot be locked, a run says every so many seconds that it lives,
-# and is taken for dead after so many.
-_HEARTBEAT_SECONDS, _DEAD_AFTER_SECONDS = 30, 120
+# Where the kernel locks no files, a run says every so many seconds that it
+# lives, and is taken for dead after so many without a word.
+_HEARTBEAT_SECONDS, _DEAD_AFTER_SECONDS = 10.0, 60.0
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -29,40 +36,63 @@ def hold(workdir: str) -> Iterator[None]:
   """Keeps other runs out of a workdir while the body runs.
 
   On a file system the lock is the kernel's and ends with the process, however
-  it ends. In an object store it is a file with a heartbeat. Only the first
-  process of a run holds it.
+  it ends. In an object store, or where files cannot be locked, it is a file
+  with a heartbeat. The first process of a run holds it for all.
 
   Args:
     workdir: the run's folder, made if need be.
 
   Raises:
     UserError: if another run holds it, naming that run, or it cannot be a
-      folder.
+      folder; in all processes.
   """
-  if jax.process_index() != 0:
+  with contextlib.ExitStack() as stack:
+    error = None
+    if jax.process_index() == 0:
+      try:
+        stack.enter_context(_hold(workdir))
+      except UserError as refusal:
+        error = refusal
+    if _failed_in_first(error is not None):
+      raise error or UserError(
+        f"{workdir} cannot be used; the first process says why"
+      )
     yield
-    return
-  path = files.make_folder(workdir) / LOCK_FILE
-  with _hold_file(path) if files.is_local(path) else _hold_object(path):
-    yield
+
+
+def _failed_in_first(failed: bool) -> bool:
+  if jax.process_count() == 1:
+    return failed
+  return bool(multihost_utils.broadcast_one_to_all(np.array(failed)))
 
 
 @contextlib.contextmanager
-def _hold_file(path: epath.Path) -> Iterator[None]:
-  with files.explained_disk_errors(path.parent):
-    file = _open_locked(path)
+def _hold(workdir: str) -> Iterator[None]:
+  path = files.make_folder(workdir) / LOCK_FILE
+  file = None
+  if files.is_local(path):
+    with files.explained_disk_errors(workdir):
+      file = _open_locked(path)
+  if file is None:
+    with _hold_by_heartbeat(path):
+      yield
+    return
   try:
-    with files.explained_disk_errors(path.parent):
+    with files.explained_disk_errors(workdir):
       os.ftruncate(file, 0)
-      os.write(file, _describe_self().encode())
+      os.write(file, _describe(_now()).encode())
     yield
   finally:
     path.unlink(missing_ok=True)  # While it is still locked.
     os.close(file)
 
 
-def _open_locked(path: epath.Path) -> int:
-  """Returns the descriptor of the locked file."""
+def _open_locked(path: epath.Path) -> int | None:
+  """Returns the descriptor of the locked file; None where there are no locks.
+
+  Raises:
+    UserError: if another process has locked it.
+  """
   while True:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -71,28 +101,38 @@ def _open_locked(path: epath.Path) -> int:
       if path.exists() and os.path.samestat(os.fstat(file), os.stat(path)):
         return file
     except OSError as error:
-      if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-        os.close(file)
-        raise
       holder = os.pread(file, 4096, 0).decode(errors="replace")
+      if error.errno in _HELD:
+        os.close(file)
+        raise _in_use(path, holder) from error
+      if error.errno in _NO_LOCKS:
+        os.close(file)
+        return None
       os.close(file)
-      raise _in_use(path, holder) from error
+      raise
     os.close(file)
 
 
 @contextlib.contextmanager
-def _hold_object(path: epath.Path) -> Iterator[None]:
-  if path.exists():
-    holder = path.read_text()
-    if _age_of(holder) < _DEAD_AFTER_SECONDS:
-      raise _in_use(path, holder)
+def _hold_by_heartbeat(path: epath.Path) -> Iterator[None]:
+  """Holds a file that is written anew as long as its holder lives."""
+  _wait_for_silence(path)
+  started, mark = _now(), uuid.uuid4().hex
   ended = threading.Event()
+
+  def is_own() -> bool:
+    return _fields(_read(path)).get("mark") == mark
 
   def beat() -> None:
     while not ended.wait(_HEARTBEAT_SECONDS):
-      path.write_text(_describe_self())
+      try:
+        if not is_own():
+          break
+        path.write_text(_describe(started, mark))
+      except OSError as error:  # The next one may succeed.
+        print(f"warning: {path}: {error}", file=sys.stderr)
 
-  path.write_text(_describe_self())
+  path.write_text(_describe(started, mark))
   thread = threading.Thread(target=beat, daemon=True)
   thread.start()
   try:
@@ -100,17 +140,51 @@ def _hold_object(path: epath.Path) -> Iterator[None]:
   finally:
     ended.set()
     thread.join()
-    path.unlink(missing_ok=True)
+    if is_own():
+      path.unlink(missing_ok=True)
 
 
-def _describe_self() -> str:
+def _wait_for_silence(path: epath.Path) -> None:
+  """Returns if nobody holds the file, or its holder is silent for long.
+
+  What counts is whether the file changes, since clocks of hosts differ.
+  """
+  first = _read(path)
+  deadline = time.monotonic() + _DEAD_AFTER_SECONDS
+  if first:
+    print(
+      f"{path} is there: waiting {_DEAD_AFTER_SECONDS:.0f} seconds for a sign"
+      " of life of the run that wrote it",
+      file=sys.stderr,
+    )
+  while first and time.monotonic() < deadline:
+    time.sleep(_HEARTBEAT_SECONDS / 2)
+    now = _read(path)
+    if not now:
+      return
+    if now != first:
+      raise _in_use(path, now)
+
+
+def _read(path: epath.Path) -> str:
+  try:
+    return path.read_text()
+  except FileNotFoundError:
+    return ""
+
+
+def _now() -> str:
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _describe(started: str, mark: str = "") -> str:
   return files.to_json(
     {
       "host": socket.gethostname(),
       "process": os.getpid(),
-      "alive": datetime.datetime.now(datetime.UTC).isoformat(
-        timespec="seconds"
-      ),
+      "started": started,
+      "mark": mark,
+      "alive": time.time(),  # Differs from one heartbeat to the next.
     }
   )
 
@@ -122,22 +196,11 @@ def _fields(holder: str) -> dict[str, Any]:
     return {}  # It was read while it was being written.
 
 
-def _age_of(holder: str) -> float:
-  """Returns the seconds since a heartbeat; infinity if it cannot be read."""
-  alive = _fields(holder).get("alive")
-  if alive is None:
-    return float("inf")
-  age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(
-    alive
-  )
-  return age.total_seconds()
-
-
 def _in_use(path: epath.Path, holder: str) -> UserError:
   fields = _fields(holder)
   return UserError(
     f"{path.parent} is in use by process {fields.get('process', 'unknown')} on"
     f" {fields.get('host', 'an unknown host')}, since"
-    f" {fields.get('alive', 'just now')}; wait for it to end, or use another"
+    f" {fields.get('started', 'just now')}; wait for it to end, or use another"
     " workdir"
   )

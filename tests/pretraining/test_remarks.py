@@ -19,7 +19,7 @@ def test_the_share_is_explained_once_and_a_plateau_named_once():
   assert "13.1% of the tokens are replaced" in meaning
   assert "a loss of 0.389" in meaning
   (plateau,) = remarks(200, row(0.54, 0.0))
-  assert "has not begun" in plateau and "discriminator_weight=10" in plateau
+  assert "has not begun" in plateau and "discriminator_weight (10" in plateau
   assert list(remarks(300, row(0.52, 0.0))) == []
 
 

@@ -124,7 +124,9 @@ def test_another_run_s_damaged_checkpoint_is_left_where_it_is(tmp_path):
   newest = tmp_path / "other" / "checkpoints" / "20"
   tear(newest, "params/d/*")
   for name in ("resume_from", "init_from"):
-    with pytest.raises(UserError, match=r"damaged.*an older one .* step 10"):
+    with pytest.raises(
+      UserError, match=r"damaged.*move that folder away .* step 10"
+    ):
       toy.restored(tmp_path / "own", **{name: str(tmp_path / "other")})
   assert newest.exists()
 
