@@ -74,7 +74,8 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> bytes:
     ):
       axes.plot(values, range(len(names)), "o", color="#4C72B0")
       axes.axvline(least, color="#C44E52", linestyle="--", linewidth=1.4)
-      axes.set_xlim(left=min(nothing, *values))
+      low, high = min(nothing, *values), max(least, *values)
+      axes.set_xlim(low, high + 0.05 * (high - low))
       axes.set_yticks(range(len(names)), names)
       axes.set_title(f"{title}, dashed: {least}", loc="left")
     buffer = io.BytesIO()
