@@ -58,7 +58,6 @@ LEARNING_RATES = {
 _FREE_FIELDS = (
   "hidden_dropout_prob",
   "attention_probs_dropout_prob",
-  "initializer_range",
   "mask_padding_in_conv",
   "dtype",
   "remat",

@@ -21,6 +21,10 @@ from convbert_jax.formats.pretrained import (
 )
 from convbert_jax.model.config import ConvBertConfig, check_sequence_length
 
+# They may differ between a model and a run that names its size; a run that does
+# not takes the model's.
+_OF_A_SIZE = ("head_size_rule", "initializer_range")
+
 
 @dataclasses.dataclass(frozen=True)
 class StartingPoint:
@@ -92,7 +96,7 @@ def _resolved(config: ConfigDict, source: Pretrained | None) -> ConfigDict:
   open_fields = [
     name
     for name, value in model.items()
-    if not value and (name not in MAY_DIFFER or name == "head_size_rule")
+    if not value and (name not in MAY_DIFFER or name in _OF_A_SIZE)
   ]
   if source is None and open_fields:
     raise UserError(
