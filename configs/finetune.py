@@ -74,9 +74,9 @@ def get_config(arguments: str = "") -> ConfigDict:
   Returns:
     The config; lengths are in tokens, the batch sizes in rows over all
     processes, and everything called `every` in steps. Without a size, 0 and ""
-    stand for the architecture of the model to start from, 0.0 for the learning
-    rate of the size in `named_sizes` that is nearest to it in hidden size; a
-    run keeps the values that these became.
+    in `model` stand for the values of the model to start from, 0.0 for the
+    learning rate of the size in `named_sizes` that is nearest to it in hidden
+    size; a run keeps the values that these became.
 
   Raises:
     ValueError: an argument is unknown or its value not valid.

@@ -292,14 +292,10 @@ class Reporter:
         disk is full.
     """
     # In every process: they decide alike what is still to be done.
-    self.last_row = next(
-      (
-        row
-        for row in reversed(run_files.read_rows(workdir))
-        if row["step"] <= start_step
-      ),
-      {},
-    )
+    kept = [
+      row for row in run_files.read_rows(workdir) if row["step"] <= start_step
+    ]
+    self.last_row: run_files.Row = kept[-1] if kept else {}
     self._folder = epath.Path(workdir)
     self._console: _Console | None = None
     self._profiler: _Profiler | None = None
@@ -309,7 +305,7 @@ class Reporter:
     with files.explained_disk_errors(self._folder):
       self._folder.mkdir(parents=True, exist_ok=True)
       # Written first, since a resumed run relies on it.
-      self._outputs.append(run_files.MetricsFile(workdir, start_step))
+      self._outputs.append(run_files.MetricsFile(workdir, kept))
       if report.tensorboard:
         self._outputs.append(
           _TensorBoard(self._folder / "tensorboard", start_step)

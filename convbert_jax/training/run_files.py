@@ -1,7 +1,7 @@
 """The files that a run leaves in its folder: metrics, and what describes it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -51,15 +51,14 @@ def read_rows(workdir: str) -> list[Row]:
 class MetricsFile:
   """Appends rows to `metrics.jsonl`, one JSON object per step."""
 
-  def __init__(self, workdir: str, start_step: int) -> None:
-    """Drops the rows after the step from which the run goes on.
+  def __init__(self, workdir: str, kept: Iterable[Row]) -> None:
+    """Begins with the rows up to the step from which the run goes on.
 
     Args:
       workdir: the run's folder, which exists.
-      start_step: last step of which a row is kept.
+      kept: the rows that stay.
     """
     self._path = epath.Path(workdir) / METRICS_FILE
-    kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
     self._text = "".join(files.to_json(row) + "\n" for row in kept)
     files.write_text(self._path, self._text)
     # Object stores cannot append; there the file is written anew per row.
