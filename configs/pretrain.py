@@ -45,6 +45,8 @@ SIZES = {
     # passes on as much of its input. With 0.02 a layer adds 2 to 4 % to its
     # input at first.
     "initializer_range": 0.05,
+    # Kernels that are all alike at first leave that state by luck, and late.
+    "conv_kernel_init": "spread",
     # With 50, as in the original, clipping cuts the first gradients to a tenth
     # and the later ones not at all. Adam forgets how large the first ones were,
     # and moves at its full rate on the noise of a discriminator that knows
@@ -74,6 +76,7 @@ SIZES = {
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "conv_kernel_init": "uniform",
     "discriminator_weight": 50.0,
     "prior_bias": False,
     "bias_correction": False,
@@ -97,6 +100,7 @@ SIZES = {
     "generator": {"size_fraction": 0.25, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "conv_kernel_init": "uniform",
     "discriminator_weight": 50.0,
     "prior_bias": False,
     "bias_correction": False,
@@ -121,6 +125,7 @@ SIZES = {
     "generator": {"size_fraction": 1 / 3, "layers_fraction": 1.0},
     "dropout": 0.1,
     "initializer_range": 0.02,
+    "conv_kernel_init": "uniform",
     "discriminator_weight": 50.0,
     "prior_bias": False,
     "bias_correction": False,
@@ -171,6 +176,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         "hidden_dropout_prob": recipe["dropout"],
         "attention_probs_dropout_prob": recipe["dropout"],
         "initializer_range": recipe["initializer_range"],
+        # Of the convolution heads: "uniform" or "spread".
+        "conv_kernel_init": recipe["conv_kernel_init"],
         "layer_norm_eps": 1e-12,
         # The original lets pads leak into the convolutions: False.
         "mask_padding_in_conv": True,

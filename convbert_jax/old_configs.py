@@ -18,6 +18,7 @@ from convbert_jax.errors import UserError
 
 # Dotted name of an added field -> its value in configs that lack it.
 VALUES_BEFORE: dict[str, Any] = {
+  "model.conv_kernel_init": "uniform",
   "objective.prior_bias": False,
   "optimizer.name": "adamw",
   "optimizer.schedule": "polynomial",
@@ -30,12 +31,15 @@ VALUES_BEFORE: dict[str, Any] = {
 # Dotted name of a field whose default has changed for some size -> what it was
 # and what it is. A run that was begun with the old ones goes on with them.
 DEFAULTS_BEFORE: dict[str, tuple[Any, Any]] = {
+  "model.conv_kernel_init": ("uniform", "spread"),
   "model.initializer_range": (0.02, 0.05),
   "objective.discriminator_weight": (50.0, 10.0),
   "objective.prior_bias": (False, True),
   "optimizer.learning_rate": (1e-3, 2e-3),
   "optimizer.bias_correction": (False, True),
 }
+# The field that came with today's defaults; who has it was made with them.
+_ADDED_WITH_DEFAULTS = "model.conv_kernel_init"
 
 
 def earlier_defaults(
@@ -49,18 +53,16 @@ def earlier_defaults(
 
   Returns:
     The kept values by dotted name, where `config` has today's default; none
-    if the run was not begun with the earlier defaults.
+    if the run was begun with today's.
   """
+  if _ADDED_WITH_DEFAULTS in files.flatten(kept):
+    return {}
   kept, config = files.flatten(completed(kept)), files.flatten(config)
-  earlier = {
+  return {
     field: before
     for field, (before, now) in DEFAULTS_BEFORE.items()
     if kept.get(field) == before and config.get(field) == now
   }
-  # A pre-training of the earlier recipe has several of them. One alone was set
-  # by hand. Of these fields, a fine-tuning has only one.
-  fewest = 2 if "objective.kind" in kept else 1
-  return earlier if len(earlier) >= fewest else {}
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

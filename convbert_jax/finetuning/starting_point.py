@@ -23,7 +23,7 @@ from convbert_jax.model.config import ConvBertConfig, check_sequence_length
 
 # They may differ between a model and a run that names its size; a run that does
 # not takes the model's.
-_OF_A_SIZE = ("head_size_rule", "initializer_range")
+_OF_A_SIZE = ("conv_kernel_init", "head_size_rule", "initializer_range")
 
 
 @dataclasses.dataclass(frozen=True)

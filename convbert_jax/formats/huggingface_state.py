@@ -56,6 +56,7 @@ EXPRESSIBLE = Expressible(
   kind="hf",
   name="transformers",
   config=CONFIG_FIELDS,
+  trained_with=("conv_kernel_init",),
   # The width of the heads is compared, and masked padding is warned of.
   checked_apart=("head_size_rule", "mask_padding_in_conv"),
   head=(

@@ -34,6 +34,7 @@ NETWORKS = ("discriminator", "masked_lm", "encoder", "generator")
 # parameters mean the same with any of these values.
 MAY_DIFFER = (
   "attention_probs_dropout_prob",
+  "conv_kernel_init",
   "dtype",
   "head_size_rule",  # The head size that follows from it may not.
   "hidden_dropout_prob",

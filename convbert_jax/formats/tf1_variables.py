@@ -52,6 +52,7 @@ EXPRESSIBLE = Expressible(
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "initializer_range",
+    "conv_kernel_init",
   ),
   # The width of the heads is compared, and masked padding is warned of.
   checked_apart=("head_size_rule", "mask_padding_in_conv"),

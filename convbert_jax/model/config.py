@@ -21,6 +21,7 @@ from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.ops import activations
 
 HEAD_SIZE_RULES = ("tf1", "hf")
+CONV_KERNEL_INITS = ("uniform", "spread")
 DTYPES = ("float32", "bfloat16", "float64")
 REMAT_POLICIES = ("none", "elementwise", "dots", "full")
 
@@ -53,6 +54,9 @@ class ConvBertConfig:
     attention_probs_dropout_prob: dropout on attention probabilities.
     initializer_range: standard deviation of the initial normal, before it is
       cut at two of them.
+    conv_kernel_init: what the kernels of the convolution heads are at first:
+      "uniform", as in the original, an average over the window; "spread", each
+      head with half its weight on a neighbour of its own.
     layer_norm_eps: added to the variance in every layer norm.
     mask_padding_in_conv: zero padded positions before the convolutions, so
       that no result depends on padding. The originals do not.
@@ -82,6 +86,7 @@ class ConvBertConfig:
   hidden_dropout_prob: float = 0.1
   attention_probs_dropout_prob: float = 0.1
   initializer_range: float = 0.02
+  conv_kernel_init: str = "uniform"
   layer_norm_eps: float = 1e-12
   mask_padding_in_conv: bool = False
   dtype: str = "float32"
@@ -128,6 +133,7 @@ class ConvBertConfig:
     for field, valid in (
       ("conv_type", CONV_KINDS),
       ("head_size_rule", HEAD_SIZE_RULES),
+      ("conv_kernel_init", CONV_KERNEL_INITS),
       ("hidden_act", activations.BY_NAME),
       ("dtype", DTYPES),
       ("remat", REMAT_POLICIES),

@@ -12,6 +12,7 @@ and the writers of checkpoint formats read the row.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,14 @@ class Parameter:
     axes: logical name of each axis, or None; see `training/sharding.py`.
     stddev: of the normal, cut at two of it, that it is drawn from; 0 gives
       zeros.
+    values: the initial values themselves, in the order of the array; empty if
+      they are drawn.
   """
 
   shape: tuple[int, ...]
   axes: tuple[str | None, ...]
   stddev: float = 0.0
+  values: tuple[float, ...] = ()
 
 
 # By group and name, as they stand in the parameter tree.
@@ -88,9 +92,32 @@ def _span_dynamic_parameters(config: "ConvBertConfig") -> Parameters:
     },
     "conv_kernel": {
       "kernel": Parameter((heads, num_logits), ("heads", None), stddev),
-      "bias": Parameter((num_logits,), (None,)),
+      "bias": Parameter((num_logits,), (None,), values=_first_logits(config)),
     },
   }
+
+
+def _first_logits(config: "ConvBertConfig") -> tuple[float, ...]:
+  """Returns the initial bias of the kernels' logits, [H * K]; empty for zeros.
+
+  "spread" puts half the weight of each head on one neighbour: the previous
+  token, the next, the one before the previous, and so on from head to head.
+  """
+  taps, centre = config.conv_kernel_size, config.conv_kernel_size // 2
+  if config.conv_kernel_init == "uniform" or taps == 1:
+    return ()
+  neighbours = [
+    centre + side * distance
+    for distance in range(1, centre + 1)
+    for side in (-1, 1)
+  ]
+  # exp(log(K - 1)) against K - 1 times exp(0).
+  half = math.log(taps - 1)
+  return tuple(
+    half if tap == neighbours[head % len(neighbours)] else 0.0
+    for head in range(config.num_heads_kept)
+    for tap in range(taps)
+  )
 
 
 def _span_dynamic_products(config: "ConvBertConfig") -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import Parameter
@@ -97,6 +98,14 @@ def head_linear(
   )
 
 
+def _initializer(spec: Parameter) -> Initializer:
+  if spec.values:
+    return nn.initializers.constant(
+      np.reshape(np.asarray(spec.values, np.float32), spec.shape)
+    )
+  return truncated_normal(spec.stddev) if spec.stddev else nn.initializers.zeros
+
+
 class Parameters(nn.Module):
   """Declares the parameters of a function of `ops/`.
 
@@ -113,8 +122,7 @@ class Parameters(nn.Module):
     """Returns the arrays by name."""
     return {
       name: table(
-        self, name, spec.shape, spec.axes,
-        truncated_normal(spec.stddev) if spec.stddev else nn.initializers.zeros,
+        self, name, spec.shape, spec.axes, _initializer(spec)
       ).astype(self.dtype)
       for name, spec in self.specs.items()
     }  # fmt: skip

@@ -27,6 +27,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.training import run_files
 from experiments import command_line, quickstart_data
 from experiments.benchmarks import first_run_results, roundings
+from experiments.config_files import load_config
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/first_run", "DIR, the folder for everything."
@@ -51,6 +52,7 @@ def main() -> None:
     *quickstart_data.pretraining_overrides(workdir, manifest),
     *_OVERRIDES.value,
   ]
+  _check_recipe(workdir, pretraining)
   seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)
   runs = [(seed, f"seed {seed}", "") for seed in seeds]
   runs += [
@@ -78,6 +80,30 @@ def main() -> None:
   path = epath.Path(workdir) / "first_run.png"
   files.write_bytes(path, first_run_results.figure(rows))
   print(f"drawn: {path}")
+
+
+def _check_recipe(workdir: str, settings: Sequence[str]) -> None:
+  """Keeps the recipe of the runs; refuses a folder with runs of another one.
+
+  Raises:
+    UserError: naming what differs.
+  """
+  now = {
+    "pre-training": load_config(quickstart_data.CONFIG, settings).to_dict(),
+    "fine-tuning": load_config(quickstart_data.TASK_CONFIG).to_dict(),
+  }
+  path = epath.Path(workdir) / "recipe.json"
+  if not path.exists():
+    files.write_json(path, now)
+  differences = files.config_differences(json.loads(path.read_text()), now)
+  if differences:
+    listed = "; ".join(
+      f"{field}: {before} -> {after}"
+      for field, (before, after) in differences.items()
+    )
+    raise UserError(
+      f"{workdir} holds runs of another recipe ({listed}); use another workdir"
+    )
 
 
 def _folder(workdir: str, name: str) -> str:

@@ -57,3 +57,37 @@ def test_the_formats_that_hold_each_kind():
   holders = {name: kind.expressible_in for name, kind in CONV_KINDS.items()}
   assert holders == {"span_dynamic": {"tf1", "hf"}, "none": {"tf1"}}
   assert CONV_KINDS[ConvBertConfig().conv_type].heads is not None
+
+
+def first_kernels(**changes):
+  """Returns the kernels of real tokens of a new model, [L, H, K], averaged."""
+  config = TINY.replace(initializer_range=1e-3, **changes)
+  model = ConvBertModel(config)
+  params = jax.jit(model.init)(jax.random.key(0), IDS)
+  kernels = model.apply(params, IDS, output_conv_kernels=True).conv_kernels
+  return np.stack(kernels).mean((1, 2))
+
+
+def test_kernels_are_alike_at_first_unless_spread():
+  same = np.full((2, 4, 5), 1 / 5)
+  shape = {
+    "num_hidden_layers": 2, "num_attention_heads": 8, "conv_kernel_size": 5
+  }  # fmt: skip
+  np.testing.assert_allclose(first_kernels(**shape), same, atol=1e-4)
+  # Previous token, next, the one before the previous, the one after the next.
+  spread = np.full((4, 5), 1 / 8)
+  spread[range(4), [1, 3, 0, 4]] = 1 / 2
+  np.testing.assert_allclose(
+    first_kernels(**shape, conv_kernel_init="spread"), [spread] * 2, atol=1e-4
+  )
+  # More heads than neighbours: they begin again; one tap has no neighbour.
+  shape["conv_kernel_size"] = 3
+  spread = np.full((4, 3), 1 / 4)
+  spread[range(4), [0, 2, 0, 2]] = 1 / 2
+  np.testing.assert_allclose(
+    first_kernels(**shape, conv_kernel_init="spread"), [spread] * 2, atol=1e-4
+  )
+  shape["conv_kernel_size"] = 1
+  np.testing.assert_array_equal(
+    first_kernels(**shape, conv_kernel_init="spread"), 1
+  )

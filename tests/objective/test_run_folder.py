@@ -48,7 +48,8 @@ def test_a_folder_of_an_earlier_recipe_keeps_it(tmp_path, capsys):
   assert run_folder.with_own_recipe(config, tmp_path) is config
   kept = config.to_dict()
   kept["model"]["initializer_range"] = 0.02
-  del kept["objective"]["prior_bias"]  # It was not a field then.
+  # They were not fields then.
+  del kept["model"]["conv_kernel_init"], kept["objective"]["prior_bias"]
   kept["optimizer"] |= {"bias_correction": False, "learning_rate": 0.5}
   (tmp_path / "config.json").write_text(json.dumps(kept))
   found = run_folder.with_own_recipe(config, tmp_path)
@@ -59,12 +60,13 @@ def test_a_folder_of_an_earlier_recipe_keeps_it(tmp_path, capsys):
   assert config.model.initializer_range == 0.05, "the argument was changed"
   (line,) = capsys.readouterr().out.splitlines()
   assert line.endswith(
-    "model.initializer_range=0.02, objective.prior_bias=False,"
-    " optimizer.bias_correction=False"
+    "model.conv_kernel_init=uniform, model.initializer_range=0.02,"
+    " objective.prior_bias=False, optimizer.bias_correction=False"
   )
-  # A later run with another rate is not taken for an earlier one.
+  # A later run with earlier values is not taken for an earlier one.
   later = config.to_dict()
   later["optimizer"]["learning_rate"] = 1e-3
+  later["model"]["initializer_range"] = 0.02
   (tmp_path / "config.json").write_text(json.dumps(later))
   assert run_folder.with_own_recipe(config, tmp_path) is config
   (tmp_path / "config.json").write_text(json.dumps(kept))
