@@ -18,7 +18,7 @@ FLOORS = (
   {"formats"},
   {"pretraining"},
   {"finetuning"},
-  {"inference"},
+  {"inference", "planning"},
 )
 ROOMS = set().union(*FLOORS)
 # The package's front door looks everything up by name, and imports it late.

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convbert_jax.errors import UserError
+from convbert_jax.ops import partitioning
 from convbert_jax.training import checkpoint, restore, sharding
 from convbert_jax.training import state as states
 from convbert_jax.training.checkpoint import CheckpointConfig
@@ -99,7 +100,7 @@ def evaluate(params):
 def make_mesh(num_devices):
   return jax.sharding.Mesh(
     np.array(jax.devices()[:num_devices]).reshape(num_devices, 1, 1),
-    sharding.MESH_AXES,
+    partitioning.MESH_AXES,
     axis_types=(jax.sharding.AxisType.Auto,) * 3,
   )
 

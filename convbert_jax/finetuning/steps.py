@@ -10,6 +10,7 @@ import numpy as np
 
 from convbert_jax.data.batching import Batching, iter_eval_batches
 from convbert_jax.errors import unknown_name
+from convbert_jax.ops import partitioning
 from convbert_jax.tasks.task import PADDING, Batch, Task
 from convbert_jax.tasks.task_data import Split
 from convbert_jax.training import loop, sharding
@@ -84,7 +85,8 @@ class Evaluator:
     self._mesh = mesh
     self._batching = batching
     self._outputs = jax.jit(
-      _make_outputs(task, model), out_shardings=sharding.replicated(mesh)
+      partitioning.on_mesh(_make_outputs(task, model), mesh),
+      out_shardings=sharding.replicated(mesh),
     )
 
   def predict(self, params: Any, split: Split) -> list[Any]:

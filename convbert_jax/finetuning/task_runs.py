@@ -33,6 +33,8 @@ from convbert_jax.finetuning.steps import Evaluator, make_train_step
 from convbert_jax.formats import orbax as orbax_folder
 from convbert_jax.formats.orbax import MODEL_FOLDER
 from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.model.config import check_tensor_axis
+from convbert_jax.ops import partitioning
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task import HEADS
 from convbert_jax.tasks.task_data import read_task_data
@@ -73,6 +75,7 @@ class TaskRuns:
     self._config = config = self._start.run_config
     self._model = self._task.model(self._start.config, config.head)
     self._mesh = sharding.make_mesh(**config.mesh)
+    check_tensor_axis(self._start.config, self._mesh.shape["tensor"])
     self._batching = self._make_batching("batch_size", config.batch_size)
     self._data = read_task_data(
       self._task,
@@ -173,7 +176,7 @@ class TaskRuns:
   def _make_batching(self, field: str, batch_size: int) -> Batching:
     config = self._config
     shards = math.prod(
-      self._mesh.shape[axis] for axis in sharding.RULES["batch"]
+      self._mesh.shape[axis] for axis in partitioning.RULES["batch"]
     )
     if batch_size < 1 or batch_size % shards:
       raise UserError(

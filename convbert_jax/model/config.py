@@ -9,6 +9,7 @@ Letters in the shape suffixes of array names (`query_BxTxHxD`) in `ops/`,
   V vocabulary       K kernel width     J beams of a search
   M model width      F inner width      N several axes as one
   G groups           I width of an input, O of an output
+  S sets of heads side by side: attention heads, convolution heads
 
 Letters side by side are multiplied: `HK` is H * K.
 """
@@ -18,7 +19,7 @@ from typing import Self
 
 from convbert_jax import errors
 from convbert_jax.model.conv_kinds import CONV_KINDS
-from convbert_jax.ops import activations
+from convbert_jax.ops import activations, partitioning
 
 HEAD_SIZE_RULES = ("tf1", "hf")
 CONV_KERNEL_INITS = ("uniform", "spread")
@@ -111,6 +112,11 @@ class ConvBertConfig:
     return self.hidden_size // self.num_heads_kept // 2
 
   @property
+  def heads_axis(self) -> str:
+    """Logical axis of all heads side by side, split between heads alone."""
+    return partitioning.blocks("heads", self.head_size)
+
+  @property
   def all_head_size(self) -> int:
     """Width of all attention heads together, or all convolution heads (`A`)."""
     return self.num_heads_kept * self.head_size
@@ -179,6 +185,26 @@ class ConvBertConfig:
           f"num_groups={self.num_groups} must divide "
           f"{field}={getattr(self, field)}; change one of them"
         )
+
+
+def check_tensor_axis(config: ConvBertConfig, size: int) -> None:
+  """Refuses a mesh that would cut heads.
+
+  Args:
+    config: of the model.
+    size: of the mesh's axis `tensor`.
+
+  Raises:
+    UserError: if it does not divide the kept heads.
+  """
+  kept = config.num_heads_kept
+  if kept % size:
+    fitting = [n for n in range(1, kept + 1) if kept % n == 0]
+    raise errors.UserError(
+      f"mesh.tensor={size} must divide the {kept} heads that"
+      f" head_ratio={config.head_ratio} leaves of num_attention_heads="
+      f"{config.num_attention_heads}; take one of {fitting}"
+    )
 
 
 def check_sequence_length(config: ConvBertConfig, length: int) -> None:

@@ -86,12 +86,14 @@ def _span_dynamic_parameters(config: "ConvBertConfig") -> Parameters:
         (taps, width), (None, "hidden"), 1.0 / taps
       ),
       "pointwise_kernel": Parameter(
-        (width, heads), ("hidden", "heads"), stddev
+        (width, heads), ("hidden", config.heads_axis), stddev
       ),
-      "bias": Parameter((heads,), ("heads",)),
+      "bias": Parameter((heads,), (config.heads_axis,)),
     },
     "conv_kernel": {
-      "kernel": Parameter((heads, num_logits), ("heads", None), stddev),
+      "kernel": Parameter(
+        (heads, num_logits), (config.heads_axis, None), stddev
+      ),
       "bias": Parameter((num_logits,), (None,), values=_first_logits(config)),
     },
   }

@@ -5,6 +5,7 @@ import jax
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig, check_sequence_length
+from convbert_jax.ops import lookup, numerics, partitioning
 
 
 class Embeddings(nn.Module):
@@ -22,7 +23,7 @@ class Embeddings(nn.Module):
     width = config.embedding_size
     self.word_embeddings = layers.table(
       self, "word_embeddings", (config.vocab_size, width), ("vocab", "embed"),
-      init,
+      init, config.dtype,
     )  # fmt: skip
     self.position_embeddings = layers.table(
       self, "position_embeddings", (config.max_position_embeddings, width),
@@ -53,13 +54,15 @@ class Embeddings(nn.Module):
     """
     length = words.shape[1]
     check_sequence_length(self.config, length)
-    words_BxTxE = self.word_embeddings[words] if words.ndim == 2 else words
+    if words.ndim == 2:
+      words = lookup.rows(self.word_embeddings[None], words)
     if position_ids_BxT is None:
       positions = self.position_embeddings[None, :length]
     else:
       positions = self.position_embeddings[position_ids_BxT]
     types_BxTxE = self.token_type_embeddings[token_type_ids_BxT]
-    summed_BxTxE = words_BxTxE + types_BxTxE + positions
+    summed_BxTxE = numerics.precise(words) + types_BxTxE + positions
+    summed_BxTxE = partitioning.constrain(summed_BxTxE, "batch", None, None)
     return self.dropout(
       self.layer_norm(summed_BxTxE), deterministic=deterministic
     )

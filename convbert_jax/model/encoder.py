@@ -6,7 +6,7 @@ import jax
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import MixedAttention
-from convbert_jax.ops import activations
+from convbert_jax.ops import activations, partitioning
 
 # Costly to recompute and small to keep, like the products with weights. Each is
 # named by `checkpoint_name` where it is made.
@@ -48,12 +48,14 @@ class EncoderLayer(nn.Module):
   ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
     """Returns the layer's output [B, T, M], and the arrays asked for."""
     config = self.config
-    heads_BxTxI, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
+    heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
       config, name="attention"
     )(hidden_BxTxM, mask_BxT, head_mask_H, deterministic=self.deterministic)
-    hidden_BxTxM = ResidualOutput(config, "heads", name="attention_output")(
-      heads_BxTxI, hidden_BxTxM, deterministic=self.deterministic
-    )
+    # Attention heads above convolution heads: no contiguous part of the rows
+    # belongs to a device's heads.
+    hidden_BxTxM = ResidualOutput(
+      config, None, num_parts=heads_BxTxSxA.shape[2], name="attention_output"
+    )(heads_BxTxSxA, hidden_BxTxM, deterministic=self.deterministic)
     inner_BxTxF = layers.Linear(
       config.intermediate_size,
       ("hidden", "mlp"),
@@ -62,6 +64,7 @@ class EncoderLayer(nn.Module):
       config.dtype,
       name="intermediate",
     )(hidden_BxTxM)
+    inner_BxTxF = partitioning.constrain(inner_BxTxF, "batch", None, "mlp")
     inner_BxTxF = activations.BY_NAME[config.hidden_act](inner_BxTxF)
     hidden_BxTxM = ResidualOutput(
       config, "mlp", config.num_groups, name="output"
@@ -77,18 +80,19 @@ class ResidualOutput(nn.Module):
   """Adds a branch, mapped to the model width: LN(dropout(Wx) + residual)."""
 
   config: ConvBertConfig
-  in_axis: str
+  in_axis: str | None
   num_groups: int = 1
+  num_parts: int | None = None
 
   @nn.compact
   def __call__(
     self,
-    branch_BxTxI: jax.Array,
+    branch: jax.Array,
     residual_BxTxM: jax.Array,
     *,
     deterministic: bool,
   ) -> jax.Array:
-    """Maps the branch [B, T, I] and the residual to [B, T, M]."""
+    """Maps the branch [B, T, I] or [B, T, S, I] to [B, T, M]; adds it."""
     config = self.config
     out_BxTxM = layers.Linear(
       config.hidden_size,
@@ -96,12 +100,16 @@ class ResidualOutput(nn.Module):
       layers.truncated_normal(config.initializer_range),
       self.num_groups,
       config.dtype,
+      self.num_parts,
       name="dense",
-    )(branch_BxTxI)
+    )(branch)
     out_BxTxM = layers.Dropout(config.hidden_dropout_prob)(
       out_BxTxM, deterministic=deterministic
     )
-    return layers.layer_norm(config)(out_BxTxM + residual_BxTxM)
+    out_BxTxM = partitioning.constrain(
+      out_BxTxM + residual_BxTxM, "batch", None, None
+    )
+    return layers.layer_norm(config)(out_BxTxM)
 
 
 class Encoder(nn.Module):

@@ -10,7 +10,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput
-from convbert_jax.ops import activations, losses, numerics
+from convbert_jax.ops import activations, lookup, losses, numerics
 
 
 class GeneratorPredictions(nn.Module):
@@ -56,6 +56,7 @@ class ConvBertForMaskedLM(nn.Module):
     token_type_ids: jax.Array | None = None,
     *,
     positions: jax.Array | None = None,
+    word_table: jax.Array | None = None,
     labels: jax.Array | None = None,
     **options: Unpack[Options],
   ) -> HeadOutput:
@@ -67,6 +68,8 @@ class ConvBertForMaskedLM(nn.Module):
       token_type_ids: see `ConvBertModel`.
       positions: [B, P] positions to predict; all of them if None. The output
         map is the costliest product of a small model, so predict few.
+      word_table: the model's own, as `partitioning.copies` returns it, if the
+        caller has read `inputs_embeds` from it.
       labels: true ids, shaped as the logits without `V`; -100 is ignored.
       **options: see `ConvBertModel`.
     """
@@ -78,15 +81,10 @@ class ConvBertForMaskedLM(nn.Module):
       )
     hidden_BxPxE = self.generator_predictions(hidden_BxPxM)
     # The output map is the transposed word table.
-    table_VxE = self.convbert.embeddings.word_embeddings
-    logits_NxV = jax.lax.dot_general(
-      hidden_BxPxE.reshape(-1, hidden_BxPxE.shape[-1]),
-      table_VxE.astype(self.config.dtype),
-      (((1,), (1,)), ((), ())),
-      preferred_element_type=numerics.precise_dtype(hidden_BxPxE),
-    )
-    logits_NxV = logits_NxV + numerics.precise(self.output_bias)[None, :]
-    logits_BxPxV = logits_NxV.reshape(*hidden_BxPxE.shape[:-1], -1)
+    if word_table is None:
+      word_table = self.convbert.embeddings.word_embeddings[None]
+    logits_BxPxV = lookup.scores(word_table, hidden_BxPxE)
+    logits_BxPxV += numerics.precise(self.output_bias)[None, None, :]
     loss = None
     if labels is not None:
       loss = losses.mean(losses.cross_entropy(logits_BxPxV, labels))

@@ -60,9 +60,14 @@ class ConvBertForJointQuestionAnswering(nn.Module):
     # One kernel for start and token side by side, as the original has it, so
     # that its initialiser sees the width of both.
     self.qa_hidden = layers.LinearParameters(
-      self.inner_size, ("hidden", None), layers.GLOROT_UNIFORM
+      self.inner_size,
+      ("hidden", None),
+      layers.GLOROT_UNIFORM,
+      dtype=self.config.dtype,
     )
-    self.end = layers.LinearParameters(1, (None, None), layers.GLOROT_UNIFORM)
+    self.end = layers.LinearParameters(
+      1, (None, None), layers.GLOROT_UNIFORM, dtype=self.config.dtype
+    )
     self.no_answer_hidden = layers.head_linear(self.config, self.inner_size)
     self.no_answer = layers.head_linear(self.config, 1)
 

@@ -9,7 +9,12 @@ import numpy as np
 
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import Parameter
-from convbert_jax.ops import dropout, grouped_linear, normalization
+from convbert_jax.ops import (
+  dropout,
+  grouped_linear,
+  normalization,
+  partitioning,
+)
 
 Initializer = Callable[..., jax.Array]
 
@@ -28,14 +33,18 @@ def table(
   shape: tuple[int, ...],
   axes: tuple[str | None, ...],
   initializer: Initializer,
+  dtype: str | None = None,
 ) -> jax.Array:
-  """Declares a float32 parameter of `module`, its axes named for sharding."""
-  return module.param(
-    name,
-    nn.with_logical_partitioning(initializer, axes),
-    shape,
-    jnp.float32,
+  """Declares a float32 parameter of `module`, its axes named for sharding.
+
+  Returns:
+    The parameter as a step computes with it, in `dtype`; None leaves it as it
+    is stored.
+  """
+  param = module.param(
+    name, nn.with_logical_partitioning(initializer, axes), shape, jnp.float32
   )
+  return partitioning.gathered(param, axes, dtype or param.dtype)
 
 
 class LinearParameters(nn.Module):
@@ -46,29 +55,8 @@ class LinearParameters(nn.Module):
     axes: logical names of the kernel's input and output axes.
     initializer: of the kernel; the bias starts at zero.
     num_groups: blocks of a grouped map; 1 gives a kernel of two axes.
+    dtype: of the arrays returned.
   """
-
-  features: int
-  axes: tuple[str | None, str | None]
-  initializer: Initializer
-  num_groups: int = 1
-
-  @nn.compact
-  def __call__(self, in_features: int) -> tuple[jax.Array, jax.Array]:
-    """Returns kernel [I, O] or [G, I / G, O / G], and bias [O]."""
-    shape, axes = (in_features, self.features), self.axes
-    if self.num_groups > 1:
-      shape = (self.num_groups, *(width // self.num_groups for width in shape))
-      axes = (None, *self.axes)
-    kernel = table(self, "kernel", shape, axes, self.initializer)
-    bias = table(
-      self, "bias", (self.features,), self.axes[1:], nn.initializers.zeros
-    )
-    return kernel, bias
-
-
-class Linear(nn.Module):
-  """A linear map of the last axis in `dtype`; see `LinearParameters`."""
 
   features: int
   axes: tuple[str | None, str | None]
@@ -77,16 +65,48 @@ class Linear(nn.Module):
   dtype: str = "float32"
 
   @nn.compact
+  def __call__(self, in_features: int) -> tuple[jax.Array, jax.Array]:
+    """Returns kernel [I, O] or [G, I / G, O / G], and bias [O]."""
+    shape, axes = (in_features, self.features), self.axes
+    if self.num_groups > 1:
+      shape = (self.num_groups, *(width // self.num_groups for width in shape))
+      axes = (None, *self.axes)
+    kernel = table(self, "kernel", shape, axes, self.initializer, self.dtype)
+    bias = table(
+      self, "bias", (self.features,), self.axes[1:], nn.initializers.zeros,
+      self.dtype,
+    )  # fmt: skip
+    return kernel, bias
+
+
+class Linear(nn.Module):
+  """A linear map in `dtype`; see `LinearParameters`.
+
+  Attributes:
+    num_parts: if given, the argument is [..., S, I] with so many parts, which
+      are mapped as if they lay side by side.
+  """
+
+  features: int
+  axes: tuple[str | None, str | None]
+  initializer: Initializer
+  num_groups: int = 1
+  dtype: str = "float32"
+  num_parts: int | None = None
+
+  @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [..., I] to [..., O]."""
     parameters = LinearParameters(
-      self.features, self.axes, self.initializer, self.num_groups
+      self.features, self.axes, self.initializer, self.num_groups, self.dtype
     )
     nn.share_scope(self, parameters)
-    kernel, bias = parameters(x.shape[-1])
-    return grouped_linear.linear(
-      x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
-    )
+    kernel, bias = parameters((self.num_parts or 1) * x.shape[-1])
+    x = x.astype(self.dtype)
+    if self.num_parts is None:
+      return grouped_linear.linear(x, kernel, bias)
+    kernel_SxIxO = kernel.reshape(self.num_parts, x.shape[-1], self.features)
+    return grouped_linear.linear_of_parts(x, kernel_SxIxO, bias)
 
 
 def head_linear(
@@ -122,8 +142,8 @@ class Parameters(nn.Module):
     """Returns the arrays by name."""
     return {
       name: table(
-        self, name, spec.shape, spec.axes, _initializer(spec)
-      ).astype(self.dtype)
+        self, name, spec.shape, spec.axes, _initializer(spec), self.dtype
+      )
       for name, spec in self.specs.items()
     }  # fmt: skip
 

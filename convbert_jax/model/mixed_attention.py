@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
-from convbert_jax.ops import attention, grouped_linear
+from convbert_jax.ops import attention, partitioning
 
 
 class MixedAttention(nn.Module):
@@ -39,7 +39,7 @@ class MixedAttention(nn.Module):
       deterministic: no dropout.
 
     Returns:
-      The heads [B, T, I], `I` being 2A, or A without convolution heads; the
+      The heads [B, T, S, A], `S` being 2, or 1 without convolution heads; the
       attention probabilities [B, H, T, T]; and the convolution kernels
       [B, T, H, K], or None.
     """
@@ -67,9 +67,11 @@ class MixedAttention(nn.Module):
       )
       heads.append(convolved_BxTxHxD)
     # Attention first: the output map of the original reads them in this order.
-    heads_BxTxI = jnp.concatenate(heads, axis=2).reshape(*mask_BxT.shape, -1)
-    heads_BxTxI = checkpoint_name(heads_BxTxI, "mixed_heads")
-    return heads_BxTxI, probs_BxHxTxT, kernel_BxTxHxK
+    heads_BxTxSxA = jnp.stack(heads, axis=2).reshape(
+      *mask_BxT.shape, len(heads), config.all_head_size
+    )
+    heads_BxTxSxA = checkpoint_name(heads_BxTxSxA, "mixed_heads")
+    return heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK
 
   def _project(
     self, hidden_BxTxM: jax.Array, names: list[str]
@@ -81,25 +83,27 @@ class MixedAttention(nn.Module):
       *(
         layers.LinearParameters(
           config.all_head_size,
-          ("hidden", "heads"),
+          ("hidden", config.heads_axis),
           layers.truncated_normal(config.initializer_range),
+          dtype=config.dtype,
           name=name,
         )(config.hidden_size)
         for name in names
       ),
       strict=True,
     )
-    all_BxTxO = grouped_linear.linear(
-      hidden_BxTxM,
-      jnp.concatenate(kernels, axis=-1).astype(config.dtype),
-      jnp.concatenate(biases).astype(config.dtype),
+    all_BxTxSxA = jnp.einsum(
+      "btm,msa->btsa", hidden_BxTxM, jnp.stack(kernels, axis=1)
     )
-    heads = (config.num_heads_kept, config.head_size)
+    all_BxTxSxA += jnp.stack(biases)[None, None]
+    all_BxTxSxHxD = all_BxTxSxA.reshape(
+      *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
+    )
     return {
-      name: part.reshape(*part.shape[:-1], *heads)
-      for name, part in zip(
-        names, jnp.split(all_BxTxO, len(names), axis=-1), strict=True
+      name: partitioning.constrain(
+        all_BxTxSxHxD[:, :, place], "batch", None, "heads", None
       )
+      for place, name in enumerate(names)
     }
 
   def _convolve(

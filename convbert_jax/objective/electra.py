@@ -33,7 +33,7 @@ from convbert_jax.objective.metrics import (
   replacement_metrics,
   token_metrics,
 )
-from convbert_jax.ops import losses, sampling
+from convbert_jax.ops import lookup, losses, partitioning, sampling
 
 KINDS = ("electra", "mlm")
 
@@ -110,6 +110,13 @@ class Electra:
   generator_config: ConvBertConfig
   objective: Objective
 
+  @property
+  def has_generator(self) -> bool:
+    """Whether there is a generator with layers of its own."""
+    return self.objective.kind == "electra" and not (
+      self.objective.uniform_generator or self.objective.tie_generator
+    )
+
   def init_params(self, key: jax.Array) -> dict[str, Any]:
     """Returns the parameter tree, boxed with logical axis names."""
     ids = jnp.zeros((1, 1), jnp.int32)
@@ -150,9 +157,29 @@ class Electra:
       }
     return tree
 
+  def word_tables(self, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Returns the networks' word tables, [N, V, E]; see `partitioning.copies`.
+
+    Each is read several times in a step, one and the same by both networks if
+    they share it.
+    """
+    if self.objective.kind == "mlm":
+      return {"masked_lm": _word_table(params["masked_lm"], self.config)}
+    shared = _word_table(params["discriminator"], self.config)
+    objective = self.objective
+    if (
+      objective.tie_embeddings
+      or objective.tie_generator
+      or objective.uniform_generator
+    ):
+      return {"discriminator": shared, "generator": shared}
+    own = _word_table(params["generator"], self.generator_config)
+    return {"discriminator": shared, "generator": own}
+
   def token_logits(
     self,
     params: Mapping[str, Any],
+    tables: Mapping[str, jax.Array],
     batch: Batch,
     selection: masking.Selection,
     dropout_key: jax.Array | None,
@@ -160,19 +187,22 @@ class Electra:
     """Returns the generator's float32 logits [B, P, V] at the selection."""
     if self.objective.kind == "mlm":
       config, tree = self.config, params["masked_lm"]
+      table = tables["masked_lm"]
     elif self.objective.uniform_generator:
       return jnp.zeros(
         (*selection.positions.shape, self.config.vocab_size), jnp.float32
       )
     else:
       config, tree = self.generator_config, self.generator_params(params)
+      table = tables["generator"]
     return _apply(
       ConvBertForMaskedLM(config),
       tree,
       batch,
-      selection.masked_ids,
+      lookup.rows(table, selection.masked_ids),
       dropout_key,
       positions=selection.positions,
+      word_table=table,
     )
 
   def corrupt(
@@ -196,6 +226,7 @@ class Electra:
   def replaced_logits(
     self,
     params: Mapping[str, Any],
+    tables: Mapping[str, jax.Array],
     batch: Batch,
     corrupted_ids: jax.Array,
     dropout_key: jax.Array | None,
@@ -205,7 +236,7 @@ class Electra:
       ConvBertForPreTraining(self.config),
       params["discriminator"],
       batch,
-      corrupted_ids,
+      lookup.rows(tables["discriminator"], corrupted_ids),
       dropout_key,
     )
 
@@ -235,7 +266,8 @@ class Electra:
     keys = (None, None)
     if dropout_key is not None:
       keys = jax.random.split(dropout_key)
-    logits_BxPxV = self.token_logits(params, batch, selection, keys[0])
+    tables = self.word_tables(params)
+    logits_BxPxV = self.token_logits(params, tables, batch, selection, keys[0])
     metrics = token_metrics(logits_BxPxV, selection)
     parts = {"token_logits": logits_BxPxV}
     if self.objective.kind == "mlm":
@@ -243,7 +275,7 @@ class Electra:
     if corrupted_ids is None:
       corrupted_ids = self.corrupt(batch, selection, logits_BxPxV)
     replaced_logits_BxT = self.replaced_logits(
-      params, batch, corrupted_ids, keys[1]
+      params, tables, batch, corrupted_ids, keys[1]
     )
     is_replaced_BxT = corrupted_ids != batch["input_ids"]
     metrics |= replacement_metrics(
@@ -276,20 +308,31 @@ class Electra:
     return loss
 
 
+def _word_table(
+  network: Mapping[str, Any], config: ConvBertConfig
+) -> jax.Array:
+  return partitioning.copies(
+    network["convbert"]["embeddings"]["word_embeddings"],
+    ("vocab", "embed"),
+    config.dtype,
+  )
+
+
 def _apply(
   model: ConvBertForMaskedLM | ConvBertForPreTraining,
   params: Mapping[str, Any],
   batch: Batch,
-  input_ids: jax.Array,
+  words_BxTxE: jax.Array,
   dropout_key: jax.Array | None,
   **arguments: jax.Array,
 ) -> jax.Array:
-  """Returns the logits of a model on other ids of the same batch."""
+  """Returns the logits of a model on other words of the same batch."""
   return model.apply(
     {"params": params},
-    input_ids,
+    None,
     batch["attention_mask"],
     batch["token_type_ids"],
+    inputs_embeds=words_BxTxE,
     deterministic=dropout_key is None,
     rngs=None if dropout_key is None else {"dropout": dropout_key},
     **arguments,

@@ -29,3 +29,24 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     chunks = x_NxI.reshape(-1, num_groups, group_width)
     y_NxO = jnp.einsum("ngi,gio->ngo", chunks, kernel).reshape(-1, bias.size)
   return (y_NxO + bias[None, :]).reshape(*x.shape[:-1], bias.size)
+
+
+def linear_of_parts(
+  x: jax.Array, kernel_SxIxO: jax.Array, bias_O: jax.Array
+) -> jax.Array:
+  """Maps `S` parts of the features together, as if they lay side by side.
+
+  Kept apart, parts of which each is split over devices need not be put
+  together.
+
+  Args:
+    x: [..., S, I].
+    kernel_SxIxO: a kernel for each part.
+    bias_O: added once.
+
+  Returns:
+    [..., O].
+  """
+  return jnp.tensordot(x, kernel_SxIxO, 2) + bias_O.reshape(
+    (1,) * (x.ndim - 2) + (-1,)
+  )

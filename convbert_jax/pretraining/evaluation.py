@@ -15,6 +15,7 @@ from convbert_jax.objective.metrics import (
   area_under_curve,
   probability_histograms,
 )
+from convbert_jax.ops import partitioning
 from convbert_jax.training import sharding
 
 # Evaluation selects the same positions whatever the run's step.
@@ -42,7 +43,7 @@ class Evaluator:
     self._mesh = mesh
     self._batches = batches
     self._step = jax.jit(
-      make_eval_step(electra, manifest.special_ids),
+      partitioning.on_mesh(make_eval_step(electra, manifest.special_ids), mesh),
       out_shardings=sharding.replicated(mesh),
     )
 

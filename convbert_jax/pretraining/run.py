@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from convbert_jax.data import loader
 from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
+from convbert_jax.model.config import check_tensor_axis
 from convbert_jax.objective import run_folder
 from convbert_jax.objective.electra import Electra, make_electra
 from convbert_jax.pretraining.evaluation import Evaluator
@@ -53,6 +54,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   )
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
+  _check_tensor_axis(electra, mesh.shape["tensor"])
   evaluate = None
   if config.eval.every >= 0:
     _check_held_out(config, manifest)
@@ -168,6 +170,17 @@ def _check_batches(config: ConfigDict) -> None:
     raise UserError(
       f"eval.batch_size={config.eval.batch_size} must be a multiple of the "
       f"{jax.process_count()} processes"
+    )
+
+
+def _check_tensor_axis(electra: Electra, size: int) -> None:
+  """Refuses to cut the discriminator's heads; says which others stay whole."""
+  check_tensor_axis(electra.config, size)
+  heads = electra.generator_config.num_heads_kept
+  if electra.has_generator and heads % size and jax.process_index() == 0:
+    print(
+      f"mesh.tensor={size} does not divide the {heads} heads of the generator:"
+      " each device computes all of them"
     )
 
 

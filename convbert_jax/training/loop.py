@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from convbert_jax.errors import UserError
+from convbert_jax.ops import partitioning
 from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import Checkpointer, ResumableIterator
 from convbert_jax.training.metrics import Stopwatch
@@ -94,6 +95,7 @@ def compile_step(
   ) -> tuple[TrainState, Metrics]:
     return train_step(state, batch, jax.random.fold_in(rng, state.step))
 
+  step = partitioning.on_mesh(step, mesh)
   shardings = sharding.shardings_of(state)
   whole = sharding.replicated(mesh)
   return jax.jit(

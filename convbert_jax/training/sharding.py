@@ -1,4 +1,7 @@
-"""Where every array lives: one mesh, one table of rules."""
+"""Where every array lives: the mesh, and arrays born on it.
+
+`ops/partitioning.py` has the rules.
+"""
 
 import functools
 import math
@@ -8,42 +11,39 @@ from typing import Any
 import jax
 import numpy as np
 from flax.core import meta
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from convbert_jax.errors import UserError
-
-MESH_AXES = ("data", "fsdp", "tensor")
-
-# Logical axis -> the mesh axes that split it. A mesh axis is given to the
-# first dimension that asks for it, and a dimension that it does not divide
-# stays whole (30,522 words on 8 devices, say).
-RULES: dict[str | None, tuple[str, ...]] = {
-  "batch": ("data", "fsdp"),
-  "vocab": ("tensor",),
-  "heads": ("tensor",),
-  "mlp": ("tensor",),
-  "embed": ("fsdp",),
-  "hidden": ("fsdp",),
-  "layers": (),
-  None: (),
-}
+from convbert_jax.ops import partitioning
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-  """Arranges all devices of all processes in a mesh.
+def make_mesh(
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Arranges devices in a mesh, neighbours of an axis near each other.
+
+  Between slices of TPUs, or between hosts of GPUs that only a network joins,
+  `data` alone is split: it sends the least.
 
   Args:
     data: devices along which batches are split; -1 takes all that are left.
     fsdp: devices along which batches and parameters are split.
     tensor: devices along which single layers are split.
+    devices: those to arrange; all devices of all processes if None.
 
   Returns:
     A mesh with the axes `data`, `fsdp` and `tensor`.
 
   Raises:
-    UserError: if the sizes do not use every device.
+    UserError: if the sizes do not use every device, or `data` does not divide
+      among slices.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
   free = [name for name, size in sizes.items() if size == -1]
   fixed = math.prod(size for size in sizes.values() if size != -1)
@@ -55,42 +55,31 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
       f"{given} does not arrange the {count} devices there are; the sizes "
       "must multiply to that number, and one may be -1 to take the rest"
     )
-  # jit's own propagation ("Auto") decides what the rules leave open.
-  return jax.make_mesh(
-    tuple(sizes.values()),
-    MESH_AXES,
-    axis_types=(AxisType.Auto,) * len(MESH_AXES),
+  return Mesh(
+    _arranged(sizes, devices),
+    partitioning.MESH_AXES,
+    # jit's own propagation ("Auto") decides what the rules leave open.
+    axis_types=(AxisType.Auto,) * len(partitioning.MESH_AXES),
   )
 
 
-def partition_spec(
-  names: Sequence[str | None], shape: Sequence[int], mesh: Mesh
-) -> PartitionSpec:
-  """Looks up how an array with these logical axes is split.
-
-  Args:
-    names: one logical axis of `RULES` per dimension.
-    shape: the array's shape.
-    mesh: its axis sizes decide whether a dimension can be split.
-
-  Returns:
-    The mesh axes of each dimension.
-
-  Raises:
-    ValueError: for a name that `RULES` does not have, or a rank mismatch.
-  """
-  used: set[str] = set()
-  spec: list[tuple[str, ...] | None] = []
-  for name, size in zip(names, shape, strict=True):
-    if name not in RULES:
-      raise ValueError(f"logical axis {name!r} is not in sharding.RULES")
-    axes = tuple(axis for axis in RULES[name] if axis not in used)
-    if axes and size % math.prod(mesh.shape[axis] for axis in axes) == 0:
-      used.update(axes)
-      spec.append(axes)
-    else:
-      spec.append(None)
-  return PartitionSpec(*spec)
+def _arranged(
+  sizes: Mapping[str, int], devices: Sequence[jax.Device]
+) -> np.ndarray:
+  """Returns devices in an array of these sizes, by how they are connected."""
+  num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if num_slices == 1:
+    return mesh_utils.create_device_mesh(tuple(sizes.values()), devices)
+  if sizes["data"] % num_slices:
+    raise UserError(
+      f"mesh.data={sizes['data']} must be a multiple of the {num_slices} slices"
+      " that the devices lie in: no other axis of the mesh is split between"
+      " slices"
+    )
+  within = dict(sizes, data=sizes["data"] // num_slices)
+  return mesh_utils.create_hybrid_device_mesh(
+    tuple(within.values()), (num_slices, 1, 1), devices
+  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -100,7 +89,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of arrays whose first axis is the batch."""
-  return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+  return NamedSharding(mesh, PartitionSpec(partitioning.RULES["batch"]))
 
 
 def abstract(
@@ -122,7 +111,7 @@ def abstract(
     value, sharding = leaf, replicated(mesh)
     if isinstance(leaf, meta.AxisMetadata):
       value = leaf.unbox()
-      spec = partition_spec(leaf.names, value.shape, mesh)
+      spec = partitioning.partition_spec(leaf.names, value.shape, mesh)
       sharding = NamedSharding(mesh, spec)
     return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
@@ -184,7 +173,7 @@ def to_global(
     UserError: if the rows do not divide among the devices.
   """
   rows = {len(array) for array in batch.values()}
-  shards = math.prod(mesh.shape[axis] for axis in RULES["batch"])
+  shards = math.prod(mesh.shape[axis] for axis in partitioning.RULES["batch"])
   total = max(rows) * jax.process_count()
   if len(rows) != 1 or total % shards:
     raise UserError(

@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 DTYPE = "float64"
 ATTENTION, EMBEDDINGS = (
   MixedAttention(TINY.replace(dtype=DTYPE)),
-  Embeddings(TINY),
+  Embeddings(TINY.replace(dtype=DTYPE)),
 )
 
 

@@ -45,8 +45,12 @@ def on_one():
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "axes",
-  [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}],
-  ids=["data", "all axes"],
+  [
+    {"data": 8},
+    {"data": 2, "fsdp": 4},
+    {"data": 2, "fsdp": 2, "tensor": 2},
+  ],
+  ids=["data", "fsdp", "all axes"],
 )
 def test_eight_devices_learn_what_one_learns(on_one, axes):
   params, losses, _ = train(sharding.make_mesh(**axes))

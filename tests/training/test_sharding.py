@@ -9,6 +9,7 @@ import toy_training as toy
 from jax.sharding import PartitionSpec
 
 from convbert_jax.errors import UserError
+from convbert_jax.ops import partitioning
 from convbert_jax.training import sharding
 from convbert_jax.training.state import make_init
 
@@ -43,6 +44,36 @@ def test_mesh_refuses_sizes_that_do_not_use_every_device(sizes):
     sharding.make_mesh(**sizes)
 
 
+class Chip:
+  """What arranging devices reads of a TPU chip."""
+
+  platform = device_kind = "TPU v5e"
+  core_on_chip = 0
+
+  def __init__(self, slice_index, x, y):
+    self.slice_index, self.coords = slice_index, (x, y, 0)
+    self.process_index = self.id = 100 * slice_index + 10 * x + y
+
+
+def chips(num_slices):
+  return [
+    Chip(number, x, y)
+    for number in range(num_slices)
+    for x in range(2)
+    for y in range(4)
+  ]
+
+
+def test_only_data_is_split_between_slices():
+  mesh = sharding.make_mesh(data=4, fsdp=4, devices=chips(2))
+  slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+  assert slices.shape == (4, 4, 1)
+  assert (slices == slices[:, :1]).all(), "a slice holds whole rows"
+  assert slices[:, 0, 0].tolist() == [0, 0, 1, 1]
+  with pytest.raises(UserError, match="a multiple of the 2 slices"):
+    sharding.make_mesh(data=1, fsdp=16, devices=chips(2))
+
+
 @pytest.mark.parametrize(
   ("names", "shape", "spec"),
   [
@@ -53,17 +84,24 @@ def test_mesh_refuses_sizes_that_do_not_use_every_device(sizes):
     (("hidden", "hidden"), (4, 4), (("fsdp",), None)),
     (("layers", "hidden", "mlp"), (2, 4, 4), (None, ("fsdp",), ("tensor",))),
     ((None, "layers"), (2, 2), (None, None)),
+    # A vector is not worth splitting for storage.
+    (("hidden",), (4,), (None,)),
+    (("layers", "hidden"), (2, 4), (None, None)),
+    (("layers", "mlp"), (2, 4), (None, ("tensor",))),
+    # Three blocks of four on two devices stay whole, two do not.
+    ((partitioning.blocks("heads", 4),), (12,), (None,)),
+    ((partitioning.blocks("heads", 4),), (8,), (("tensor",),)),
   ],
 )
 def test_rules(names, shape, spec):
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
-  got = sharding.partition_spec(names, shape, mesh)
+  got = partitioning.partition_spec(names, shape, mesh)
   assert got == PartitionSpec(*spec)
 
 
 def test_unknown_logical_axis_is_an_error():
   with pytest.raises(ValueError, match="'widht' is not in"):
-    sharding.partition_spec(("widht",), (2,), sharding.make_mesh())
+    partitioning.partition_spec(("widht",), (2,), sharding.make_mesh())
 
 
 def init_params(key):

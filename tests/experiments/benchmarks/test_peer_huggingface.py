@@ -51,7 +51,9 @@ def test_the_pytorch_side_computes_what_ours_does(tmp_path):
   selection = masking.select(
     jax.random.key(1), jax.device_put(batch), 0.15, random_step.SPECIAL_IDS
   )
-  expected = ours.token_logits(params, batch, selection, None)
+  expected = ours.token_logits(
+    params, ours.word_tables(params), batch, selection, None
+  )
   inputs[0] = torch.tensor(np.asarray(selection.masked_ids)).long()
   positions = torch.tensor(np.asarray(selection.positions)).long()
   found = theirs.eval()._token_logits(*inputs, positions)

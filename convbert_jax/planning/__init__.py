@@ -1,0 +1,1 @@
+"""A run before it is run: what its compiled program says."""

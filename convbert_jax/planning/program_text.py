@@ -1,0 +1,187 @@
+"""Reads the text of a compiled XLA program.
+
+`jax.jit(f).lower(...).compile().as_text()` is the program after every pass of
+the compiler: what runs, on one device. XLA's own cost analysis counts the body
+of a loop once; here every instruction comes with how often it runs.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+_COMPUTATION = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)")
+_COMMENT = re.compile(r"/\*.*?\*/")
+_ARRAY = re.compile(r"\b(?P<dtype>[a-z]+[0-9]*\w*)\[(?P<shape>[0-9,]*)\]")
+_OPERAND = re.compile(r"%([\w.\-]+)")
+_CALLED = re.compile(
+  r"\b(?P<how>body|condition|calls|to_apply|branch_computations)="
+  r"(?P<names>\{[^}]*\}|%[\w.\-]+)"
+)
+_KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_BITS = re.compile(r"\d+")
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayShape:
+  """Dtype (XLA's name) and sizes of an array."""
+
+  dtype: str
+  sizes: tuple[int, ...]
+
+  @property
+  def num_bytes(self) -> int:
+    """Bytes without padding; 0 for tokens and the like."""
+    bits = _BITS.search(self.dtype)
+    of_one = int(bits[0]) / 8 if bits else int(self.dtype == "pred")
+    return math.ceil(math.prod(self.sizes) * of_one)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One line of a program.
+
+  Attributes:
+    name: of its result.
+    shape: of its result, as text; of a tuple with parentheses.
+    opcode: as "all-gather" or "fusion".
+    operands: names of what it reads.
+    called: names of computations it runs, by how ("body", "calls", ...).
+    attributes: the rest of the line; of a constant its value, in brackets.
+  """
+
+  name: str
+  shape: str
+  opcode: str
+  operands: tuple[str, ...]
+  called: Mapping[str, tuple[str, ...]]
+  attributes: str
+
+  @property
+  def parts(self) -> list[ArrayShape]:
+    """Its result's arrays, several for a tuple, those of inner tuples too."""
+    return [
+      ArrayShape(
+        found["dtype"],
+        tuple(int(size) for size in found["shape"].split(",") if size),
+      )
+      for found in _ARRAY.finditer(self.shape)
+    ]
+
+  @property
+  def num_bytes(self) -> int:
+    """Bytes of its result, of all its arrays for a tuple."""
+    return sum(part.num_bytes for part in self.parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A compiled program.
+
+  Attributes:
+    computations: their instructions in order, by name.
+    entry: the name of the one that is run.
+  """
+
+  computations: Mapping[str, Sequence[Instruction]]
+  entry: str
+
+  def executed(self) -> Iterator[tuple[Instruction, str, int]]:
+    """Yields every instruction, its computation, and how often it runs.
+
+    Of a conditional, every branch is taken to run.
+    """
+    yield from self._executed(self.entry, 1)
+
+  def _executed(
+    self, name: str, times: int
+  ) -> Iterator[tuple[Instruction, str, int]]:
+    for instruction in self.computations[name]:
+      yield instruction, name, times
+      trips = self._trips(instruction)
+      for how, callees in instruction.called.items():
+        # Applied to pairs of numbers, in a reduction.
+        if how == "to_apply" and instruction.opcode != "call":
+          continue
+        for callee in callees:
+          yield from self._executed(callee, times * trips)
+
+  def _trips(self, instruction: Instruction) -> int:
+    """Returns how often a loop runs; 1 for what is no loop.
+
+    Raises:
+      ValueError: for a loop whose number of iterations cannot be read.
+    """
+    if instruction.opcode != "while":
+      return 1
+    known = _KNOWN_TRIPS.search(instruction.attributes)
+    if known:
+      return int(known[1])
+    # TPU programs do not say; the loops of a scan count up to a constant.
+    (condition,) = instruction.called["condition"]
+    limits = [
+      int(other.attributes.strip("()"))
+      for other in self.computations[condition]
+      if other.opcode == "constant" and other.shape.startswith("s32[]")
+    ]
+    if len(limits) != 1:
+      raise ValueError(f"how often {instruction.name} runs cannot be read")
+    return limits[0]
+
+
+def parse(text: str) -> Program:
+  """Reads a program.
+
+  Args:
+    text: as `compiled.as_text()` returns it.
+
+  Raises:
+    ValueError: if it is not the text of a program.
+  """
+  computations: dict[str, list[Instruction]] = {}
+  entry, current = None, None
+  for line in text.splitlines():
+    opened = _COMPUTATION.match(line)
+    if opened:
+      current = computations.setdefault(opened["name"], [])
+      entry = opened["name"] if opened["entry"] else entry
+    elif current is not None and (found := _INSTRUCTION.match(line)):
+      current.append(_instruction(found["name"], found["rest"]))
+  if entry is None:
+    raise ValueError("this is not the text of a compiled program")
+  return Program(computations, entry)
+
+
+def _instruction(name: str, rest: str) -> Instruction:
+  rest = _COMMENT.sub("", rest)
+  shape_end = _end_of_group(rest, 0) if rest[0] == "(" else rest.index(" ")
+  opcode_end = rest.index("(", shape_end)
+  operands_end = _end_of_group(rest, opcode_end)
+  opcode = rest[shape_end:opcode_end].strip()
+  inside, attributes = rest[opcode_end:operands_end], rest[operands_end:]
+  return Instruction(
+    name=name,
+    shape=rest[:shape_end],
+    opcode=opcode,
+    operands=tuple(_OPERAND.findall(inside)),
+    called={
+      found["how"]: tuple(_OPERAND.findall(found["names"]))
+      for found in _CALLED.finditer(attributes)
+    },
+    attributes=inside if opcode == "constant" else attributes,
+  )
+
+
+def _end_of_group(text: str, start: int) -> int:
+  """Returns the index after the bracket that closes the one at `start`."""
+  depth = 0
+  for index in range(start, len(text)):
+    if text[index] in _OPENING:
+      depth += 1
+    elif text[index] in _CLOSING:
+      depth -= 1
+      if depth == 0:
+        return index + 1
+  raise ValueError(f"unbalanced brackets: {text[:80]}")
