@@ -30,6 +30,7 @@ from convbert_jax import errors
 from convbert_jax.formats import huggingface_state
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.objective import masking
+from convbert_jax.planning.step_program import SPECIAL_IDS
 from experiments import command_line
 from experiments.benchmarks import peer_rounds, peer_worker
 from experiments.benchmarks.measurement import (
@@ -39,7 +40,7 @@ from experiments.benchmarks.measurement import (
   report,
 )
 from experiments.benchmarks.peer_rounds import OURS
-from experiments.benchmarks.random_step import SPECIAL_IDS, random_batch
+from experiments.benchmarks.random_step import random_batch
 
 INSTALL = "pip install -e '.[peer]'"
 

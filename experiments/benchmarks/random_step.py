@@ -8,14 +8,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from convbert_jax.objective.electra import Electra, make_electra
-from convbert_jax.pretraining.train_step import make_train_step
+from convbert_jax.objective.electra import Electra
+from convbert_jax.planning.step_program import make_program
 from convbert_jax.training import sharding
-from convbert_jax.training.fit import Program
-from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from convbert_jax.training.state import TrainState, make_init
-
-SPECIAL_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
+from convbert_jax.training.state import TrainState
 
 
 @dataclasses.dataclass
@@ -46,15 +42,7 @@ def compile_random_step(config: ConfigDict) -> RandomStep:
   Raises:
     UserError: if the config is not valid.
   """
-  electra = make_electra(config)
-  optimizer = make_optimizer(
-    OptimizerConfig(**config.optimizer), config.num_steps
-  )
-  program = Program(
-    make_init(electra.init_params, optimizer),
-    make_train_step(electra, optimizer, SPECIAL_IDS, config.accumulation_steps),
-    sharding.make_mesh(**config.mesh),
-  )
+  electra, program = make_program(config)
   key = jax.random.key(config.seed)
   state, _ = sharding.init_state(program.init, key, program.mesh)
   batch = sharding.to_global(random_batch(config), program.mesh)

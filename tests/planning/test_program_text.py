@@ -108,5 +108,5 @@ def test_other_text_is_refused():
   with pytest.raises(ValueError, match="not the text of a compiled program"):
     program_text.parse("hello")
   endless = TPU_LOOP.replace("constant(12)", "parameter(1)")
-  with pytest.raises(ValueError, match="how often while.1 runs"):
+  with pytest.raises(ValueError, match="how often while"):
     collectives.collectives(program_text.parse(endless))

@@ -9,6 +9,7 @@ from pretend import CONFIG, SETTINGS
 from convbert_jax.formats import huggingface_state
 from convbert_jax.objective import masking
 from convbert_jax.objective.electra import make_electra
+from convbert_jax.planning.step_program import SPECIAL_IDS
 from experiments.benchmarks import peer_worker, random_step
 from experiments.config_files import load_config
 
@@ -27,7 +28,7 @@ def test_the_pytorch_side_computes_what_ours_does(tmp_path):
   """
   config = load_config(CONFIG, [*SETTINGS, "model.head_size_rule=hf"])
   workload = peer_worker.Workload(
-    str(tmp_path), config.to_dict(), random_step.SPECIAL_IDS, num_predictions=4
+    str(tmp_path), config.to_dict(), SPECIAL_IDS, num_predictions=4
   )
   batch = random_step.random_batch(config)
   workload.write(batch)
@@ -49,7 +50,7 @@ def test_the_pytorch_side_computes_what_ours_does(tmp_path):
   tensors = {name: torch.tensor(array) for name, array in state.items()}
   theirs.generator.load_state_dict(tensors, strict=False)
   selection = masking.select(
-    jax.random.key(1), jax.device_put(batch), 0.15, random_step.SPECIAL_IDS
+    jax.random.key(1), jax.device_put(batch), 0.15, SPECIAL_IDS
   )
   expected = ours.token_logits(
     params, ours.word_tables(params), batch, selection, None
