@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
-from convbert_jax.ops import attention, partitioning
+from convbert_jax.ops import attention, grouped_linear, partitioning
 
 
 class MixedAttention(nn.Module):
@@ -92,10 +92,9 @@ class MixedAttention(nn.Module):
       ),
       strict=True,
     )
-    all_BxTxSxA = jnp.einsum(
-      "btm,msa->btsa", hidden_BxTxM, jnp.stack(kernels, axis=1)
+    all_BxTxSxA = grouped_linear.linear_to_parts(
+      hidden_BxTxM, jnp.stack(kernels, axis=1), jnp.stack(biases)
     )
-    all_BxTxSxA += jnp.stack(biases)[None, None]
     all_BxTxSxHxD = all_BxTxSxA.reshape(
       *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
     )

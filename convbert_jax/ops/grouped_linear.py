@@ -47,6 +47,24 @@ def linear_of_parts(
   Returns:
     [..., O].
   """
-  return jnp.tensordot(x, kernel_SxIxO, 2) + bias_O.reshape(
-    (1,) * (x.ndim - 2) + (-1,)
-  )
+  x_NxSxI = x.reshape(-1, *x.shape[-2:])
+  y_NxO = jnp.einsum("nsi,sio->no", x_NxSxI, kernel_SxIxO) + bias_O[None, :]
+  return y_NxO.reshape(*x.shape[:-2], -1)
+
+
+def linear_to_parts(
+  x: jax.Array, kernel_IxSxO: jax.Array, bias_SxO: jax.Array
+) -> jax.Array:
+  """Maps the last axis of `x` to `S` parts at once, kept apart as above.
+
+  Args:
+    x: [..., I].
+    kernel_IxSxO: the kernels of the parts, side by side.
+    bias_SxO: theirs.
+
+  Returns:
+    [..., S, O].
+  """
+  x_NxI = x.reshape(-1, x.shape[-1])
+  y_NxSxO = jnp.einsum("ni,iso->nso", x_NxI, kernel_IxSxO) + bias_SxO[None]
+  return y_NxSxO.reshape(*x.shape[:-1], *bias_SxO.shape)
