@@ -39,6 +39,6 @@ class Remarks:
       yield (
         "  the discriminator has not begun to tell replaced tokens from others;"
         " if it stays so, try a smaller objective.discriminator_weight (10 is"
-        " that of tiny), half the learning rate or a longer warmup in a new"
-        " workdir"
+        " that of tiny), model.conv_kernel_init=spread, half the learning rate"
+        " or a longer warmup in a new workdir"
       )
