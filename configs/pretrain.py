@@ -246,6 +246,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         "profile_start": 0,
         "profile_stop": 0,
         "compilation_cache": "",  # a folder, kept between runs
+        # Seconds without a step after which a run ends; 0: never.
+        "stall_timeout": 1800,
       },
       # Devices along each axis; -1: all that are left.
       "mesh": {"data": -1, "fsdp": 1, "tensor": 1},

@@ -26,6 +26,7 @@ VALUES_BEFORE: dict[str, Any] = {
   "optimizer.warmup_rate": 0.0,
   "optimizer.momentum": 0.95,
   "optimizer.update_clip": 0.0,
+  "report.stall_timeout": 0,
 }
 
 # Dotted name of a field whose default has changed for some size -> what it was

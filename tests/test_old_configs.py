@@ -22,7 +22,9 @@ def without_added_fields(config):
 
 
 def test_an_old_pretraining_config_is_completed_to_the_present_one():
-  config = load_config(f"{CONFIGS}/pretrain.py:size=small,seq=128")
+  config = load_config(
+    f"{CONFIGS}/pretrain.py:size=small,seq=128", ["report.stall_timeout=0"]
+  )
   old = without_added_fields(config)
   assert "name" not in old["optimizer"]
   # This one is older than the table.

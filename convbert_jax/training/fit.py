@@ -18,6 +18,7 @@ from convbert_jax.training import (
   restore,
   run_files,
   sharding,
+  watchdog,
   workdir_lock,
 )
 from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
@@ -138,17 +139,22 @@ def fit(
     )
     start_step = int(restored.state.step)
     environment.record_environment(workdir, start_step)
-    with Reporter(
-      workdir,
-      config.report,
-      start_step=start_step,
-      num_steps=config.num_steps,
-      config=kept_config,
-    ) as reporter:
+    with (
+      Reporter(
+        workdir,
+        config.report,
+        start_step=start_step,
+        num_steps=config.num_steps,
+        config=kept_config,
+      ) as reporter,
+      watchdog.watch(
+        workdir, config.report.stall_timeout, jax.process_index()
+      ) as moved,
+    ):
       reporter.say(f"{title} from {restored.source}")
       state = loop.train(
         restored.state,
-        program.compiled_step,
+        _after(moved, program.compiled_step),
         batches,
         mesh=program.mesh,
         rng=jax.random.fold_in(key, _STEPS_STREAM),
@@ -166,3 +172,13 @@ def fit(
         remarks=remarks,
       )
   return state, reporter.last_row
+
+
+def _after(moved: Callable[[], None], step: loop.TrainStep) -> loop.TrainStep:
+  """Returns a step that says first that the one before has ended."""
+
+  def moving_step(*args: Any) -> Any:
+    moved()
+    return step(*args)
+
+  return moving_step

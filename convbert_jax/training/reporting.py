@@ -37,6 +37,8 @@ class ReportConfig:
     profile_stop: last step to trace.
     compilation_cache: folder that keeps compiled programs between runs; ""
       for none.
+    stall_timeout: seconds without a step after which the run ends; 0 for
+      never. Compiling, an evaluation and a save count.
 
   Raises:
     UserError: if a number is out of range.
@@ -49,8 +51,14 @@ class ReportConfig:
   profile_start: int = 0
   profile_stop: int = 0
   compilation_cache: str = ""
+  stall_timeout: int = 1800
 
   def __post_init__(self) -> None:
+    if self.stall_timeout < 0:
+      raise UserError(
+        f"report.stall_timeout={self.stall_timeout} must be a number of"
+        " seconds, or 0 for no limit"
+      )
     if self.every < 0:
       raise UserError(
         f"report.every={self.every} must be a number of steps, or 0 for the"
