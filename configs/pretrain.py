@@ -251,6 +251,12 @@ def get_config(arguments: str = "") -> ConfigDict:
       },
       # Devices along each axis; -1: all that are left.
       "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+      # Of a run on many hosts, in seconds.
+      "distributed": {
+        "initialization_timeout": 60,
+        "heartbeat_timeout": 60,
+        "shutdown_timeout": 60,
+      },
     }
   )
 

@@ -107,7 +107,7 @@ def run(main: Callable[[], None]) -> NoReturn:
 
   Exit status 0 after success or `--help`; that of a `UserError`, here or in
   `main`, 1 for most, with one line on stderr; 82 where memory runs out; 130
-  after Ctrl-C. Other exceptions keep their traceback. docs/pretraining.md has
+  after Ctrl-C. Other exceptions keep their traceback. docs/scaling.md has
   them all in a table.
 
   Args:

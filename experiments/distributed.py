@@ -1,11 +1,22 @@
 """Flags of programs that run on many hosts."""
 
+import sys
+from collections.abc import Mapping
+
 import jax
 from absl import flags
 
 from convbert_jax.errors import UserError
+from experiments import supervisor
 
 flags.disclaim_key_flags()
+
+# In seconds, for programs without a config.
+TIMEOUTS = {
+  "initialization_timeout": 60,
+  "heartbeat_timeout": 60,
+  "shutdown_timeout": 60,
+}
 
 
 class DistributedFlags:
@@ -28,24 +39,37 @@ class DistributedFlags:
       "process_id", None, "N, the number of this process, from 0."
     )
 
-  def initialize(self) -> None:
+  def initialize(
+    self, workdir: str, timeouts: Mapping[str, int] = TIMEOUTS
+  ) -> None:
     """Joins the other processes, if `--distributed` is set.
 
-    Must come before anything that asks JAX for its devices.
+    Must come before anything that asks JAX for its devices. The program goes on
+    in a child of this process; see `supervisor`.
+
+    Args:
+      workdir: the run's folder.
+      timeouts: the group `distributed` of a config.
 
     Raises:
       UserError: as `join` does.
     """
-    join(
-      self._distributed.value,
-      coordinator_address=self._address.value,
-      num_processes=self._num_processes.value,
-      process_id=self._process_id.value,
-    )
+    given = {
+      "coordinator_address": self._address.value,
+      "num_processes": self._num_processes.value,
+      "process_id": self._process_id.value,
+    }
+    check(self._distributed.value, **given)
+    if not self._distributed.value:
+      return
+    if not supervisor.is_supervised():
+      sys.exit(supervisor.supervise(workdir))
+    supervisor.die_with_parent()
+    join(timeouts, **given)
 
 
-def join(distributed: bool, **given: str | int | None) -> None:
-  """Joins the other processes of a run; does nothing for a run on its own.
+def check(distributed: bool, **given: str | int | None) -> None:
+  """Refuses flags that contradict each other.
 
   Args:
     distributed: whether there are others.
@@ -53,8 +77,7 @@ def join(distributed: bool, **given: str | int | None) -> None:
       what the cluster knows.
 
   Raises:
-    UserError: the values contradict each other, or are missing where no cluster
-      was recognised.
+    UserError: saying what is missing or wrong.
   """
   missing = [f"--{name}" for name, value in given.items() if value is None]
   if not distributed:
@@ -68,8 +91,25 @@ def join(distributed: bool, **given: str | int | None) -> None:
     raise UserError(
       f"--process_id={index} is not one of {count} processes, 0 to {count - 1}"
     )
+
+
+def join(timeouts: Mapping[str, int], **given: str | int | None) -> None:
+  """Joins the other processes of a run.
+
+  Args:
+    timeouts: in seconds, by the names of `TIMEOUTS`.
+    **given: as for `check`.
+
+  Raises:
+    UserError: if no cluster was recognised, and none is described.
+  """
   try:
-    jax.distributed.initialize(**given)
+    jax.distributed.initialize(
+      **given,
+      initialization_timeout=timeouts["initialization_timeout"],
+      heartbeat_timeout_seconds=timeouts["heartbeat_timeout"],
+      shutdown_timeout_seconds=timeouts["shutdown_timeout"],
+    )
   except ValueError as error:
     raise UserError(
       f"--distributed recognised no cluster ({error}); give"

@@ -20,7 +20,7 @@ _DISTRIBUTED = distributed.DistributedFlags()
 
 def main() -> None:
   """Evaluates one checkpoint and prints its summary."""
-  _DISTRIBUTED.initialize()
+  _DISTRIBUTED.initialize(_WORKDIR.value)
   evaluate(_WORKDIR.value, _STEP.value)
 
 

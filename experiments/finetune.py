@@ -50,7 +50,7 @@ def main() -> None:
       "--config.task would keep another task's recipe; write"
       f" --config=configs/finetune.py:task={config.task}"
     )
-  _DISTRIBUTED.initialize()
+  _DISTRIBUTED.initialize(_WORKDIR.value, config.distributed)
   if config.task in registry.TASK_GROUPS:
     configs = {
       name: _CONFIG.with_argument("task", name)

@@ -34,7 +34,7 @@ _DISTRIBUTED = distributed.DistributedFlags()
 def main() -> None:
   """Pre-trains; the summary is printed at the end."""
   config = _CONFIG.value
-  _DISTRIBUTED.initialize()
+  _DISTRIBUTED.initialize(_WORKDIR.value, config.distributed)
   pretrain(config, _WORKDIR.value)
 
 

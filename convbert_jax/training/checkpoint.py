@@ -32,6 +32,7 @@ MAY_CHANGE = (
   "data.num_workers",
   "data.prefetch",
   "data.verify_checksums",
+  "distributed.",
   "eval.",
   "keep_all_models",
   "mesh.",

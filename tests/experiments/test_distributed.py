@@ -5,9 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import finetune_data as data
-import jax
 import numpy as np
 import pytest
 from programs import CONFIG, DEVICES, ROOT, assert_one_line, run
@@ -15,15 +15,12 @@ from programs import CONFIG, DEVICES, ROOT, assert_one_line, run
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning.results import read_results
 from convbert_jax.training import run_files
-from experiments.distributed import join
+from experiments.distributed import check
 
 
-def run_on_two(program, *arguments):
-  """Runs a program in two processes that know of each other.
-
-  Returns:
-    What each wrote to standard output.
-  """
+@contextlib.contextmanager
+def two_processes(program, *arguments):
+  """Starts a program in two processes that know of each other."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
@@ -49,6 +46,16 @@ def run_on_two(program, *arguments):
     ]
     for process in processes:  # Leaving waits for them, whatever happened.
       stack.callback(process.kill)
+    yield processes
+
+
+def run_on_two(program, *arguments):
+  """Runs a program in two processes to its end.
+
+  Returns:
+    What each wrote to standard output.
+  """
+  with two_processes(program, *arguments) as processes:
     outputs = [process.communicate(timeout=300) for process in processes]
   for process, (_, stderr) in zip(processes, outputs, strict=True):
     assert process.returncode == 0, stderr
@@ -97,6 +104,51 @@ def test_two_processes_train_as_one_and_one_goes_on(tmp_path, overrides):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_who_is_left_names_who_was_lost(tmp_path, overrides, killed):
+  settings = [*overrides, "num_steps=4000", "checkpoint.save_every=5"]
+  workdir = tmp_path / "run"
+  with two_processes(
+    "pretrain",
+    f"--config={CONFIG}",
+    f"--workdir={workdir}",
+    "--config.distributed.heartbeat_timeout=10",
+    *(f"--config.{setting}" for setting in settings),
+  ) as processes:
+    while not list(workdir.glob("checkpoints/[0-9]*")):
+      assert processes[0].poll() is None, processes[0].communicate()
+      time.sleep(0.2)
+    processes[killed].kill()
+    start = time.monotonic()
+    left = processes[1 - killed]
+    _, stderr = left.communicate(timeout=120)
+  assert time.monotonic() - start < 60
+  assert left.returncode == 80, stderr
+  (line,) = [row for row in stderr.splitlines() if not row.startswith("[Gloo]")]
+  assert line.startswith(f"error: process {killed} was lost; start all")
+  (report,) = workdir.glob("lost_process_seen_by_*.txt")
+  assert "Terminating process" in report.read_text()
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_does_not_answer_is_one_line(tmp_path, overrides):
+  done = run(
+    "pretrain",
+    f"--config={CONFIG}",
+    f"--workdir={tmp_path}",
+    "--distributed",
+    "--coordinator_address=localhost:1",
+    "--num_processes=2",
+    "--process_id=1",
+    "--config.distributed.initialization_timeout=3",
+    *(f"--config.{setting}" for setting in overrides),
+  )
+  assert done.returncode == 80
+  (line,) = done.stderr.splitlines()
+  assert line.startswith("error: process 0 did not answer in time")
+
+
+@pytest.mark.slow
 def test_two_processes_fine_tune_as_one(tmp_path):
   root = data.write_cola(tmp_path / "data")
   config = data.load(root, data.write_vocabulary(tmp_path), "num_seeds=2")
@@ -137,12 +189,7 @@ def test_flags_that_contradict_each_other_are_refused():
     ),
   ):
     with pytest.raises(UserError, match=expected):
-      join(distributed, **dict(zip(names, values, strict=True)))
-
-
-def test_a_run_on_its_own_joins_nobody(monkeypatch):
-  monkeypatch.setattr(jax.distributed, "initialize", None)
-  join(False, coordinator_address=None, num_processes=None, process_id=None)
+      check(distributed, **dict(zip(names, values, strict=True)))
 
 
 def test_no_cluster_is_one_line(tmp_path):
