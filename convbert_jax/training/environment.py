@@ -52,6 +52,11 @@ def _version(package: str) -> str | None:
     return None
 
 
+def package_versions() -> dict[str, str | None]:
+  """Returns the versions of the packages that a run's results depend on."""
+  return {name: _version(name) for name in PACKAGES}
+
+
 def describe_environment() -> dict[str, Any]:
   """Lists packages, commit, devices and command of this process.
 
@@ -69,7 +74,7 @@ def describe_environment() -> dict[str, Any]:
     "platform": platform.platform(),
     "devices": [jax.device_count(), jax.devices()[0].device_kind],
     "processes": jax.process_count(),
-    "packages": {name: _version(name) for name in PACKAGES},
+    "packages": package_versions(),
   }
 
 

@@ -12,6 +12,7 @@ import jax
 
 from convbert_jax import files
 from convbert_jax.training import (
+  agreement,
   checkpoint,
   environment,
   loop,
@@ -108,10 +109,16 @@ def fit(
     The state after the last step, and the last row of metrics.
 
   Raises:
-    UserError: if the workdir cannot be used or holds another run.
+    UserError: if the workdir cannot be used or holds another run, or processes
+      were not started alike.
     settler.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
+  agreement.check_alike(
+    config=kept_config,
+    code=agreement.code_version(),
+    packages=environment.package_versions(),
+  )
   key = jax.random.key(config.seed)
   if config.report.compilation_cache:
     jax.config.update(

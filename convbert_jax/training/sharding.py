@@ -69,7 +69,13 @@ def _arranged(
   """Returns devices in an array of these sizes, by how they are connected."""
   num_slices = len({getattr(device, "slice_index", 0) for device in devices})
   if num_slices == 1:
-    return mesh_utils.create_device_mesh(tuple(sizes.values()), devices)
+    arrange = functools.partial(
+      mesh_utils.create_device_mesh, tuple(sizes.values()), devices
+    )
+    try:
+      return arrange()
+    except NotImplementedError:  # Two of four chips in a row, say.
+      return arrange(allow_split_physical_axes=True)
   if sizes["data"] % num_slices:
     raise UserError(
       f"mesh.data={sizes['data']} must be a multiple of the {num_slices} slices"
@@ -78,7 +84,10 @@ def _arranged(
     )
   within = dict(sizes, data=sizes["data"] // num_slices)
   return mesh_utils.create_hybrid_device_mesh(
-    tuple(within.values()), (num_slices, 1, 1), devices
+    tuple(within.values()),
+    (num_slices, 1, 1),
+    devices,
+    allow_split_physical_axes=True,
   )
 
 

@@ -19,8 +19,14 @@ from experiments.distributed import check
 
 
 @contextlib.contextmanager
-def two_processes(program, *arguments):
-  """Starts a program in two processes that know of each other."""
+def two_processes(program, *arguments, more=((), ())):
+  """Starts a program in two processes that know of each other.
+
+  Args:
+    program: of `experiments`.
+    *arguments: of both.
+    more: further ones of each.
+  """
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
@@ -34,7 +40,7 @@ def two_processes(program, *arguments):
     processes = [
       stack.enter_context(
         subprocess.Popen(
-          [*command, f"--process_id={index}"],
+          [*command, f"--process_id={index}", *more[index]],
           cwd=ROOT,
           env={**os.environ, "XLA_FLAGS": f"{DEVICES}4"},
           stdout=subprocess.PIPE,
@@ -128,6 +134,26 @@ def test_who_is_left_names_who_was_lost(tmp_path, overrides, killed):
   assert line.startswith(f"error: process {killed} was lost; start all")
   (report,) = workdir.glob("lost_process_seen_by_*.txt")
   assert "Terminating process" in report.read_text()
+
+
+@pytest.mark.slow
+def test_processes_that_disagree_are_named(tmp_path, overrides):
+  with two_processes(
+    "pretrain",
+    f"--config={CONFIG}",
+    f"--workdir={tmp_path / 'run'}",
+    *(f"--config.{setting}" for setting in overrides),
+    more=([], ["--config.seed=1", "--config.optimizer.beta1=0.8"]),
+  ) as processes:
+    outputs = [process.communicate(timeout=120) for process in processes]
+  for process, (_, stderr) in zip(processes, outputs, strict=True):
+    assert process.returncode == 1
+    assert (
+      "error: process 1 was started with something else than process 0"
+      " (config.optimizer.beta1: 0.8 there, 0.9 in process 0; config.seed: 1"
+      " there, 0 in process 0)"
+    ) in stderr
+  assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_mesh_refuses_sizes_that_do_not_use_every_device(sizes):
 class Chip:
   """What arranging devices reads of a TPU chip."""
 
-  platform = device_kind = "TPU v5e"
+  platform, device_kind = "tpu", "TPU v5 lite"
   core_on_chip = 0
 
   def __init__(self, slice_index, x, y):
@@ -70,6 +70,8 @@ def test_only_data_is_split_between_slices():
   assert slices.shape == (4, 4, 1)
   assert (slices == slices[:, :1]).all(), "a slice holds whole rows"
   assert slices[:, 0, 0].tolist() == [0, 0, 1, 1]
+  part = sharding.make_mesh(data=4, tensor=2, devices=chips(1))
+  assert part.devices.shape == (4, 1, 2), "half a row of the chips"
   with pytest.raises(UserError, match="a multiple of the 2 slices"):
     sharding.make_mesh(data=1, fsdp=16, devices=chips(2))
 
