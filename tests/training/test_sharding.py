@@ -55,11 +55,11 @@ class Chip:
     self.process_index = self.id = 100 * slice_index + 10 * x + y
 
 
-def chips(num_slices):
+def chips(num_slices, rows=2):
   return [
     Chip(number, x, y)
     for number in range(num_slices)
-    for x in range(2)
+    for x in range(rows)
     for y in range(4)
   ]
 
@@ -70,8 +70,8 @@ def test_only_data_is_split_between_slices():
   assert slices.shape == (4, 4, 1)
   assert (slices == slices[:, :1]).all(), "a slice holds whole rows"
   assert slices[:, 0, 0].tolist() == [0, 0, 1, 1]
-  part = sharding.make_mesh(data=2, fsdp=2, tensor=2, devices=chips(1))
-  assert part.devices.shape == (2, 2, 2), "half a row of the chips"
+  part = sharding.make_mesh(data=8, tensor=2, devices=chips(1, rows=4))
+  assert part.devices.shape == (8, 1, 2), "half a row of the chips"
   with pytest.raises(UserError, match="a multiple of the 2 slices"):
     sharding.make_mesh(data=1, fsdp=16, devices=chips(2))
 
