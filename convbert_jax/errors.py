@@ -1,7 +1,11 @@
-"""The one exception for mistakes that the user can mend."""
+"""The one exception for mistakes that the user can mend; exit statuses."""
 
 import difflib
+import signal
 from collections.abc import Iterable
+
+# The exit status where memory ran out; docs/scaling.md has all of them.
+OUT_OF_MEMORY = 82
 
 
 class UserError(ValueError):
@@ -13,6 +17,26 @@ class UserError(ValueError):
   """
 
   exit_status = 1
+
+
+def exit_status_of(error: BaseException) -> int:
+  """Returns the status that a program which ends with `error` has."""
+  if isinstance(error, UserError):
+    return error.exit_status
+  if isinstance(error, SystemExit):
+    return error.code if isinstance(error.code, int) else 1
+  if isinstance(error, KeyboardInterrupt):
+    return 128 + signal.SIGINT
+  return OUT_OF_MEMORY if is_out_of_memory(error) else 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+  """Says whether the host, or XLA for a device, had no memory left."""
+  # JAX's own error is a RuntimeError; importing it would slow `--help` down.
+  return isinstance(error, MemoryError) or (
+    type(error).__name__ == "JaxRuntimeError"
+    and str(error).startswith("RESOURCE_EXHAUSTED")
+  )
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:

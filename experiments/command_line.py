@@ -30,9 +30,6 @@ _DOTTED = re.compile(r"--?config\.(.*)", re.DOTALL)
 _FLAG = re.compile(r"--?[A-Za-z].*", re.DOTALL)
 _HELP = re.compile(r"--?(help|helpshort|h|\?)")
 
-# An exit status, beside those of errors.
-_OUT_OF_MEMORY = 82
-
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -151,7 +148,7 @@ def _or_error(call: Callable[[], Any]) -> Any:
     print("interrupted", file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
   except (MemoryError, RuntimeError) as error:
-    if not _is_out_of_memory(error):
+    if not errors.is_out_of_memory(error):
       raise
     reason = str(error).strip().split("\n")[0] or "the host has none left"
     print(
@@ -159,16 +156,7 @@ def _or_error(call: Callable[[], Any]) -> Any:
       " workdir with accumulation_steps or model.remat=full",
       file=sys.stderr,
     )
-    sys.exit(_OUT_OF_MEMORY)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-  """Says whether the host, or XLA for a device, had no memory left."""
-  # JAX's own error is a RuntimeError; importing it would slow `--help` down.
-  return isinstance(error, MemoryError) or (
-    type(error).__name__ == "JaxRuntimeError"
-    and str(error).startswith("RESOURCE_EXHAUSTED")
-  )
+    sys.exit(errors.OUT_OF_MEMORY)
 
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:

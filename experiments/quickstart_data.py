@@ -19,7 +19,7 @@ VOCAB_SIZE = 4_000
 SEQ_LENGTH = 64
 CONFIG = f"configs/pretrain.py:size=tiny,seq={SEQ_LENGTH}"
 TASK_CONFIG = "configs/finetune.py:task=cola,size=tiny"
-NUM_TRAIN, NUM_DEV, NUM_SEEDS = 3_000, 600, 3
+NUM_TRAIN, NUM_DEV, NUM_SEEDS = 1_500, 600, 3
 NUM_STEPS = 1_200
 
 
@@ -61,6 +61,8 @@ def task_overrides(workdir: str, manifest: Manifest) -> list[str]:
     f"model.vocab_size={manifest.vocab_size}",
     f"max_seq_length={SEQ_LENGTH}",
     f"num_seeds={NUM_SEEDS}",
+    # From scratch, it is the program of the first fine-tuning.
+    f"report.compilation_cache={os.path.join(workdir, 'compiled')}",
   ]
 
 

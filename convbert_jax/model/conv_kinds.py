@@ -31,7 +31,7 @@ class Parameter:
 
   Attributes:
     shape: of the array, float32.
-    axes: logical name of each axis, or None; see `training/sharding.py`.
+    axes: logical name of each axis, or None; see `ops/partitioning.py`.
     stddev: of the normal, cut at two of it, that it is drawn from; 0 gives
       zeros.
     values: the initial values themselves, in the order of the array; empty if

@@ -16,8 +16,9 @@ from convbert_jax.pretraining.evaluation import Evaluator
 from convbert_jax.pretraining.remarks import Remarks
 from convbert_jax.pretraining.starting_point import given_params
 from convbert_jax.pretraining.train_step import make_train_step
-from convbert_jax.training import plots, reporting, sharding
+from convbert_jax.training import goodput, plots, reporting, sharding
 from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
+from convbert_jax.training.events import read_events
 from convbert_jax.training.fit import FitConfig, Program, fit
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from convbert_jax.training.reporting import ReportConfig
@@ -79,6 +80,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   if jax.process_index() == 0:
     plots.draw_plots(workdir)
     print(plots.summarise(workdir))
+    print(goodput.summary(goodput.starts(read_events(workdir))))
   return last_row
 
 

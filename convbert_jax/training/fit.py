@@ -3,14 +3,17 @@
 Pre-training, every seed of a task and the tests go through `fit`.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
 from convbert_jax import files
+from convbert_jax.errors import exit_status_of
 from convbert_jax.training import (
   agreement,
   checkpoint,
@@ -23,6 +26,7 @@ from convbert_jax.training import (
   workdir_lock,
 )
 from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
+from convbert_jax.training.events import Events
 from convbert_jax.training.reporting import ReportConfig, Reporter
 from convbert_jax.training.settler import Remarks
 from convbert_jax.training.state import TrainState
@@ -114,6 +118,7 @@ def fit(
     settler.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
+  begun = time.monotonic()
   agreement.check_alike(
     config=kept_config,
     code=agreement.code_version(),
@@ -157,6 +162,13 @@ def fit(
       watchdog.watch(
         workdir, config.report.stall_timeout, jax.process_index()
       ) as moved,
+      _recorded(
+        reporter.events,
+        step=start_step,
+        seconds=time.monotonic() - begun,
+        processes=jax.process_count(),
+        devices=jax.device_count(),
+      ),
     ):
       reporter.say(f"{title} from {restored.source}")
       state = loop.train(
@@ -179,6 +191,20 @@ def fit(
         remarks=remarks,
       )
   return state, reporter.last_row
+
+
+@contextlib.contextmanager
+def _recorded(events: Events, **start: Any) -> Iterator[None]:
+  """Adds the run's start and end to its events, however it ends."""
+  events.add("start", **start)
+  status = 0
+  try:
+    yield
+  except BaseException as error:
+    status = exit_status_of(error)
+    raise
+  finally:
+    events.add("end", status=status)
 
 
 def _after(moved: Callable[[], None], step: loop.TrainStep) -> loop.TrainStep:

@@ -253,7 +253,9 @@ def train(
       state, metrics = compiled_step(state, batch, rng)
       if (shapes := _shapes(batch)) not in seen:
         seen.add(shapes)
-        stopwatch.restart()  # The speed is that of steps, not of compiling.
+        # The speed is that of steps, not of compiling.
+        seconds = stopwatch.take_compile()
+        reporter.events.add("compiled", step=step, seconds=seconds)
       dispatched = (step, metrics, feed.record_ids)
       position = feed.position
       if step < num_steps:
@@ -270,10 +272,11 @@ def train(
         settler.settle(*unread)
         unread = None
         if saves:
-          with stopwatch.apart():
+          with stopwatch.apart("save"):
             checkpointer.save(state, step, position, settler.gathered)
             if evaluates or stop:
               checkpointer.wait()
+          reporter.events.add("saved", step=step, totals=stopwatch.totals)
         if not stop or step == num_steps:
           write_row(step)
       if stop and step < num_steps:

@@ -59,13 +59,18 @@ class SpikeCounter:
 
 
 class Stopwatch:
-  """Times the steps since the last report, without evaluations and saves."""
+  """Times the steps since the last report, without evaluations and saves.
+
+  Attributes:
+    totals: seconds since the run's start by kind, reported ones of steps.
+  """
 
   def __init__(
     self, tokens_per_step: int, clock: Callable[[], float] = time.monotonic
   ) -> None:
     self._tokens_per_step = tokens_per_step
     self._clock = clock
+    self.totals: collections.Counter[str] = collections.Counter()
     self.restart()
 
   def restart(self) -> None:
@@ -79,12 +84,21 @@ class Stopwatch:
     """Counts one more finished step."""
     self._steps += 1
 
+  def take_compile(self) -> float:
+    """Starts anew; returns the seconds until now, those of compiling."""
+    seconds = self._seconds()
+    self.totals["compile"] += seconds
+    self.restart()
+    return seconds
+
   @contextlib.contextmanager
-  def apart(self) -> Iterator[None]:
-    """Excludes the time spent inside."""
+  def apart(self, kind: str) -> Iterator[None]:
+    """Excludes the time spent inside, and counts it as a kind of its own."""
     start = self._clock()
     yield
-    self._apart += self._clock() - start
+    seconds = self._clock() - start
+    self._apart += seconds
+    self.totals[kind] += seconds
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
@@ -95,7 +109,9 @@ class Stopwatch:
 
   def take(self) -> dict[str, float]:
     """Returns the values of `TIMES` and starts anew."""
-    seconds = max(self._clock() - self._start - self._apart, 1e-9)
+    seconds = max(self._seconds(), 1e-9)
+    self.totals["data wait"] += self._waited
+    self.totals["steps"] += seconds - self._waited
     steps = max(self._steps, 1)
     times = {
       "seconds_per_step": seconds / steps,
@@ -104,3 +120,6 @@ class Stopwatch:
     }
     self.restart()
     return times
+
+  def _seconds(self) -> float:
+    return self._clock() - self._start - self._apart

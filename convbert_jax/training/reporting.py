@@ -17,6 +17,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.training import run_files
+from convbert_jax.training.events import Events
 
 BASELINE = "_baseline"
 _WANDB_ID_FILE = "wandb_id.txt"
@@ -271,6 +272,11 @@ class Reporter:
   """Writes to the console, `metrics.jsonl`, TensorBoard, Weights & Biases.
 
   Every process has one; all but the first stay silent.
+
+  Attributes:
+    last_row: the last row that was kept, with its `step`; empty if there is
+      none.
+    events: of the run, for whoever has one to tell.
   """
 
   def __init__(
@@ -305,6 +311,7 @@ class Reporter:
     ]
     self.last_row: run_files.Row = kept[-1] if kept else {}
     self._folder = epath.Path(workdir)
+    self.events = Events(workdir)
     self._console: _Console | None = None
     self._profiler: _Profiler | None = None
     self._outputs: list[Any] = []

@@ -8,6 +8,7 @@ import jax
 
 from convbert_jax.errors import UserError
 from convbert_jax.training.checkpoint import Checkpointer
+from convbert_jax.training.events import Events
 from convbert_jax.training.metrics import MetricSums, SpikeCounter, Stopwatch
 
 # One step's metrics: name -> (total, weight), float32 scalars. Totals and
@@ -40,6 +41,8 @@ class NonFiniteLoss(UserError):
 
 class Reporter(Protocol):
   """What the loop reports to; `reporting.Reporter` is one."""
+
+  events: Events
 
   def say(self, line: str) -> None:
     """Shows a line of text."""
@@ -130,11 +133,15 @@ class Settler:
     """Writes the row of a settled step, with an evaluation if asked for."""
     row, self._row = self._row, {}
     if evaluate is not None:
-      with self._stopwatch.apart():
+      with self._stopwatch.apart("evaluation"):
         held_out = evaluate()
+      self._reporter.events.add(
+        "evaluated", step=step, totals=self._stopwatch.totals
+      )
       row |= {f"eval_{name}": value for name, value in held_out.items()}
     if row:
       self._reporter.row(step, row)
+      self._reporter.events.progress(step, self._stopwatch.totals)
       for line in self._remarks(step, row) if self._remarks else ():
         self._reporter.say(line)
 

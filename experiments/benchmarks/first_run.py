@@ -24,7 +24,7 @@ from etils import epath
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.training import run_files
+from convbert_jax.training import checkpoint, run_files
 from experiments import command_line, quickstart_data
 from experiments.benchmarks import first_run_results, roundings
 from experiments.config_files import load_config
@@ -86,7 +86,7 @@ def _check_recipe(workdir: str, settings: Sequence[str]) -> None:
   """Keeps the recipe of the runs; refuses a folder with runs of another one.
 
   Raises:
-    UserError: naming what differs.
+    UserError: naming what differs where it matters.
   """
   now = {
     "pre-training": load_config(quickstart_data.CONFIG, settings).to_dict(),
@@ -95,15 +95,8 @@ def _check_recipe(workdir: str, settings: Sequence[str]) -> None:
   path = epath.Path(workdir) / "recipe.json"
   if not path.exists():
     files.write_json(path, now)
-  differences = files.config_differences(json.loads(path.read_text()), now)
-  if differences:
-    listed = "; ".join(
-      f"{field}: {before} -> {after}"
-      for field, (before, after) in differences.items()
-    )
-    raise UserError(
-      f"{workdir} holds runs of another recipe ({listed}); use another workdir"
-    )
+  for part, kept in json.loads(path.read_text()).items():
+    checkpoint.check_resumable(kept, now[part], f"{workdir} ({part})")
 
 
 def _folder(workdir: str, name: str) -> str:

@@ -42,7 +42,7 @@ def test_stopwatch_leaves_out_what_is_apart_and_counts_waiting():
     now[0] += 3
     with watch.waiting():
       now[0] += 1
-    with watch.apart():
+    with watch.apart("save"):
       now[0] += 50
     watch.count_step()
   assert watch.take() == {
