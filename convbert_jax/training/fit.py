@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from convbert_jax import files
-from convbert_jax.errors import exit_status_of
+from convbert_jax.errors import UserError, exit_status_of
 from convbert_jax.training import (
   agreement,
   checkpoint,
@@ -197,14 +197,14 @@ def fit(
 def _recorded(events: Events, **start: Any) -> Iterator[None]:
   """Adds the run's start and end to its events, however it ends."""
   events.add("start", **start)
-  status = 0
   try:
     yield
   except BaseException as error:
-    status = exit_status_of(error)
+    # A full disk may be what ended it, and is what has to be said.
+    with contextlib.suppress(UserError):
+      events.add("end", status=exit_status_of(error))
     raise
-  finally:
-    events.add("end", status=status)
+  events.add("end", status=0)
 
 
 def _after(moved: Callable[[], None], step: loop.TrainStep) -> loop.TrainStep:
