@@ -151,7 +151,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         "profile_start": 0,
         "profile_stop": 0,
         "compilation_cache": "",
-        "stall_timeout": 1800,
+        # Never, since an evaluation of a large task may take hours.
+        "stall_timeout": 0,
       },
       # Devices along each axis; -1: all that are left.
       "mesh": {"data": -1, "fsdp": 1, "tensor": 1},

@@ -1,7 +1,7 @@
 """A process of a run on many hosts, watched by a parent.
 
-When a process of such a run is lost, JAX aborts the others, with a hundred
-lines or more on stderr and the status of a crash. The parent waits for this,
+When a process of such a run is lost, JAX aborts the others, with dozens of
+lines on stderr and the status of a crash. The parent waits for this,
 says in one line who was lost, and ends with a status of its own.
 """
 
@@ -12,10 +12,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 
 from convbert_jax import files
+from convbert_jax.errors import UserError
 
 EXIT_STATUS = 80
 # Set for the child.
@@ -29,6 +31,7 @@ _ALARM = re.compile(
   r"Traceback \(most recent call last\)|[EFW]\d{4} .*(coordination_service|"
   r"client\.h|distributed)"
 )
+_HOLD_SECONDS = 120
 _FATAL = "JAX distributed service detected fatal errors"
 _UNREACHED = "CoordinationService/RegisterTask"
 _LOST = (
@@ -76,7 +79,14 @@ def supervise(folder: str) -> int:
   for number in _FORWARDED:
     signal.signal(number, forward)
   held: list[str] = []
+  alarmed = 0.0
   for line in child.stderr or ():
+    if held and time.monotonic() - alarmed > _HOLD_SECONDS:
+      # A false alarm: the run goes on.
+      sys.stderr.write("".join(held))
+      held = []
+    if not held:
+      alarmed = time.monotonic()
     if held or _ALARM.match(line):
       held.append(line)
     else:
@@ -115,6 +125,6 @@ def _kept(folder: str, lines: Sequence[str]) -> str:
   path = os.path.join(folder, f"lost_process_seen_by_{os.getpid()}.txt")
   try:
     files.write_text(path, "".join(lines))
-  except OSError as error:
+  except (OSError, UserError) as error:  # A full disk is a UserError.
     return f" (JAX's report could not be kept: {error})"
   return f" (JAX's report: {path})"

@@ -1,9 +1,9 @@
 """How arrays lie on a mesh of devices: logical axes, and one table of rules.
 
 Code names the axes of its arrays; the rules say which axes of the mesh split
-them. Inside a computation that runs under `jax.set_mesh`, `constrain` pins an
-activation and `gathered` fetches a parameter for its use. Without a mesh, both
-leave their argument as it is.
+them. In a function wrapped by `on_mesh`, `constrain` pins an activation and
+`gathered` fetches a parameter for its use. Without a mesh, an activation stays
+as it is, and a parameter is only cast.
 """
 
 import functools

@@ -13,22 +13,30 @@ from jax.experimental import multihost_utils
 import convbert_jax
 from convbert_jax import files
 from convbert_jax.errors import UserError
+from convbert_jax.training import environment
 
 
-def check_alike(**described: Any) -> None:
+def check_alike(config: Mapping[str, Any]) -> None:
   """Refuses processes that do not agree; all of them say who differs in what.
 
   Does nothing for a run on its own.
 
   Args:
-    **described: plain values, nested, of this process.
+    config: nested, plain values, of this process. Source and packages are
+      compared as well.
 
   Raises:
     UserError: naming a process and its values beside those of process 0.
   """
   if jax.process_count() == 1:
     return
-  first, *others = _gathered(described)
+  first, *others = _gathered(
+    {
+      "config": config,
+      "code": _code_version(),
+      "packages": environment.package_versions(),
+    }
+  )
   for index, other in enumerate(others, start=1):
     differences = files.config_differences(first, other)
     if differences:
@@ -42,7 +50,7 @@ def check_alike(**described: Any) -> None:
       )
 
 
-def code_version() -> str:
+def _code_version() -> str:
   """Returns a checksum of this package's source."""
   digest = hashlib.sha256()
   root = pathlib.Path(convbert_jax.__file__).parent

@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from convbert_jax import files
+from convbert_jax.training import run_files
 
 EVENTS_FILE = "events.jsonl"
 
@@ -33,17 +34,17 @@ class Events:
   def __init__(
     self, workdir: str, clock: Callable[[], float] = time.time
   ) -> None:
-    self._path = epath.Path(workdir) / EVENTS_FILE
     self._clock = clock
-    self._appends = files.is_local(self._path)
-    self._writes = jax.process_index() == 0
-    self._text = ""
     self._last_progress = clock()
-    if self._writes and self._path.exists():
-      self._text = self._path.read_text()
-      if self._text and not self._text.endswith("\n"):
-        # A kill cut this row short; the next one must not be joined to it.
-        self._append("\n")
+    self._file: run_files.GrowingText | None = None
+    if jax.process_index() != 0:
+      return
+    path = epath.Path(workdir) / EVENTS_FILE
+    text = path.read_text() if path.exists() else ""
+    self._file = run_files.GrowingText(path, text)
+    if text and not text.endswith("\n"):
+      # A kill cut this row short; the next one must not be joined to it.
+      self._file.append("\n")
 
   def add(self, event: str, **values: Any) -> None:
     """Adds an event, which is in the file when this returns.
@@ -53,8 +54,8 @@ class Events:
       **values: `step`, and what else there is to say.
     """
     row = {"time": self._clock(), "event": event, **values}
-    if self._writes:
-      self._append(files.to_json(row) + "\n")
+    if self._file is not None:
+      self._file.append(files.to_json(row) + "\n")
 
   def progress(self, step: int, totals: Mapping[str, float]) -> None:
     """Adds how far a run has come, if the last such event is old enough.
@@ -67,15 +68,6 @@ class Events:
     if now - self._last_progress >= _PROGRESS_EVERY_SECONDS:
       self._last_progress = now
       self.add("progress", step=step, totals=totals)
-
-  def _append(self, text: str) -> None:
-    with files.explained_disk_errors(self._path.parent):
-      if self._appends:
-        with open(self._path, "a", encoding="utf-8") as file:
-          file.write(text)
-      else:
-        self._text += text
-        self._path.write_text(self._text)
 
 
 def read_events(workdir: str) -> list[Event]:

@@ -119,11 +119,7 @@ def fit(
     loop.Preempted: after SIGTERM, when the state is saved.
   """
   begun = time.monotonic()
-  agreement.check_alike(
-    config=kept_config,
-    code=agreement.code_version(),
-    packages=environment.package_versions(),
-  )
+  agreement.check_alike(kept_config)
   key = jax.random.key(config.seed)
   if config.report.compilation_cache:
     jax.config.update(

@@ -63,8 +63,9 @@ def _start(events: Sequence[Event], next_step: int | None) -> Start:
   known["restart"] = first["seconds"]
   last_step = max(event.get("step", 0) for event in events)
   done = last_step - first["step"]
-  if next_step is not None and next_step < last_step:
-    share = (last_step - next_step) / done
+  if done and next_step is not None and next_step < last_step:
+    # It may go on from before this start, if a checkpoint was damaged.
+    share = min(1.0, (last_step - next_step) / done)
     lost = share * (known["steps"] + known["data wait"])
     known["steps"] *= 1 - share
     known["data wait"] *= 1 - share

@@ -254,8 +254,8 @@ def train(
       if (shapes := _shapes(batch)) not in seen:
         seen.add(shapes)
         # The speed is that of steps, not of compiling.
-        seconds = stopwatch.take_compile()
-        reporter.events.add("compiled", step=step, seconds=seconds)
+        stopwatch.take_compile()
+        reporter.events.add("compiled", step=step - 1, totals=stopwatch.totals)
       dispatched = (step, metrics, feed.record_ids)
       position = feed.position
       if step < num_steps:

@@ -84,12 +84,10 @@ class Stopwatch:
     """Counts one more finished step."""
     self._steps += 1
 
-  def take_compile(self) -> float:
-    """Starts anew; returns the seconds until now, those of compiling."""
-    seconds = self._seconds()
-    self.totals["compile"] += seconds
+  def take_compile(self) -> None:
+    """Counts the seconds until now as those of compiling, and starts anew."""
+    self.totals["compile"] += self._seconds()
     self.restart()
-    return seconds
 
   @contextlib.contextmanager
   def apart(self, kind: str) -> Iterator[None]:

@@ -48,6 +48,30 @@ def read_rows(workdir: str) -> list[Row]:
   return [json.loads(line) for line in lines]
 
 
+class GrowingText:
+  """A file to whose end text is added; it is there when `append` returns.
+
+  Args:
+    path: of the file, in a folder that exists.
+    text: what it holds.
+  """
+
+  def __init__(self, path: epath.Path, text: str) -> None:
+    self._path, self._text = path, text
+    # Object stores cannot append; there the file is written anew.
+    self._appends = files.is_local(path)
+
+  def append(self, text: str) -> None:
+    """Adds text."""
+    with files.explained_disk_errors(self._path.parent):
+      if self._appends:
+        with open(self._path, "a", encoding="utf-8") as file:
+          file.write(text)
+      else:
+        self._text += text
+        self._path.write_text(self._text)
+
+
 class MetricsFile:
   """Appends rows to `metrics.jsonl`, one JSON object per step."""
 
@@ -58,22 +82,14 @@ class MetricsFile:
       workdir: the run's folder, which exists.
       kept: the rows that stay.
     """
-    self._path = epath.Path(workdir) / METRICS_FILE
-    self._text = "".join(files.to_json(row) + "\n" for row in kept)
-    files.write_text(self._path, self._text)
-    # Object stores cannot append; there the file is written anew per row.
-    self._appends = files.is_local(self._path)
+    path = epath.Path(workdir) / METRICS_FILE
+    text = "".join(files.to_json(row) + "\n" for row in kept)
+    files.write_text(path, text)
+    self._file = GrowingText(path, text)
 
   def row(self, step: int, values: Mapping[str, float]) -> None:
     """Adds the row of a step; it is in the file when this returns."""
-    line = files.to_json({"step": step, **values}) + "\n"
-    with files.explained_disk_errors(self._path.parent):
-      if self._appends:
-        with open(self._path, "a", encoding="utf-8") as file:
-          file.write(line)
-      else:
-        self._text += line
-        self._path.write_text(self._text)
+    self._file.append(files.to_json({"step": step, **values}) + "\n")
 
   def close(self) -> None:
     """Does nothing, since no row is held back."""

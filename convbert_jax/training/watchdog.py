@@ -12,6 +12,7 @@ from typing import NoReturn
 from etils import epath
 
 from convbert_jax import files
+from convbert_jax.errors import UserError
 
 EXIT_STATUS = 83
 
@@ -64,7 +65,7 @@ def _end(workdir: epath.Path, seconds: float, process_index: int) -> NoReturn:
     path = workdir / f"stalled_process_{process_index}.txt"
     files.write_text(path, _stacks())
     where = f"the stacks of its threads are in {path}"
-  except OSError as error:
+  except (OSError, UserError) as error:  # A full disk is a UserError.
     where = f"the stacks of its threads could not be written: {error}"
   print(
     f"error: no step ended for {seconds:g} seconds; {where}. Start the same"

@@ -63,6 +63,20 @@ def test_lost_steps_count_as_lost(tmp_path):
   assert goodput.ending(second) == "done"
 
 
+def test_a_start_that_got_nowhere_has_lost_nothing(tmp_path):
+  write(
+    tmp_path,
+    (10.0, "start", {"step": 100, "seconds": 1.0}),
+    # Its checkpoint was damaged.
+    (20.0, "start", {"step": 90, "seconds": 1.0}),
+    (30.0, "saved", {"step": 95, "totals": {"steps": 10.0}}),
+    (40.0, "start", {"step": 80, "seconds": 1.0}),
+  )
+  first, second, _ = goodput.starts(read_events(str(tmp_path)))
+  assert first.seconds["lost work"] == 0 and first.seconds["restart"] == 1
+  assert second.seconds["lost work"] == 10 and second.seconds["steps"] == 0
+
+
 def test_the_time_between_starts_is_not_the_runs(tmp_path):
   found = killed_and_done(tmp_path)
   assert goodput.summary(found) == (

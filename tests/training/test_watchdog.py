@@ -7,6 +7,7 @@ import time
 
 import pytest
 import toy_training as toy
+from etils import epath
 
 from convbert_jax.errors import UserError
 from convbert_jax.training import watchdog
@@ -31,6 +32,19 @@ def test_a_loader_that_stands_still_ends_the_run(tmp_path):
   assert "toy_training.py" in stacks and "in __next__" in stacks
   # The lock went with the process.
   assert start(tmp_path, num_steps=8).returncode == 0
+
+
+def test_a_full_disk_does_not_keep_it_alive(tmp_path, monkeypatch, capsys):
+  ended = []
+  monkeypatch.setattr("os._exit", ended.append)
+
+  def full(*_):
+    raise UserError("no room left")
+
+  monkeypatch.setattr("convbert_jax.files.write_text", full)
+  watchdog._end(epath.Path(tmp_path), 5, 0)
+  assert ended == [watchdog.EXIT_STATUS]
+  assert "could not be written: no room left" in capsys.readouterr().err
 
 
 def test_what_moves_is_left_alone(tmp_path):
