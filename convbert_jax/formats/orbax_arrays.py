@@ -57,13 +57,22 @@ def read_params(folder: str, model: nn.Module) -> dict[str, Any]:
 def write_params(folder: str, params: dict[str, Any]) -> None:
   """Writes a tree of arrays to a new folder."""
   quiet_orbax()
-  # This process alone writes: the others of a run on many hosts need not.
+  # This process alone writes: the others of a run on many hosts need not. They
+  # may write elsewhere at the same time, so that no key of the run's shared
+  # store may be used: with folders made in the background, Orbax would wait for
+  # a key that the first to finish takes away.
+  index = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(
-    primary_host=jax.process_index(),
-    active_processes={jax.process_index()},
-    barrier_sync_key_prefix="model_folder",
+    primary_host=index,
+    active_processes={index},
+    barrier_sync_key_prefix=f"model_folder_{index}",
   )
-  with ocp.StandardCheckpointer(multiprocessing_options=alone) as writer:
+  with ocp.StandardCheckpointer(
+    multiprocessing_options=alone,
+    async_options=ocp.options.AsyncOptions(
+      create_directories_asynchronously=False
+    ),
+  ) as writer:
     writer.save(folder, params)
     writer.wait_until_finished()
 

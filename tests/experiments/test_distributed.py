@@ -18,6 +18,13 @@ from convbert_jax.training import run_files
 from experiments.distributed import check
 
 
+def free_port():
+  """Returns a port that nothing listens to."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    return free.getsockname()[1]
+
+
 @contextlib.contextmanager
 def two_processes(program, *arguments, more=((), ())):
   """Starts a program in two processes that know of each other.
@@ -27,12 +34,9 @@ def two_processes(program, *arguments, more=((), ())):
     *arguments: of both.
     more: further ones of each.
   """
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
   command = [
     *(sys.executable, "-m", f"experiments.{program}", "--distributed"),
-    f"--coordinator_address=localhost:{port}",
+    f"--coordinator_address=localhost:{free_port()}",
     "--num_processes=2",
     *arguments,
   ]
@@ -197,6 +201,40 @@ def test_two_processes_fine_tune_as_one(tmp_path):
       found = shared["scores"][name]
       np.testing.assert_allclose(found, value, rtol=1e-3, err_msg=name)
   assert (tmp_path / "two/cola/model/model.json").exists()
+
+
+_WRITE_MODELS = """
+import random, sys, time
+import jax, numpy as np
+from jax.experimental import multihost_utils
+from convbert_jax.formats import orbax_arrays
+index, coordinator, folder = int(sys.argv[1]), *sys.argv[2:]
+jax.distributed.initialize(coordinator, 2, index)
+for number in range(60):
+  multihost_utils.sync_global_devices(str(number))
+  time.sleep(random.random() * 0.03)
+  orbax_arrays.write_params(f"{folder}/{index}_{number}", {"w": np.ones(3)})
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_write_a_model_each_do_not_wait_for_each_other(tmp_path):
+  coordinator = f"localhost:{free_port()}"
+  arguments = [sys.executable, "-c", _WRITE_MODELS]
+  with contextlib.ExitStack() as stack:
+    processes = [
+      stack.enter_context(
+        subprocess.Popen(
+          [*arguments, str(index), coordinator, str(tmp_path)], cwd=ROOT
+        )
+      )
+      for index in range(2)
+    ]
+    for process in processes:
+      stack.callback(process.kill)
+    for process in processes:
+      assert process.wait(timeout=120) == 0
+  assert len(list(tmp_path.iterdir())) == 2 * 60
 
 
 def test_flags_that_contradict_each_other_are_refused():
