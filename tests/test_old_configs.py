@@ -3,7 +3,7 @@
 import pathlib
 
 from convbert_jax import old_configs
-from convbert_jax.training.checkpoint import check_resumable
+from convbert_jax.training.resumable import check_resumable
 from experiments.command_line import load_config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -4,6 +4,7 @@ Run as a program it trains in a process of its own, which a test can kill:
 `python tests/toy_training.py WORKDIR '{"num_steps": 20, ...}'`.
 """
 
+import dataclasses
 import json
 import os
 import resource
@@ -33,7 +34,14 @@ ROWS, WIDTH, RECORDS = 8, 8, 40
 OPTIMIZER = make_optimizer(
   OptimizerConfig(learning_rate=0.05, warmup_steps=3), 100
 )
-CONFIG = {"seed": 0, "num_steps": 20, "report": {"every": 4}}
+CONFIG = {
+  "seed": 0,
+  "num_steps": 20,
+  "optimizer": dataclasses.asdict(
+    OptimizerConfig(learning_rate=0.05, warmup_steps=3)
+  ),
+  "report": {"every": 4},
+}
 
 
 class Batches:

@@ -38,7 +38,13 @@ from convbert_jax.ops import partitioning
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task import HEADS
 from convbert_jax.tasks.task_data import read_task_data
-from convbert_jax.training import checkpoint, restore, run_files, sharding
+from convbert_jax.training import (
+  checkpoint,
+  restore,
+  resumable,
+  run_files,
+  sharding,
+)
 from convbert_jax.training.checkpoint import CheckpointConfig
 from convbert_jax.training.fit import FitConfig, Program, fit
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -103,7 +109,7 @@ class TaskRuns:
     scores_path = folder / SCORES_FILE
     if scores_path.exists():
       kept = json.loads((folder / run_files.CONFIG_FILE).read_text())
-      checkpoint.check_resumable(kept, kept_config, os.fspath(folder))
+      resumable.check_resumable(kept, kept_config, os.fspath(folder))
       _delete_checkpoints(folder)
       if jax.process_index() == 0:
         print(f"{self._task.name}, seed {seed}: done already, in {folder}")

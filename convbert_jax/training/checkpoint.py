@@ -19,28 +19,11 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from convbert_jax import files, old_configs
+from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.training import run_files
+from convbert_jax.training.resumable import check_resumable
 from convbert_jax.training.state import TrainState
-
-# Config fields that may change when a run resumes, since they alter none of its
-# parameters. A name that ends in a dot stands for its whole group.
-MAY_CHANGE = (
-  "checkpoint.",
-  "data.num_threads",
-  "data.num_workers",
-  "data.prefetch",
-  "data.verify_checksums",
-  "distributed.",
-  "eval.",
-  "keep_all_models",
-  "mesh.",
-  "report.",
-)
-
-# What the data is, whatever its path; earlier versions did not keep it.
-_CHECKSUM = "data.checksum"
 
 FOLDER = run_files.CHECKPOINTS_FOLDER
 # Where damaged checkpoints are kept, for people to look at.
@@ -61,43 +44,6 @@ class ResumableIterator(Protocol):
   def set_state(self, state: dict[str, Any]) -> None:
     """Goes to a position."""
     ...
-
-
-def check_resumable(
-  old: Mapping[str, Any], new: Mapping[str, Any], where: str
-) -> None:
-  """Refuses to go on with a run whose config has changed where it matters.
-
-  Args:
-    old: the nested config the run was made with.
-    new: the nested config asked for now.
-    where: the run's folder, for the message.
-
-  Raises:
-    UserError: listing each difference outside `MAY_CHANGE` as `old -> new`.
-  """
-  # Data that both name by content may lie elsewhere now.
-  known = all(_CHECKSUM in files.flatten(config) for config in (old, new))
-  differences = files.config_differences(
-    old_configs.completed(old),
-    new,
-    (*MAY_CHANGE, "data.path" if known else _CHECKSUM),
-  )
-  if _CHECKSUM in differences:
-    raise UserError(
-      f"{where} was trained on other records than those that are now in"
-      f" {new['data']['path']}; build or name the ones it began with, or use"
-      " another workdir"
-    )
-  if differences:
-    listed = "; ".join(
-      f"{field}: {before} -> {after}"
-      for field, (before, after) in differences.items()
-    )
-    raise UserError(
-      f"{where} holds a run of another config ({listed}); use the old values to"
-      " go on with it, another workdir, or delete that folder"
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.training import checkpoint as checkpoints
 from convbert_jax.training import sharding
 from convbert_jax.training.checkpoint import FOLDER
+from convbert_jax.training.resumable import check_resumable
 from convbert_jax.training.state import TrainState
 
 # Reads the parameters that a new run starts from: from the tree of shapes and
@@ -247,7 +248,7 @@ class _Checkpoint:
     """Reads all of it, for a run of the given config."""
     run = self.read_run()
     where = os.fspath(self._path.parent.parent)
-    checkpoints.check_resumable(run["config"], config, where)
+    check_resumable(run["config"], config, where, step=self.step)
     state = TrainState(
       params=self.read_arrays("params", like.params),
       **self.read_arrays("optimizer", checkpoints.without_params(like)),

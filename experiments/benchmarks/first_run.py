@@ -24,7 +24,7 @@ from etils import epath
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.training import checkpoint, run_files
+from convbert_jax.training import resumable, run_files
 from experiments import command_line, quickstart_data
 from experiments.benchmarks import first_run_results, roundings
 from experiments.config_files import load_config
@@ -96,7 +96,7 @@ def _check_recipe(workdir: str, settings: Sequence[str]) -> None:
   if not path.exists():
     files.write_json(path, now)
   for part, kept in json.loads(path.read_text()).items():
-    checkpoint.check_resumable(kept, now[part], f"{workdir} ({part})")
+    resumable.check_resumable(kept, now[part], f"{workdir} ({part})")
 
 
 def _folder(workdir: str, name: str) -> str:

@@ -45,69 +45,12 @@ def test_refuses_to_keep_less_than_nothing(tmp_path, keep):
     CheckpointConfig(save_every=1, **keep)
 
 
-def change(config, field, value):
-  *path, name = field.split(".")
-  copy = json.loads(json.dumps(config))
-  inner = copy
-  for part in path:
-    inner = inner[part]
-  inner[name] = value
-  return copy
-
-
-FULL = {
-  "num_steps": 20,
-  "data": {"path": "a", "prefetch": 2},
-  "checkpoint": {"keep_last": 3},
-  "eval": {"every": 5},
-  "evaluation": 1,
-  "report": {"every": 4},
-}
-
-
-@pytest.mark.parametrize(
-  "field", ["data.prefetch", "checkpoint.keep_last", "eval.every"]
-)
-def test_fields_that_may_change(field):
-  checkpoint.check_resumable(FULL, change(FULL, field, 99), "runs/a")
-
-
-@pytest.mark.parametrize("field", ["num_steps", "data.path", "evaluation"])
-def test_fields_that_may_not_change(field):
-  with pytest.raises(UserError) as caught:
-    checkpoint.check_resumable(FULL, change(FULL, field, 99), "runs/a")
-  assert "\n" not in str(caught.value)
-  assert "runs/a" in str(caught.value)
-  old = FULL["data"]["path"] if "." in field else FULL[field]
-  assert f"({field}: {old} -> 99)" in str(caught.value)
-
-
-def test_records_are_known_by_content():
-  kept = json.loads(json.dumps(FULL))
-  kept["data"]["checksum"] = "ab"
-  checkpoint.check_resumable(kept, change(kept, "data.path", "b"), "runs/a")
-  with pytest.raises(
-    UserError, match="other records than those that are now in a"
-  ):
-    checkpoint.check_resumable(kept, change(kept, "data.checksum", "cd"), "r")
-  # An earlier version kept no checksum: the path decides.
-  checkpoint.check_resumable(FULL, kept, "runs/a")
-  with pytest.raises(UserError, match=r"\(data\.path: a -> b\)"):
-    checkpoint.check_resumable(FULL, change(kept, "data.path", "b"), "runs/a")
-
-
-def test_new_and_lost_fields_are_differences_and_tuples_are_lists():
-  with pytest.raises(UserError, match=r"a: 1 -> \(absent\); b: \(absent\)"):
-    checkpoint.check_resumable({"a": 1}, {"b": 2}, "runs/a")
-  checkpoint.check_resumable({"a": [1, 2]}, {"a": (1, 2)}, "runs/a")
-
-
 def test_another_config_is_refused_wherever_it_is_met(tmp_path):
-  config = change(toy.CONFIG, "num_steps", 99)
+  config = toy.CONFIG | {"seed": 99}
   toy.save_states(tmp_path / "run", [5])
-  with pytest.raises(UserError, match="num_steps: 20 -> 99"):
+  with pytest.raises(UserError, match="seed: 0 -> 99"):
     toy.restored(tmp_path / "run", config)
-  with pytest.raises(UserError, match="num_steps: 20 -> 99"):
+  with pytest.raises(UserError, match="seed: 0 -> 99"):
     toy.restored(tmp_path / "new", config, resume_from=str(tmp_path / "run"))
   # Parameters alone may be taken from any run.
   toy.restored(tmp_path / "new", config, init_from=str(tmp_path / "run"))
@@ -115,7 +58,7 @@ def test_another_config_is_refused_wherever_it_is_met(tmp_path):
   begun = tmp_path / "begun"
   begun.mkdir()
   (begun / "config.json").write_text(json.dumps(toy.CONFIG))
-  with pytest.raises(UserError, match="num_steps: 20 -> 99"):
+  with pytest.raises(UserError, match="seed: 0 -> 99"):
     toy.restored(begun, config)
 
 
