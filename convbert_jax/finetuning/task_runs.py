@@ -8,14 +8,11 @@ import os
 import shutil
 import tempfile
 import warnings
-import zlib
-from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -32,6 +29,7 @@ from convbert_jax.finetuning.starting_point import (
 from convbert_jax.finetuning.steps import Evaluator, make_train_step
 from convbert_jax.formats import orbax as orbax_folder
 from convbert_jax.formats.orbax import MODEL_FOLDER
+from convbert_jax.formats.orbax_arrays import checksum
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.model.config import check_tensor_axis
 from convbert_jax.ops import partitioning
@@ -94,10 +92,10 @@ class TaskRuns:
     self._compile()
     self._given = self._given_params()
     self._checksums = {
-      "train_rows": _checksum(
+      "train_rows": checksum(
         row[name] for row in self._data.train_rows for name in sorted(row)
       ),
-      "init_from": _checksum(
+      "init_from": checksum(
         jax.tree.leaves(nn.unbox(self._start.encoder_params))
       ),
     }
@@ -357,14 +355,6 @@ def _with_length(
   trained = 0 if is_new else tokenizer.model_max_length
   tokenizer.model_max_length = max(trained, length)
   return tokenizer
-
-
-def _checksum(arrays: Iterable[np.ndarray]) -> int:
-  """Returns a checksum of the values of some arrays."""
-  total = 0
-  for array in arrays:
-    total = zlib.crc32(np.ascontiguousarray(array), total)
-  return total
 
 
 def _delete_checkpoints(folder: epath.Path) -> None:

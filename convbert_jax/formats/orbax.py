@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from convbert_jax import files, old_configs
 from convbert_jax.errors import UserError, unknown_name
@@ -35,6 +36,8 @@ MODEL_FOLDER = "model"
 SIGN = f"run ({run_files.CHECKPOINTS_FOLDER}/), no {MODEL_FILE}"
 
 _PARAMS_FOLDER = "params"
+# Orbax notices a file cut short, and no changed byte.
+_CHECKSUM = "params_checksum"
 # Fields of a module that are not options of its class.
 _NOT_OPTIONS = ("config", "parent", "name")
 
@@ -84,7 +87,15 @@ def read_folder(folder: str) -> Pretrained:
     model, labels = _make_model(described), tuple(described["labels"])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f"cannot read {path}: {error}") from error
-  params = orbax_arrays.read_params(os.path.join(folder, _PARAMS_FOLDER), model)
+  place = os.path.join(folder, _PARAMS_FOLDER)
+  params = orbax_arrays.read_params(place, model)
+  # Folders of earlier versions have none.
+  wanted = described.get(_CHECKSUM)
+  if wanted not in (None, orbax_arrays.checksum(jax.tree.leaves(params))):
+    raise UserError(
+      f"{place} is not what was written: a part of it has changed since; make"
+      " the model again"
+    )
   tokenizer = read_tokenizer(folder, model.config)
   return Pretrained(model, params, tokenizer, labels)
 
@@ -107,7 +118,9 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
     )
     if pretrained.tokenizer is not None:
       pretrained.tokenizer.save_pretrained(aside)
+    leaves = jax.tree.leaves(pretrained.params)
     described = _describe(pretrained)
+    described[_CHECKSUM] = orbax_arrays.checksum(leaves)
     files.write_json(os.path.join(aside, MODEL_FILE), described)
 
 

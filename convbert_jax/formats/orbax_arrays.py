@@ -1,6 +1,8 @@
 """Arrays that Orbax keeps: of a model folder, and of a run's checkpoint."""
 
 import os
+import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -75,6 +77,16 @@ def write_params(folder: str, params: dict[str, Any]) -> None:
   ) as writer:
     writer.save(folder, params)
     writer.wait_until_finished()
+
+
+def checksum(arrays: Iterable[np.ndarray]) -> int:
+  """Returns a checksum of the values of some arrays, in their order."""
+  total = 0
+  for array in arrays:
+    # As bytes: NumPy hands out no buffer of a bfloat16.
+    values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    total = zlib.crc32(values, total)
+  return total
 
 
 def read_run(workdir: str, step: int | None) -> Networks:

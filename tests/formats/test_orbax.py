@@ -10,7 +10,7 @@ import pytest
 
 from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.formats import names
+from convbert_jax.formats import names, orbax_arrays
 from convbert_jax.formats import orbax as orbax_folder
 from convbert_jax.formats.pretrained import CLASSES, Pretrained
 
@@ -91,6 +91,12 @@ def _spoil(folder, how):
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
   elif how == "no params":
     shutil.rmtree(folder / "params")
+  elif how == "changed":
+    params = orbax_folder.read_folder(str(folder)).params
+    leaf = jax.tree.leaves(params)[-1]
+    leaf.reshape(-1).view(np.uint8)[-4] ^= 1
+    shutil.rmtree(folder / "params")
+    orbax_arrays.write_params(str(folder / "params"), params)
   elif how == "cut short":
     for data in (folder / "params").rglob("d/*"):
       data.write_bytes(data.read_bytes()[:-20])
@@ -106,6 +112,7 @@ SPOILT = {
   "layers": r"of another shape: .*expected \(3,",
   "vocabulary": "a vocabulary of 15 tokens, but the model has vocab_size=1",
   "no params": "params is missing or damaged",
+  "changed": "params is not what was written",
   "cut short": "params is missing or damaged",
   "not json": "cannot read",
 }
