@@ -1,4 +1,4 @@
-"""Processes of one run must have been started alike."""
+"""What the processes of one run must agree on."""
 
 import hashlib
 import json
@@ -48,6 +48,13 @@ def check_alike(config: Mapping[str, Any]) -> None:
         f"process {index} was started with something else than process 0"
         f" ({listed}); start all with the same code, config and records"
       )
+
+
+def is_so_in_first(said: bool) -> bool:
+  """Returns what the first process says, in all of them; all must call it."""
+  if jax.process_count() == 1:
+    return said
+  return bool(multihost_utils.broadcast_one_to_all(np.array(said)))
 
 
 def _code_version() -> str:

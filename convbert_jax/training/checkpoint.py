@@ -21,7 +21,7 @@ from etils import epath
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
-from convbert_jax.training import run_files
+from convbert_jax.training import agreement, run_files
 from convbert_jax.training.resumable import check_resumable
 from convbert_jax.training.state import TrainState
 
@@ -162,16 +162,26 @@ class Checkpointer:
       )
 
   def put_aside(self, step: int) -> str:
-    """Moves a damaged checkpoint out of the way; returns its new place."""
+    """Moves a damaged checkpoint out of the way; all processes must call it.
+
+    Args:
+      step: of the checkpoint.
+
+    Returns:
+      Its new place.
+    """
     folder = files.absolute(self.workdir) / DAMAGED_FOLDER
     number = 0
     while (
       place := folder / f"{step}{f'_{number}' if number else ''}"
     ).exists():
       number += 1
-    with files.explained_disk_errors(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-      (self._manager.directory / str(step)).rename(place)
+    agreement.is_so_in_first(True)  # All have seen which names are taken.
+    if jax.process_index() == 0:
+      with files.explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (self._manager.directory / str(step)).rename(place)
+    agreement.is_so_in_first(True)  # It is done.
     self._manager.reload()
     return os.fspath(place)
 

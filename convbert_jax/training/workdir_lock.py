@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
+from convbert_jax.training import agreement
 
 LOCK_FILE = "lock.json"
 
@@ -53,17 +52,11 @@ def hold(workdir: str) -> Iterator[None]:
         stack.enter_context(_hold(workdir))
       except UserError as refusal:
         error = refusal
-    if _failed_in_first(error is not None):
+    if agreement.is_so_in_first(error is not None):
       raise error or UserError(
         f"{workdir} cannot be used; the first process says why"
       )
     yield
-
-
-def _failed_in_first(failed: bool) -> bool:
-  if jax.process_count() == 1:
-    return failed
-  return bool(multihost_utils.broadcast_one_to_all(np.array(failed)))
 
 
 @contextlib.contextmanager

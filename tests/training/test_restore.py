@@ -1,6 +1,7 @@
 """Where a run begins, and what it refuses to begin from."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -87,25 +88,38 @@ def tear(folder, pattern):
   return path, whole
 
 
+def flip(folder, pattern):
+  """Changes a bit in the middle of a file of a checkpoint."""
+  (path,) = folder.glob(pattern)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+DAMAGES = {
+  "torn parameters": lambda folder: tear(folder, "params/d/*"),
+  "torn optimizer": lambda folder: tear(folder, "optimizer/d/*"),
+  "torn position": lambda folder: tear(folder, "run/metadata"),
+  "changed bit": lambda folder: flip(folder, "params/d/*"),
+  "no optimizer": lambda folder: shutil.rmtree(folder / "optimizer"),
+}
+
+
 def test_a_damaged_checkpoint_is_put_aside(tmp_path, capsys):
   toy.save_states(tmp_path, [10, 20])
   newest = tmp_path / "checkpoints" / "20"
-  for place, pattern in (
-    ("20", "params/d/*"),
-    ("20_1", "optimizer/d/*"),
-    ("20_2", "run/metadata"),
-  ):
-    tear(newest, pattern)
+  for number, damage in enumerate(DAMAGES.values()):
+    damage(newest)
     found, index = toy.restored(tmp_path)
     assert (int(found.state.step), index) == (10, 10)
     said = capsys.readouterr().err
-    aside = tmp_path / "damaged" / place
+    aside = tmp_path / "damaged" / ("20" + f"_{number}" * (number > 0))
     assert said.startswith(f"warning: checkpoint {newest} is damaged: ")
     assert said.endswith(
       f"; it is kept as {aside}, and the run goes on from step 10\n"
     )
     assert said.count("\n") == 1
-    assert list(aside.glob(pattern)) and not newest.exists()
+    assert list(aside.iterdir()) and not newest.exists()
     toy.save_states(tmp_path, [20])
 
 
