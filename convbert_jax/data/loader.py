@@ -116,12 +116,16 @@ class RecordSource:
 
   def _read_shard(self, shard: int, positions: list[int]) -> list[bytes]:
     try:
-      return self._readers[shard].read(positions)
+      found = self._readers[shard].read(positions)
+      # A shard that was cut short since it was opened gives empty records.
+      if not all(found):
+        raise IndexError("the shard ends before it")
     except (RuntimeError, IndexError) as error:
       raise UserError(
         f"{self._paths[shard]} has a damaged record among {sorted(positions)}"
         f" ({_first_words(error)}): copy the shard again, or build it again"
       ) from error
+    return found
 
   def _open_readers(self) -> None:
     _allow_open_files(len(self._paths) + _SPARE_FILES)

@@ -238,6 +238,18 @@ def test_a_damaged_record_names_its_shard(copied):
   assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_shard_cut_short_while_it_is_read_is_named(built):
+  class CutShort:
+    def read(self, positions):
+      return [b""] * len(positions)  # As ArrayRecord does; seen with 0.8.
+
+  source = loader.RecordSource(str(built), load_manifest(str(built)), "train")
+  source._readers = [CutShort()] * len(source._readers)
+  with pytest.raises(UserError, match="the shard ends before it") as error:
+    source.read([0, 1])
+  assert "train-00000" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_checksums_are_verified_on_request(copied):
   _flip_a_bit_of_a_record(copied / "train-00001.array_record")
   with pytest.raises(UserError, match=r"train-00001.*SHA-256"):
