@@ -1,12 +1,15 @@
 """What may happen to a run at night, with the processes of a user."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 from processes import assert_same_losses, run_on_two, two_processes
-from programs import CONFIG, DEVICES, run
+from programs import CONFIG, DEVICES, ONE_DEVICE, ROOT, assert_one_line, run
 
 from convbert_jax.training import run_files
 
@@ -98,3 +101,35 @@ def test_two_processes_put_a_damaged_checkpoint_aside(tmp_path, program):
   assert (workdir / "damaged" / "6").exists()
   steps = [row["step"] for row in run_files.read_rows(workdir)]
   assert steps == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_status(
+  tmp_path, program
+):
+  done = run(*program("run", "num_steps=20", "optimizer.learning_rate=1e30"))
+  assert done.returncode == 81
+  (line,) = done.stderr.splitlines()
+  assert line.startswith("error: loss is nan at step ")
+  kept = saved_steps(tmp_path / "run")
+  steps = [row["step"] for row in run_files.read_rows(tmp_path / "run")]
+  assert steps == list(range(1, len(steps) + 1))
+  assert kept[-1] <= len(steps) < 20  # Nothing of what was not finite.
+
+
+@pytest.mark.slow
+def test_a_second_start_in_a_workdir_is_refused(tmp_path, program):
+  settings = ["num_steps=200", "checkpoint.save_every=10"]
+  command = [sys.executable, "-m", *program("run", *settings)]
+  command[2] = f"experiments.{command[2]}"
+  environment = {**os.environ, "XLA_FLAGS": ONE_DEVICE}
+  with subprocess.Popen(
+    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE
+  ) as first:
+    wait_for_step(first, tmp_path / "run", 10)
+    second = run(*program("run", *settings))
+    assert_one_line(second, f"is in use by process {first.pid} on")
+    first.communicate(timeout=120)
+  assert first.returncode == 0
+  steps = [row["step"] for row in run_files.read_rows(tmp_path / "run")]
+  assert steps == list(range(1, 201))

@@ -106,7 +106,7 @@ def test_killed_inside_a_save_and_at_some_other_moment(tmp_path, straight):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_killed_at_five_random_moments(tmp_path, straight, seed):
   moments = random.Random(seed)
   for number in range(5):
