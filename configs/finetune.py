@@ -127,6 +127,8 @@ def get_config(arguments: str = "") -> ConfigDict:
       },
       "data": {
         "path": "",  # the folder of GLUE's folders, or of the task's files
+        # For copies of what lies in s3:// or gs://; "": ~/.cache/convbert_jax.
+        "cache": "",
         "max_train_examples": 0,  # a fixed choice of so many; 0: all
         # Batches are padded to this length or a double of it; with that of
         # max_seq_length always to the same.

@@ -220,6 +220,8 @@ def get_config(arguments: str = "") -> ConfigDict:
       },
       "data": {
         "path": "",  # what experiments.build_data wrote
+        # For copies of what lies in s3:// or gs://; "": ~/.cache/convbert_jax.
+        "cache": "",
         "num_threads": 4,
         "prefetch": 64,
         "num_workers": 0,

@@ -72,11 +72,15 @@ def _is_caused_by(error: BaseException | None, codes: Sequence[int]) -> bool:
 def make_folder(path: PathLike) -> epath.Path:
   """Makes a folder and those above it, if need be; returns it absolute.
 
+  An object store has no folders; asked for one, libraries make a bucket.
+
   Raises:
     UserError: if it cannot be one: a file stands in its way, its name is too
       long, the disk is full or write-protected.
   """
   folder = absolute(path)
+  if not is_local(path):
+    return folder
   with explained_disk_errors(path):
     try:
       folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from convbert_jax.errors import UserError
 
 # Dotted name of an added field -> its value in configs that lack it.
 VALUES_BEFORE: dict[str, Any] = {
+  "data.cache": "",
   "model.conv_kernel_init": "uniform",
   "objective.prior_bias": False,
   "optimizer.name": "adamw",

@@ -18,6 +18,7 @@ import warnings
 import jax
 from absl import flags
 
+from convbert_jax import storage
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning.results import write_results
 from convbert_jax.finetuning.run import finetune, finetune_tasks
@@ -30,7 +31,8 @@ _CONFIG = command_line.ConfigFlag(
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "DIR, the folder for the results of one task or several.",
+  "DIR, the folder for the results of one task or several, local or s3:// or"
+  " gs://.",
   required=True,
 )
 _INIT_FROM = flags.DEFINE_string(
@@ -51,16 +53,17 @@ def main() -> None:
       f" --config=configs/finetune.py:task={config.task}"
     )
   _DISTRIBUTED.initialize(_WORKDIR.value, config.distributed)
-  if config.task in registry.TASK_GROUPS:
-    configs = {
-      name: _CONFIG.with_argument("task", name)
-      for name in registry.TASK_GROUPS[config.task]
-    }
-    finetune_tasks(configs, _WORKDIR.value, _INIT_FROM.value)
-  else:
-    finetune(config, _WORKDIR.value, _INIT_FROM.value)
-  if jax.process_index() == 0:
-    print(write_results(_WORKDIR.value))
+  with storage.workdir_here(_WORKDIR.value, config.data.cache) as workdir:
+    if config.task in registry.TASK_GROUPS:
+      configs = {
+        name: _CONFIG.with_argument("task", name)
+        for name in registry.TASK_GROUPS[config.task]
+      }
+      finetune_tasks(configs, workdir, _INIT_FROM.value)
+    else:
+      finetune(config, workdir, _INIT_FROM.value)
+    if jax.process_index() == 0:
+      print(write_results(workdir))
 
 
 if __name__ == "__main__":

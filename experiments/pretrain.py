@@ -16,6 +16,7 @@ Slurm are recognised; elsewhere, number the processes:
 
 from absl import flags
 
+from convbert_jax import storage
 from convbert_jax.pretraining.run import pretrain
 from experiments import command_line, distributed
 
@@ -25,7 +26,7 @@ _CONFIG = command_line.ConfigFlag(
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "DIR, the folder for checkpoints, metrics and plots.",
+  "DIR, the folder for checkpoints, metrics and plots, local or s3:// or gs://.",
   required=True,
 )
 _DISTRIBUTED = distributed.DistributedFlags()
@@ -35,7 +36,10 @@ def main() -> None:
   """Pre-trains; the summary is printed at the end."""
   config = _CONFIG.value
   _DISTRIBUTED.initialize(_WORKDIR.value, config.distributed)
-  pretrain(config, _WORKDIR.value)
+  with storage.workdir_here(
+    _WORKDIR.value, config.data.cache, directly=("gs",)
+  ) as workdir:
+    pretrain(config, workdir)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ FLOORS = (
   {"old_configs"},
   {"ops", "data"},
   {"model", "training"},
+  {"storage"},
   {"objective", "tasks"},
   {"formats"},
   {"pretraining"},

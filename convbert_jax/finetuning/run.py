@@ -18,7 +18,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from convbert_jax import files
+from convbert_jax import files, storage
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import plots
 from convbert_jax.finetuning.results import RESULTS_FILE, write_results
@@ -93,7 +93,10 @@ def finetune_tasks(
     UserError: as `finetune`, or if no task has files.
   """
   missing = {
-    name: missing_files(registry.get_task(name), config.data.path)
+    name: missing_files(
+      registry.get_task(name),
+      storage.fetched(config.data.path, config.data.cache),
+    )
     for name, config in configs.items()
   }
   skipped = {name: why for name, why in missing.items() if why is not None}

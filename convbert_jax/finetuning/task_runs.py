@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from convbert_jax import files
+from convbert_jax import files, storage
 from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
@@ -83,7 +83,7 @@ class TaskRuns:
     self._batching = self._make_batching("batch_size", config.batch_size)
     self._data = read_task_data(
       self._task,
-      config.data.path,
+      storage.fetched(config.data.path, config.data.cache),
       self._start.tokenizer,
       config.max_seq_length,
       config.data.max_train_examples,

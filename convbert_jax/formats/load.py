@@ -6,11 +6,16 @@ A source is a path or a name, or FORMAT:PATH with one of these:
   hf     a folder of transformers, or its name on the Hugging Face hub
   orbax  a run of `experiments.pretrain`, the folder of a fine-tuned task, or a
          model folder of ours
+
+Paths may be in an object store, see `storage`.
 """
 
+import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from convbert_jax import files, storage
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import registry
@@ -98,7 +103,7 @@ def load_networks(
   Raises:
     UserError: if nothing is there, or it is damaged or of another model.
   """
-  kind, path = registry.resolve(source)
+  kind, path = registry.resolve(source, step)
   networks = registry.FORMATS[kind].read(
     path, ReadOptions(step, num_attention_heads)
   )
@@ -129,4 +134,11 @@ def save_networks(target: str, networks: Mapping[str, Pretrained]) -> list[str]:
   kind, path = registry.split_format(target)
   if kind is None:
     raise UserError(f"{target}: name a format, as in orbax:{target}")
-  return registry.FORMATS[kind].write(path, networks)
+  if files.is_local(path):
+    return registry.FORMATS[kind].write(path, networks)
+  storage.check_empty(path)
+  with tempfile.TemporaryDirectory() as folder:
+    place = os.path.join(folder, "model")
+    lines = registry.FORMATS[kind].write(place, networks)
+    storage.put(place, path)
+  return [line.replace(place, path) for line in lines]

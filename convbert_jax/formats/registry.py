@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 
-from convbert_jax import files
+from convbert_jax import files, storage
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import folders, huggingface, orbax, tf1
 from convbert_jax.formats.pretrained import Networks, Pretrained, ReadOptions
@@ -63,13 +63,18 @@ def split_format(named: str) -> tuple[str | None, str]:
   return None, named
 
 
-def resolve(source: str) -> tuple[str, str]:
+def resolve(source: str, step: int | None = None) -> tuple[str, str]:
   """Returns the format of a source, named or recognised, and its path.
 
+  Args:
+    source: see `load`; from an object store it is copied here.
+    step: which checkpoint of a run; None for the newest.
+
   Raises:
-    UserError: for an unknown format, or if nothing is recognised.
+    UserError: for an unknown format, or if nothing is recognised or there.
   """
   kind, path = split_format(source)
+  path = storage.fetched_run(path, step=step)
   return kind or _recognise(path), path
 
 

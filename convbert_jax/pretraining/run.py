@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from convbert_jax import storage
 from convbert_jax.data import loader
 from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
@@ -41,7 +42,8 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     loop.Preempted: after SIGTERM, when the state is saved.
   """
   _check_batches(config)
-  config = run_folder.with_own_recipe(config, workdir)
+  asked = run_folder.with_own_recipe(config, workdir)
+  config = _with_inputs_here(asked)
   electra = make_electra(config)
   optimizer_config = OptimizerConfig(**config.optimizer)
   optimizer = make_optimizer(optimizer_config, config.num_steps)
@@ -67,7 +69,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   _, last_row = fit(
     Program(make_init(electra.init_params, optimizer), train_step, mesh),
     workdir,
-    _kept_config(config, manifest),
+    _kept_config(asked, manifest),
     _train_batches(config),
     fit_config,
     evaluate=evaluate,
@@ -97,19 +99,30 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
   Raises:
     UserError: if the workdir holds no run or no such checkpoint.
   """
-  config = run_folder.load_run_config(workdir)
+  folder = storage.fetched_run(workdir, step=step)
+  config = _with_inputs_here(run_folder.load_run_config(folder))
   config.eval.max_batches = 0
   electra = make_electra(config)
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
-  params, step = run_folder.load_run_params(
-    config, electra, mesh, workdir, step
-  )
+  params, step = run_folder.load_run_params(config, electra, mesh, folder, step)
   values = _make_evaluator(config, electra, manifest, mesh)(params)
   if jax.process_index() == 0:
     print(f"step {step} of {workdir}, held out: ", end="")
     print(reporting.held_out_text({f"eval_{k}": v for k, v in values.items()}))
   return values
+
+
+def _with_inputs_here(config: ConfigDict) -> ConfigDict:
+  """Returns a config whose inputs are on a file system, copied there if not."""
+  config = ConfigDict(config.to_dict())
+  cache = config.data.cache
+  config.data.path = storage.fetched(config.data.path, cache)
+  for name in ("resume_from", "init_from"):
+    source = config.checkpoint.get(name)
+    if source:
+      config.checkpoint[name] = storage.fetched_run(source, cache)
+  return config
 
 
 def _kept_config(config: ConfigDict, manifest: Manifest) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from convbert_jax.training.optimizer import OptimizerConfig
 # parameters. A name that ends in a dot stands for its whole group.
 MAY_CHANGE = (
   "checkpoint.",
+  "data.cache",
   "data.num_threads",
   "data.num_workers",
   "data.prefetch",

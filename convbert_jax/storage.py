@@ -1,0 +1,378 @@
+"""Folders in object stores (`s3://`, `gs://`), through copies here.
+
+ArrayRecord reads no object store and Orbax writes none but `gs://`. So what is
+read is copied once to a cache, a folder for each content, and a workdir that
+must be on a file system is one in the cache, whose files are copied out while
+it is written. Credentials are those of the store's own library, s3fs or gcsfs,
+which takes them from the environment.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import fsspec
+import jax
+from tqdm import tqdm
+
+from convbert_jax import files
+from convbert_jax.errors import UserError
+from convbert_jax.training import run_files, workdir_lock
+
+# Says what belongs to a workdir in a store. It is written last, so that what a
+# kill left half copied is not seen.
+STATE_FILE = "synced.json"
+# How often a workdir is copied out while it is written.
+_SYNC_SECONDS = 30.0
+
+_CHECKPOINTS = run_files.CHECKPOINTS_FOLDER
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+# What stores tell of a file that changes with its content.
+_VERSIONS = ("ETag", "etag", "mtime", "created")
+_PROBE = "writable"
+# Half-written files, and what belongs to this machine.
+_LEFT_HERE = (".new", "lock.json", STATE_FILE)
+_UNFINISHED = ".orbax-checkpoint-tmp"
+
+
+def cache_folder(named: str = "") -> str:
+  """Returns the folder for copies: the one named, or the user's cache."""
+  home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return os.path.abspath(named or os.path.join(home, "convbert_jax"))
+
+
+def fetched(
+  path: str,
+  cache: str = "",
+  wanted: Callable[[list[str]], list[str]] = lambda names: names,
+) -> str:
+  """Returns a local folder with the content of a path.
+
+  Args:
+    path: a folder; one on a file system is returned as it is.
+    cache: folder for the copy, "" for the user's cache. A copy of the same
+      content that is there already is taken.
+    wanted: from the names of all files to those to copy.
+
+  Raises:
+    UserError: if nothing is there, the store cannot be reached, or the disk is
+      full.
+  """
+  if files.is_local(path):
+    return path
+  store = _Store(path)
+  there = store.files()
+  listed = store.state()
+  names = [name for name in there if listed is None or name in listed["names"]]
+  names = sorted(wanted([name for name in names if name != STATE_FILE]))
+  if not names:
+    raise UserError(f"{path}: nothing is there")
+  content = files.to_json({name: there[name] for name in names})
+  digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+  place = os.path.join(cache_folder(cache), "copies", digest)
+  if not os.path.isdir(place):
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    aside = tempfile.mkdtemp(dir=os.path.dirname(place))
+    try:
+      with files.explained_disk_errors(aside):
+        store.fetch(names, aside)
+        # Another process may have made the same copy meanwhile.
+        with contextlib.suppress(OSError):
+          os.replace(aside, place)
+    finally:
+      shutil.rmtree(aside, ignore_errors=True)
+  return place
+
+
+def fetched_run(path: str, cache: str = "", step: int | None = None) -> str:
+  """Does the same with any model, and takes one checkpoint of a run alone.
+
+  Args:
+    path: a run's workdir, one of its `checkpoints/<step>`, or a model's folder.
+    cache: see `fetched`.
+    step: which checkpoint of a workdir; None for the newest.
+
+  Raises:
+    UserError: as `fetched`.
+  """
+  if files.is_local(path):
+    return path
+  run, found, last = path.rstrip("/").rpartition(f"/{_CHECKPOINTS}/")
+  if found and last.isdigit():
+    return os.path.join(fetched_run(run, cache, int(last)), _CHECKPOINTS, last)
+  return fetched(path, cache, lambda names: _with_one_checkpoint(names, step))
+
+
+def _with_one_checkpoint(names: list[str], step: int | None) -> list[str]:
+  """Leaves out what other checkpoints of a run consist of."""
+  places = {name: name.split("/")[:2] for name in names}
+  steps = [
+    int(below)
+    for folder, below in (place for place in places.values() if place[1:])
+    if folder == _CHECKPOINTS and below.isdigit()
+  ]
+  wanted = str(max(steps, default=0) if step is None else step)
+  return [
+    name
+    for name, place in places.items()
+    if place[0] != _CHECKPOINTS or place[1] == wanted
+  ]
+
+
+def put(folder: str, path: str) -> None:
+  """Copies the files of a local folder to a folder in a store.
+
+  Raises:
+    UserError: if the store cannot be reached.
+  """
+  _Store(path).put(_names_in(folder), folder)
+
+
+def check_empty(path: str) -> None:
+  """Refuses a folder, local or in a store, that holds anything.
+
+  Raises:
+    UserError: naming it, or if the store cannot be reached.
+  """
+  if files.is_local(path):
+    files.check_empty(path)
+  elif _Store(path).files():
+    raise UserError(
+      f"{path} is not empty: name a new folder, nothing is written over"
+    )
+
+
+@contextlib.contextmanager
+def workdir_here(
+  workdir: str, cache: str = "", *, directly: Sequence[str] = ()
+) -> Iterator[str]:
+  """Yields a folder that stands for a workdir and can be written to.
+
+  Of a workdir in a store it is a folder of the cache. It begins as what the
+  store has, unless it was itself the last to be copied there, and is copied out
+  every 30 seconds and at the end, however the body ends.
+
+  Args:
+    workdir: the run's folder; one on a file system is yielded as it is.
+    cache: folder for the copy, "" for the user's cache.
+    directly: schemes of stores that the body writes by itself.
+
+  Raises:
+    UserError: if the store cannot be reached or refuses the last copy, another
+      run holds the workdir, or there are several processes.
+  """
+  scheme = workdir.partition("://")[0]
+  if files.is_local(workdir) or scheme in directly:
+    yield workdir
+    return
+  if jax.process_count() > 1:
+    raise UserError(
+      f"--workdir={workdir}: several processes need a folder that they share;"
+      " name one on a file system, or for pre-training in gs://"
+    )
+  store = _Store(workdir)
+  store.check_writable()
+  name = hashlib.sha256(workdir.encode()).hexdigest()[:16]
+  place = os.path.join(cache_folder(cache), "workdirs", name)
+  mirror = _Mirror(place, store)
+  with workdir_lock.hold(workdir):
+    mirror.pull()
+    print(f"{workdir} is written here and copied there: {place}", flush=True)
+    ended = threading.Event()
+    thread = threading.Thread(
+      target=mirror.keep_pushing, args=(ended,), daemon=True
+    )
+    thread.start()
+    try:
+      yield place
+    finally:
+      ended.set()
+      thread.join()
+      mirror.push()
+
+
+class _Store:
+  """A folder in an object store."""
+
+  def __init__(self, path: str) -> None:
+    self.path = path
+    for name in _PACKAGES.values():  # They log each attempt, then raise.
+      logging.getLogger(name).setLevel(logging.CRITICAL)
+    with self._explained():
+      self._system, self._root = fsspec.core.url_to_fs(path.rstrip("/"))
+
+  def files(self) -> dict[str, str]:
+    """Returns what tells the content of each file, by its name."""
+    with self._explained():
+      self._system.invalidate_cache()
+      try:
+        found = self._system.find(self._root, detail=True)
+      except FileNotFoundError:
+        return {}
+      start = len(self._root) + 1
+      return {
+        place[start:]: " ".join(
+          str(info[key]) for key in ("size", *_VERSIONS) if key in info
+        )
+        for place, info in found.items()
+        if len(place) > start
+      }
+
+  def check_writable(self) -> None:
+    """Refuses, before there is anything to lose, what cannot be written to."""
+    with self._explained():
+      self._system.pipe_file(self._place(_PROBE), b"")
+      self._system.rm_file(self._place(_PROBE))
+
+  def state(self) -> dict[str, Any] | None:
+    """Returns what `STATE_FILE` says; None without one."""
+    with self._explained():
+      try:
+        return json.loads(self._system.cat_file(self._place(STATE_FILE)))
+      except FileNotFoundError:
+        return None
+
+  def fetch(self, names: list[str], folder: str) -> None:
+    """Copies files to a local folder."""
+    with self._explained():
+      for name in self._counted(names, "copying from"):
+        to = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(to), exist_ok=True)
+        self._system.get_file(self._place(name), f"{to}.new")
+        os.replace(f"{to}.new", to)
+
+  def put(self, names: list[str], folder: str) -> None:
+    """Copies files of a local folder here."""
+    with self._explained():
+      for name in self._counted(names, "copying to"):
+        self._system.put_file(os.path.join(folder, name), self._place(name))
+
+  def put_state(self, state: dict[str, Any]) -> None:
+    """Writes `STATE_FILE`."""
+    with self._explained():
+      text = files.to_json(state)
+      self._system.pipe_file(self._place(STATE_FILE), text.encode())
+
+  def remove(self, names: list[str]) -> None:
+    """Deletes files."""
+    with self._explained():
+      for name in names:
+        with contextlib.suppress(FileNotFoundError):
+          self._system.rm_file(self._place(name))
+
+  def _place(self, name: str) -> str:
+    return f"{self._root}/{name}"
+
+  def _counted(self, names: list[str], doing: str) -> Iterator[str]:
+    """Yields the names, with a progress bar where somebody looks."""
+    shown = sys.stderr.isatty() and len(names) > 10
+    yield from tqdm(
+      names, desc=f"{doing} {self.path}", unit="file", disable=not shown
+    )
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
+    """Makes one line of what a store's library raises."""
+    try:
+      yield
+    except (UserError, MemoryError):
+      raise
+    except ImportError as error:
+      scheme = self.path.partition("://")[0]
+      package = _PACKAGES.get(scheme, f"a package for {scheme}://")
+      raise UserError(
+        f"{self.path}: {scheme}:// needs {package}: pip install {package}"
+      ) from error
+    except Exception as error:
+      if isinstance(error, OSError) and error.filename is not None:
+        raise  # Of a file here.
+      raise UserError(f"{self.path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+  """Returns why a store did not do what it was asked."""
+  if isinstance(error, PermissionError):
+    return (
+      "the store refuses; see that your credentials may read and write there"
+    )
+  if isinstance(error, FileNotFoundError):
+    return "nothing is there, not even a bucket"
+  words = str(error).strip().split("\n")[0][:200]
+  return f"cannot be reached ({type(error).__name__}: {words})"
+
+
+class _Mirror:
+  """A local folder and its copy in a store, written from here alone."""
+
+  def __init__(self, folder: str, store: _Store) -> None:
+    self._folder, self._store = folder, store
+    self._state_path = os.path.join(folder, STATE_FILE)
+
+  def pull(self) -> None:
+    """Begins as the store, unless this folder is what was copied last."""
+    there = self._store.state()
+    here = self._read_state()
+    if there is not None and here is not None and here["id"] == there["id"]:
+      return
+    shutil.rmtree(self._folder, ignore_errors=True)
+    files.make_folder(self._folder)
+    if there is not None:
+      with files.explained_disk_errors(self._folder):
+        self._store.fetch(sorted(there["names"]), self._folder)
+      names = {name: self._version(name) for name in there["names"]}
+      files.write_json(self._state_path, {"id": there["id"], "names": names})
+
+  def push(self) -> None:
+    """Copies out what has changed, then what the folder consists of."""
+    before = (self._read_state() or {"names": {}})["names"]
+    names = {}
+    for name in _names_in(self._folder):
+      with contextlib.suppress(FileNotFoundError):  # Deleted meanwhile.
+        version = self._version(name)
+        if before.get(name) != version:
+          self._store.put([name], self._folder)
+        names[name] = version
+    if names == before:
+      return
+    state = {"id": uuid.uuid4().hex, "names": names}
+    self._store.put_state(state)
+    files.write_json(self._state_path, state)
+    self._store.remove([name for name in before if name not in names])
+
+  def keep_pushing(self, ended: threading.Event) -> None:
+    """Pushes again and again; a store that fails may be back the next time."""
+    while not ended.wait(_SYNC_SECONDS):
+      try:
+        self.push()
+      except UserError as error:
+        print(f"warning: {error}; trying again", file=sys.stderr)
+
+  def _version(self, name: str) -> list[int]:
+    found = os.stat(os.path.join(self._folder, name))
+    return [found.st_size, found.st_mtime_ns]
+
+  def _read_state(self) -> dict[str, Any] | None:
+    try:
+      with open(self._state_path, encoding="utf-8") as file:
+        return json.load(file)
+    except FileNotFoundError:
+      return None
+
+
+def _names_in(folder: str) -> list[str]:
+  """Returns the files of a local folder that are whole, sorted."""
+  names = []
+  for place, _, found in os.walk(folder):
+    inside = os.path.relpath(place, folder)
+    if _UNFINISHED not in inside:
+      names += [os.path.normpath(os.path.join(inside, name)) for name in found]
+  return sorted(name for name in names if not name.endswith(_LEFT_HERE))
