@@ -144,26 +144,27 @@ def _wait_for_silence(path: epath.Path) -> None:
   """
   first = _read(path)
   deadline = time.monotonic() + _DEAD_AFTER_SECONDS
-  if first:
+  if first is not None:
     print(
       f"{path} is there: waiting {_DEAD_AFTER_SECONDS:.0f} seconds for a sign"
       " of life of the run that wrote it",
       file=sys.stderr,
     )
-  while first and time.monotonic() < deadline:
+  while first is not None and time.monotonic() < deadline:
     time.sleep(_HEARTBEAT_SECONDS / 2)
     now = _read(path)
-    if not now:
+    if now is None:
       return
     if now != first:
       raise _in_use(path, now)
 
 
-def _read(path: epath.Path) -> str:
+def _read(path: epath.Path) -> str | None:
+  """Returns the content, which may be half written; None without a file."""
   try:
     return path.read_text()
   except FileNotFoundError:
-    return ""
+    return None
 
 
 def _now() -> str:
@@ -182,7 +183,7 @@ def _describe(started: str, mark: str = "") -> str:
   )
 
 
-def _fields(holder: str) -> dict[str, Any]:
+def _fields(holder: str | None) -> dict[str, Any]:
   try:
     return dict(json.loads(holder))
   except (ValueError, TypeError):
