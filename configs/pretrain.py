@@ -236,6 +236,9 @@ def get_config(arguments: str = "") -> ConfigDict:
         "save_every": recipe["save_every"],
         "keep_last": 2,
         "keep_every": 0,  # 0: none beside the last
+        # A quick disk for further checkpoints, and the steps between them.
+        "local_path": "",
+        "local_every": 0,
         "resume_from": "",  # another run's workdir: all of its state
         "init_from": "",  # a run, or any model: its parameters only
       },

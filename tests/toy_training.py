@@ -133,6 +133,8 @@ def run(
   step=train_step,
   evaluate=evaluate,
   resume_from="",
+  local_path="",
+  local_every=0,
   given=None,
   **report,
 ):
@@ -152,6 +154,8 @@ def run(
         keep_last=keep_last,
         keep_every=keep_every,
         resume_from=resume_from,
+        local_path=local_path,
+        local_every=local_every,
       ),
       report=ReportConfig(
         every=report_every, **{"tensorboard": False, **report}

@@ -23,7 +23,7 @@ from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.objective import run_folder
 from convbert_jax.objective.electra import make_electra
 from convbert_jax.training import sharding
-from convbert_jax.training.checkpoint import quiet_orbax
+from convbert_jax.training.orbax_manager import quiet_orbax
 
 
 def read_params(folder: str, model: nn.Module) -> dict[str, Any]:

@@ -7,10 +7,10 @@ gathered). None of it depends on how many processes or devices there are.
 """
 
 import dataclasses
+import hashlib
 import json
-import logging
 import os
-import sys
+import shutil
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -22,6 +22,7 @@ from etils import epath
 from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.training import agreement, run_files
+from convbert_jax.training.orbax_manager import open_manager
 from convbert_jax.training.resumable import check_resumable
 from convbert_jax.training.state import TrainState
 
@@ -56,6 +57,9 @@ class CheckpointConfig:
     keep_every: checkpoints at multiples of this step stay too; 0 for none.
     resume_from: another run whose whole state is taken over; "" for none.
     init_from: a model whose parameters are taken over; "" for none.
+    local_path: a quick disk for further checkpoints; "" for none. All processes
+      must see it.
+    local_every: steps between saves there, of which the newest stays.
   """
 
   save_every: int
@@ -63,13 +67,21 @@ class CheckpointConfig:
   keep_every: int = 0
   resume_from: str = ""
   init_from: str = ""
+  local_path: str = ""
+  local_every: int = 0
 
   def __post_init__(self) -> None:
     if self.keep_last < 1:
       raise UserError(
         f"checkpoint.keep_last={self.keep_last} must be at least 1"
       )
-    for name in ("save_every", "keep_every"):
+    if bool(self.local_path) != bool(self.local_every):
+      raise UserError(
+        f"checkpoint.local_path={self.local_path!r} and"
+        f" checkpoint.local_every={self.local_every} need each other: give both"
+        " or none"
+      )
+    for name in ("save_every", "keep_every", "local_every"):
       if getattr(self, name) < 0:
         raise UserError(
           f"checkpoint.{name}={getattr(self, name)} must not be negative"
@@ -77,7 +89,11 @@ class CheckpointConfig:
 
 
 class Checkpointer:
-  """Saves in the background and deletes old checkpoints."""
+  """Saves in the background and deletes old checkpoints.
+
+  Beside those in the workdir there may be further ones on a quicker disk, saved
+  more often; whoever goes on takes the newest of all.
+  """
 
   def __init__(
     self,
@@ -98,15 +114,15 @@ class Checkpointer:
     """
     self.workdir = folder
     self.config = json.loads(files.to_json(config))
-    _check_workdir(epath.Path(folder), self.config)
-    with files.explained_disk_errors(folder):
-      self._manager = open_manager(
-        files.absolute(folder) / FOLDER,
-        create=True,
-        cleanup_tmp_directories=True,
-        max_to_keep=options.keep_last,
-        keep_period=options.keep_every or None,
-      )
+    has_begun = _check_workdir(epath.Path(folder), self.config)
+    # By the folder that they are in: the workdir, then the quick disk.
+    self._managers = {folder: _open(folder, options)}
+    if options.local_path:
+      local = _local_folder(options.local_path, folder)
+      if not has_begun:
+        _clear(local)  # Of a run that was deleted.
+      once = dataclasses.replace(options, keep_last=1, keep_every=0)
+      self._managers[local] = _open(local, once)
 
   def __enter__(self) -> Self:
     """Closes at the end of the `with` block."""
@@ -117,9 +133,18 @@ class Checkpointer:
     self.close()
 
   @property
+  def places(self) -> list[tuple[int, str]]:
+    """Every checkpoint's step and the folder of its run, ascending."""
+    return sorted(
+      (step, folder)
+      for folder, manager in self._managers.items()
+      for step in manager.all_steps()
+    )
+
+  @property
   def latest_step(self) -> int | None:
     """The newest checkpoint's step; None if there is none."""
-    return self._manager.latest_step()
+    return max((step for step, _ in self.places), default=None)
 
   def save(
     self,
@@ -127,6 +152,8 @@ class Checkpointer:
     step: int,
     position: Mapping[str, Any],
     gathered: Mapping[str, Any],
+    *,
+    locally: bool = False,
   ) -> None:
     """Copies the state to the host and writes it in the background.
 
@@ -138,11 +165,13 @@ class Checkpointer:
       step: the state's step, as an int.
       position: in the data, after `step` batches.
       gathered: of the report that is being gathered, plain values by name.
+      locally: whether to save on the quick disk instead of in the workdir.
 
     Raises:
       UserError: if this save or the one before it found the disk full.
     """
-    if step in self._manager.all_steps():
+    manager = list(self._managers.values())[-1 if locally else 0]
+    if step in manager.all_steps():
       return
     arrays = {"params": state.params, "optimizer": without_params(state)}
     run = {
@@ -151,8 +180,8 @@ class Checkpointer:
       **gathered,
       "checksums": {name: checksum(tree) for name, tree in arrays.items()},
     }
-    with files.explained_disk_errors(self._manager.directory):
-      self._manager.save(
+    with files.explained_disk_errors(manager.directory):
+      manager.save(
         step,
         force=True,
         args=ocp.args.Composite(
@@ -161,48 +190,77 @@ class Checkpointer:
         ),
       )
 
-  def put_aside(self, step: int) -> str:
+  def put_aside(self, step: int, folder: str) -> str:
     """Moves a damaged checkpoint out of the way; all processes must call it.
 
     Args:
       step: of the checkpoint.
+      folder: that it is in, as `places` says.
 
     Returns:
       Its new place.
     """
-    folder = files.absolute(self.workdir) / DAMAGED_FOLDER
+    damaged = files.absolute(folder) / DAMAGED_FOLDER
     number = 0
     while (
-      place := folder / f"{step}{f'_{number}' if number else ''}"
+      place := damaged / f"{step}{f'_{number}' if number else ''}"
     ).exists():
       number += 1
+    manager = self._managers[folder]
     agreement.is_so_in_first(True)  # All have seen which names are taken.
     if jax.process_index() == 0:
-      with files.explained_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (self._manager.directory / str(step)).rename(place)
+      with files.explained_disk_errors(damaged):
+        damaged.mkdir(parents=True, exist_ok=True)
+        (manager.directory / str(step)).rename(place)
     agreement.is_so_in_first(True)  # It is done.
-    self._manager.reload()
+    manager.reload()
     return os.fspath(place)
 
   def check(self) -> None:
     """Raises what failed in the background; cheap."""
-    with files.explained_disk_errors(self._manager.directory):
-      self._manager.check_for_errors()
+    for manager in self._managers.values():
+      with files.explained_disk_errors(manager.directory):
+        manager.check_for_errors()
 
   def wait(self) -> None:
     """Returns when the last save is on the disk; raises if it failed."""
-    with files.explained_disk_errors(self._manager.directory):
-      self._manager.wait_until_finished()
+    for manager in self._managers.values():
+      with files.explained_disk_errors(manager.directory):
+        manager.wait_until_finished()
 
   def reached_preemption(self, step: int) -> bool:
     """Returns whether all processes agreed to stop at this step."""
-    return self._manager.reached_preemption(step)
+    return self._managers[self.workdir].reached_preemption(step)
 
   def close(self) -> None:
-    """Waits for the last save and closes the folder."""
-    with files.explained_disk_errors(self._manager.directory):
-      self._manager.close()
+    """Waits for the last save and closes the folders."""
+    for manager in self._managers.values():
+      with files.explained_disk_errors(manager.directory):
+        manager.close()
+
+
+def _open(folder: str, options: CheckpointConfig) -> ocp.CheckpointManager:
+  with files.explained_disk_errors(folder):
+    return open_manager(
+      files.absolute(folder) / FOLDER,
+      create=True,
+      cleanup_tmp_directories=True,
+      max_to_keep=options.keep_last,
+      keep_period=options.keep_every or None,
+    )
+
+
+def _local_folder(local_path: str, workdir: str) -> str:
+  """Returns the folder of a run on the quick disk."""
+  place = files.absolute(workdir)
+  digest = hashlib.sha256(os.fspath(place).encode()).hexdigest()[:8]
+  return os.fspath(files.absolute(local_path) / f"{place.name}_{digest}")
+
+
+def _clear(folder: str) -> None:
+  if jax.process_index() == 0:
+    shutil.rmtree(folder, ignore_errors=True)
+  agreement.is_so_in_first(True)  # It is done.
 
 
 def without_params(state: TrainState) -> dict[str, Any]:
@@ -235,58 +293,10 @@ def checksum(tree: Any) -> int:
   return int(_sum_bits(tree))
 
 
-def open_manager(
-  folder: os.PathLike[str], **options: Any
-) -> ocp.CheckpointManager:
-  """Opens a folder of checkpoints."""
-  quiet_orbax()
-  registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-  for item, handler in (
-    ("params", ocp.handlers.StandardCheckpointHandler()),
-    ("optimizer", ocp.handlers.StandardCheckpointHandler()),
-  ):
-    registry.add(item, ocp.args.StandardSave, handler)
-    registry.add(item, ocp.args.StandardRestore, handler)
-  run = ocp.handlers.JsonCheckpointHandler()
-  registry.add("run", ocp.args.JsonSave, run)
-  registry.add("run", ocp.args.JsonRestore, run)
-  return ocp.CheckpointManager(
-    folder,
-    options=ocp.CheckpointManagerOptions(**options),
-    handler_registry=registry,
-  )
-
-
-def _check_workdir(folder: epath.Path, config: Mapping[str, Any]) -> None:
-  """Refuses a workdir that was begun with another config."""
+def _check_workdir(folder: epath.Path, config: Mapping[str, Any]) -> bool:
+  """Refuses a workdir of another config; says whether a run has begun there."""
   path = folder / run_files.CONFIG_FILE
-  if path.exists():
+  has_begun = path.exists()
+  if has_begun:
     check_resumable(json.loads(path.read_text()), config, os.fspath(folder))
-
-
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-  return "/orbax/" not in record.pathname.replace("\\", "/")
-
-
-class _UnraisableHook:
-  """Passes on all unraisable exceptions but those of a closed loop."""
-
-  def __init__(self, before: object) -> None:
-    self._before = before
-
-  def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-      self._before(unraisable)
-
-
-def quiet_orbax() -> None:
-  """Keeps Orbax from reporting an error twice; harmless to call again.
-
-  It logs tracebacks of its threads, and TensorStore's callbacks complain of a
-  closed event loop, both beside the exception that reaches the caller.
-  """
-  # Orbax logs through absl's logger. A filter is kept once however often it
-  # is added.
-  logging.getLogger("absl").addFilter(_is_not_of_orbax)
-  if not isinstance(sys.unraisablehook, _UnraisableHook):
-    sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
+  return has_begun

@@ -178,6 +178,7 @@ def fit(
           report=config.report.every,
           evaluate=config.eval_every,
           save=config.checkpoint.save_every,
+          save_locally=config.checkpoint.local_every,
         ),
         checkpointer=checkpointer,
         reporter=reporter,

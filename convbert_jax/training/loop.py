@@ -54,11 +54,17 @@ class Periods:
     report: of a row of training metrics.
     evaluate: of an evaluation.
     save: of a checkpoint.
+    save_locally: of a checkpoint on a quicker disk; 0 for never.
   """
 
   report: int
   evaluate: int
   save: int
+  save_locally: int = 0
+
+  def saves_locally(self, step: int) -> bool:
+    """Says whether a checkpoint is due on the quicker disk."""
+    return self.save_locally > 0 and step % self.save_locally == 0
 
 
 def is_due(step: int, every: int, num_steps: int) -> bool:
@@ -267,13 +273,16 @@ def train(
       reporter.after_step(step, metrics)
       stop = stop_asked(step)
       saves = stop or is_due(step, periods.save, num_steps)
+      locally = not saves and periods.saves_locally(step)
       evaluates = is_due(step, periods.evaluate, num_steps)
-      if saves or evaluates:
+      if saves or locally or evaluates:
         settler.settle(*unread)
         unread = None
-        if saves:
+        if saves or locally:
           with stopwatch.apart("save"):
-            checkpointer.save(state, step, position, settler.gathered)
+            checkpointer.save(
+              state, step, position, settler.gathered, locally=locally
+            )
             if evaluates or stop:
               checkpointer.wait()
           reporter.events.add("saved", step=step, totals=stopwatch.totals)

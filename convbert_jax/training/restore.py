@@ -87,18 +87,19 @@ def _resume_own(
   Damaged ones are put aside, as long as an older one is there.
   """
   while True:
-    checkpoint = SavedCheckpoint(checkpointer.workdir, "the workdir")
+    *earlier, (step, folder) = checkpointer.places
+    checkpoint = SavedCheckpoint(folder, "the workdir", step)
     try:
       checkpoint.check_by_first(like)
       return checkpoint.resume(like, batches, checkpointer.config)
     except Damaged as damage:
-      if not checkpoint.earlier:
+      if not earlier:
         raise
-      place = checkpointer.put_aside(checkpoint.step)
+      place = checkpointer.put_aside(step, folder)
       if jax.process_index() == 0:
         print(
           f"warning: {damage.what}; it is kept as {place}, and the run goes on"
-          f" from step {checkpoint.earlier[-1]}",
+          f" from step {earlier[-1][0]}",
           file=sys.stderr,
         )
 

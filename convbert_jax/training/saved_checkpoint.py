@@ -14,6 +14,7 @@ from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.training import agreement, checkpoint
 from convbert_jax.training.checkpoint import FOLDER
+from convbert_jax.training.orbax_manager import open_manager
 from convbert_jax.training.resumable import check_resumable
 from convbert_jax.training.state import TrainState
 
@@ -62,7 +63,7 @@ class SavedCheckpoint:
       path: a run's workdir, or one of its `checkpoints/<step>`.
       said_as: the config field that names the path, for messages.
       step: which checkpoint of a workdir; None for the newest.
-      **options: of the reader, see `checkpoint.open_manager`.
+      **options: of the reader, see `open_manager`.
 
     Raises:
       UserError: if there is none.
@@ -73,9 +74,7 @@ class SavedCheckpoint:
     self._manager = None
     steps = []
     if (folder / FOLDER).is_dir():
-      self._manager = checkpoint.open_manager(
-        folder / FOLDER, create=False, **options
-      )
+      self._manager = open_manager(folder / FOLDER, create=False, **options)
       steps = sorted(self._manager.all_steps())
     if not steps or (step is not None and step not in steps):
       found = ", ".join(map(str, steps)) or "none"
