@@ -1,5 +1,6 @@
 """A pre-training run, from its config to its last row of metrics."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -43,7 +44,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   """
   _check_batches(config)
   asked = run_folder.with_own_recipe(config, workdir)
-  config = _with_inputs_here(asked)
+  config = _with_records_here(asked)
   electra = make_electra(config)
   optimizer_config = OptimizerConfig(**config.optimizer)
   optimizer = make_optimizer(optimizer_config, config.num_steps)
@@ -52,7 +53,9 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     num_steps=config.num_steps,
     tokens_per_step=config.batch_size * config.max_seq_length,
     eval_every=config.eval.every,
-    checkpoint=CheckpointConfig(**config.checkpoint),
+    checkpoint=_with_sources_here(
+      CheckpointConfig(**config.checkpoint), config.data.cache
+    ),
     report=ReportConfig(**config.report),
   )
   manifest = _load_records(config)
@@ -100,7 +103,7 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
     UserError: if the workdir holds no run or no such checkpoint.
   """
   folder = storage.fetched_run(workdir, step=step)
-  config = _with_inputs_here(run_folder.load_run_config(folder))
+  config = _with_records_here(run_folder.load_run_config(folder))
   config.eval.max_batches = 0
   electra = make_electra(config)
   manifest = _load_records(config)
@@ -113,16 +116,25 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
   return values
 
 
-def _with_inputs_here(config: ConfigDict) -> ConfigDict:
-  """Returns a config whose inputs are on a file system, copied there if not."""
+def _with_records_here(config: ConfigDict) -> ConfigDict:
+  """Returns a config whose records are on a file system, copied if need be."""
+  place = storage.fetched(config.data.path, config.data.cache)
+  if place == config.data.path:
+    return config
   config = ConfigDict(config.to_dict())
-  cache = config.data.cache
-  config.data.path = storage.fetched(config.data.path, cache)
-  for name in ("resume_from", "init_from"):
-    source = config.checkpoint.get(name)
-    if source:
-      config.checkpoint[name] = storage.fetched_run(source, cache)
+  config.data.path = place
   return config
+
+
+def _with_sources_here(
+  config: CheckpointConfig, cache: str
+) -> CheckpointConfig:
+  """Does the same with the run or model that it starts from."""
+  return dataclasses.replace(
+    config,
+    resume_from=storage.fetched_run(config.resume_from, cache),
+    init_from=storage.fetched_run(config.init_from, cache),
+  )
 
 
 def _kept_config(config: ConfigDict, manifest: Manifest) -> dict[str, Any]:
