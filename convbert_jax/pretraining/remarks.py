@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
+# Share of a step's time in which the host waits for data, and the number of
+# reports in turn that must show it: the first fills the loader's buffers. Less
+# than this is spent while the devices compute.
+_SLOW_SHARE, _SLOW_REPORTS = 0.5, 2
 # Held-out AUC below which a discriminator cannot be told from chance.
 _PLATEAU_AUC = 0.55
 
@@ -17,9 +21,30 @@ class Remarks:
     self._warmup_steps = warmup_steps
     self._explained = False
     self._warned = False
+    self._slow_reports = 0
 
   def __call__(self, step: int, row: Mapping[str, float]) -> Iterator[str]:
-    """Yields what the row is the first to show; nothing for an MLM."""
+    """Yields what the row is the first to show."""
+    yield from self._of_the_loader(row)
+    yield from self._of_the_discriminator(step, row)
+
+  def _of_the_loader(self, row: Mapping[str, float]) -> Iterator[str]:
+    if "data_wait_seconds" not in row or self._slow_reports == _SLOW_REPORTS:
+      return
+    waited, whole = row["data_wait_seconds"], row["seconds_per_step"]
+    slow = waited > _SLOW_SHARE * whole
+    self._slow_reports = self._slow_reports + 1 if slow else 0
+    if self._slow_reports == _SLOW_REPORTS:
+      yield (
+        f"  the devices wait for data, {1000 * waited:,.0f} ms of the"
+        f" {1000 * whole:,.0f} of each step: try a larger data.num_threads, some"
+        " data.num_workers, or records on a quicker disk"
+      )
+
+  def _of_the_discriminator(
+    self, step: int, row: Mapping[str, float]
+  ) -> Iterator[str]:
+    """Yields nothing for an MLM."""
     if "eval_discriminator_auc" not in row:
       return
     if not self._explained:

@@ -31,3 +31,16 @@ def test_a_discriminator_that_learns_is_left_in_peace():
 
 def test_a_masked_language_model_has_no_discriminator():
   assert list(Remarks(0)(5, {"eval_generator_loss": 6.0})) == []
+
+
+def test_a_loader_that_keeps_the_devices_waiting_is_named_once():
+  def waiting(share):
+    return {"data_wait_seconds": 0.2 * share, "seconds_per_step": 0.2}
+
+  remarks = Remarks(0)
+  # Filling the buffers at first, or waiting while the devices compute.
+  for step, share in enumerate((0.9, 0.3, 0.9)):
+    assert list(remarks(step, waiting(share))) == []
+  (line,) = remarks(3, waiting(0.9))
+  assert "wait for data, 180 ms of the 200 of each step" in line
+  assert list(remarks(4, waiting(0.9))) == []
