@@ -37,8 +37,8 @@ class Remarks:
     if self._slow_reports == _SLOW_REPORTS:
       yield (
         f"  the devices wait for data, {1000 * waited:,.0f} ms of the"
-        f" {1000 * whole:,.0f} of each step: try a larger data.num_threads, some"
-        " data.num_workers, or records on a quicker disk"
+        f" {1000 * whole:,.0f} of each step: try a larger data.num_threads,"
+        " some data.num_workers, or records on a quicker disk"
       )
 
   def _of_the_discriminator(
