@@ -10,7 +10,13 @@ import numpy as np
 
 from convbert_jax import files
 from convbert_jax.data.blocks import SPLITS, SplitRecords
-from convbert_jax.data.manifest import Manifest, Shard, Split, load_manifest
+from convbert_jax.data.manifest import (
+  Manifest,
+  Shard,
+  Source,
+  Split,
+  load_manifest,
+)
 from convbert_jax.errors import UserError
 
 JOURNAL = "build.json"
@@ -138,7 +144,7 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
 def make_identity(
   settings: dict[str, Any],
   fingerprint: str,
-  sources: tuple[tuple[str, int], ...],
+  sources: tuple[Source, ...],
 ) -> dict[str, Any]:
   """Returns everything that decides the records, as read from JSON."""
   return {
@@ -162,6 +168,7 @@ def refuse_another(
   Raises:
     UserError: naming the first difference.
   """
+  new = new | {"sources": _as_known(old["sources"], new["sources"])}
   for name, (before, now) in files.config_differences(old, new).items():
     difference = f"{name} {before}, now {now}"
     if name == "sources":
@@ -172,13 +179,25 @@ def refuse_another(
     )
 
 
+def _as_known(old: list[Any], new: list[Any]) -> list[Any]:
+  """Returns the new sources, without digests where the old ones have none."""
+  if len(old) != len(new):
+    return new
+  return [
+    now if Source(*before).digest else [*now[:2], *before[2:]]
+    for before, now in zip(old, new, strict=True)
+  ]
+
+
 def _first_other(old: list[Any], new: list[Any]) -> str:
   if len(old) != len(new):
     return f"{len(old)} files, now {len(new)}"
   before, now = next((a, b) for a, b in zip(old, new, strict=True) if a != b)
   if before[0] != now[0]:
     return f"{before[0]}, now {now[0]}"
-  return f"{before[0]} of {before[1]} bytes, now {now[1]}"
+  if before[1] != now[1]:
+    return f"{before[0]} of {before[1]} bytes, now {now[1]}"
+  return f"{before[0]}, which has been written anew"
 
 
 def finished_manifest(folder: str, identity: dict[str, Any]) -> Manifest | None:

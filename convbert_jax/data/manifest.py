@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from convbert_jax import files
 from convbert_jax.data.corpus import Skipped
@@ -45,6 +45,36 @@ class Split:
   num_two_segments: int = 0
 
 
+class Source(NamedTuple):
+  """An input file.
+
+  Attributes:
+    path: as it was found.
+    size: in bytes.
+    digest: BLAKE2b of its content; "" in what earlier versions wrote.
+  """
+
+  path: str
+  size: int
+  digest: str = ""
+
+
+def source_of(path: str) -> Source:
+  """Describes a file; reading it once takes little beside encoding it.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  try:
+    with open(path, "rb") as file:
+      digest = hashlib.file_digest(
+        file, lambda: hashlib.blake2b(digest_size=16)
+      )
+  except OSError as error:
+    raise UserError(f"cannot read {path}: {error.strerror}") from error
+  return Source(path, os.path.getsize(path), digest.hexdigest())
+
+
 @dataclasses.dataclass(frozen=True)
 class Manifest:
   """Describes a folder of records.
@@ -59,7 +89,7 @@ class Manifest:
     unigram_loss: mean of -log(share of the training tokens) over the held-out
       tokens, add-one smoothed, in nats; None without held-out tokens. It is
       the loss of a model that knows only how frequent tokens are.
-    sources: path and size in bytes of each input file.
+    sources: each input file.
     skipped: count and first place of what was skipped, by reason.
   """
 
@@ -70,7 +100,7 @@ class Manifest:
   train: Split
   held_out: Split
   unigram_loss: float | None
-  sources: tuple[tuple[str, int], ...]
+  sources: tuple[Source, ...]
   skipped: dict[str, dict[str, int | str]]
 
   @property
@@ -122,7 +152,7 @@ def load_manifest(data_path: str) -> Manifest:
     for split in ("train", "held_out"):
       shards = tuple(Shard(**shard) for shard in fields[split].pop("shards"))
       fields[split] = Split(shards=shards, **fields[split])
-    fields["sources"] = tuple((name, size) for name, size in fields["sources"])
+    fields["sources"] = tuple(Source(*one) for one in fields["sources"])
     return Manifest(**fields)
   except FileNotFoundError as error:
     raise UserError(

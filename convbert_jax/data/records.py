@@ -23,7 +23,12 @@ from convbert_jax.data.journal import (
   make_identity,
   refuse_another,
 )
-from convbert_jax.data.manifest import Manifest, save_manifest
+from convbert_jax.data.manifest import (
+  Manifest,
+  Source,
+  save_manifest,
+  source_of,
+)
 from convbert_jax.data.progress import BuildProgress
 from convbert_jax.data.shards import ShardWriter, sync_folder
 from convbert_jax.data.tokenizer import WordPiece
@@ -79,7 +84,7 @@ class BuildSettings:
 class _Build:
   """What a build reads and writes."""
 
-  sources: tuple[tuple[str, int], ...]
+  sources: tuple[Source, ...]
   output: str
   settings: BuildSettings
   tokenizer: WordPiece
@@ -131,7 +136,7 @@ def build_records(
       " last line of each counts"
     )
   paths = expand_inputs(inputs)
-  sources = tuple((path, os.path.getsize(path)) for path in paths)
+  sources = tuple(map(source_of, paths))
   build = _Build(sources, output, settings or BuildSettings(), tokenizer)
   try:
     os.makedirs(output, exist_ok=True)
@@ -158,6 +163,11 @@ def _begin_or_resume(build: _Build, progress: BuildProgress) -> Journal:
       f"resuming after {journal.num_shards} finished shards in {build.output}"
     )
     return journal
+  if not build.settings.held_out:
+    progress.note(
+      "held_out=0: a run on these records cannot be evaluated, and needs"
+      " --config.eval.every=-1"
+    )
   journal = Journal.begin(identity, build.tokenizer.vocab_size)
   journal.save(build.output)
   build.tokenizer.save(build.output)
@@ -184,9 +194,9 @@ def _read_blocks(
   first_source, first_document = journal.position
   shard, number, shard_size = journal.num_shards, 0, 0
   block = Block()
-  done_bytes = sum(size for _, size in sources[:first_source])
+  done_bytes = sum(source.size for source in sources[:first_source])
   for source in range(first_source, len(sources)):
-    path, num_bytes = sources[source]
+    path, num_bytes, _ = sources[source]
     meter = corpus.Meter()
     documents = iter_documents(
       path,
@@ -234,8 +244,10 @@ def _write_shards(
     max_seq_length=build.settings.max_seq_length,
     carry_over=build.settings.carry_over,
   )
-  done_before = sum(size for _, size in build.sources[: journal.position[0]])
-  progress.start(sum(size for _, size in build.sources), done_before)
+  done_before = sum(
+    source.size for source in build.sources[: journal.position[0]]
+  )
+  progress.start(sum(source.size for source in build.sources), done_before)
   before = journal.totals()
   writers = _open_shard(build.output, journal.num_shards)
   try:

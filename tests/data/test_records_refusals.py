@@ -1,5 +1,6 @@
 """What a build refuses: input, settings, folders and full disks."""
 
+import json
 import os
 
 import pytest
@@ -42,6 +43,43 @@ def test_other_settings_or_input_are_refused(tmp_path, vocab, inputs, finished):
   (tmp_path / "corpus" / "b.jsonl").unlink()
   with pytest.raises(UserError, match=r"other input \(2 files, now 1\)"):
     text.build(inputs, vocab, tmp_path / "out")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_input_written_anew_with_as_many_bytes_is_refused(
+  tmp_path, vocab, inputs, finished
+):
+  if finished:
+    text.build(inputs, vocab, tmp_path / "out")
+  else:
+    with pytest.raises(KeyboardInterrupt):
+      text.build(inputs, vocab, tmp_path / "out", stop_after=2)
+  path = tmp_path / "corpus" / "a.jsonl"
+  path.write_bytes(path.read_bytes()[:-1] + b" ")
+  with pytest.raises(UserError, match=r"a\.jsonl, which has been written anew"):
+    text.build(inputs, vocab, tmp_path / "out")
+
+
+def test_records_of_before_inputs_had_digests_are_known(
+  tmp_path, vocab, inputs
+):
+  text.build(inputs, vocab, tmp_path / "out")
+  path = tmp_path / "out" / "manifest.json"
+  manifest = json.loads(path.read_text())
+  manifest["sources"] = [source[:2] for source in manifest["sources"]]
+  path.write_text(json.dumps(manifest))
+  text.build(inputs, vocab, tmp_path / "out")  # As it is.
+  with open(tmp_path / "corpus" / "a.jsonl", "a") as file:
+    file.write("{}\n")
+  with pytest.raises(UserError, match=r"bytes, now \d+"):
+    text.build(inputs, vocab, tmp_path / "out")
+
+
+def test_records_that_no_run_can_be_evaluated_on_are_said(
+  tmp_path, vocab, inputs
+):
+  _, notes = text.build(inputs, vocab, tmp_path / "out", held_out=0.0)
+  assert any("held_out=0: a run on these" in note for note in notes)
 
 
 def test_unusable_input_is_refused_in_one_line(tmp_path, vocab):
