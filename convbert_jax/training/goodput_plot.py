@@ -25,6 +25,7 @@ _COLOURS = dict(
     strict=True,
   )
 )
+_UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 def figure(found: Sequence[goodput.Start]) -> bytes:
@@ -34,7 +35,9 @@ def figure(found: Sequence[goodput.Start]) -> bytes:
     found: the starts of a run.
   """
   longest = max(sum(start.seconds.values()) for start in found)
-  unit, name = (3600, "hours") if longest > 7200 else (60, "minutes")
+  unit, name = next(
+    (each for each in _UNITS if longest > 2 * each[0]), _UNITS[-1]
+  )
   with matplotlib.rc_context(plots.STYLE):
     drawing = Figure(figsize=(9, 0.5 * len(found) + 1.6), layout="constrained")
     FigureCanvasAgg(drawing)
@@ -52,6 +55,7 @@ def figure(found: Sequence[goodput.Start]) -> bytes:
       [f"steps {start.first_step} to {start.last_step}" for start in found],
     )
     axes.invert_yaxis()
+    axes.set_axisbelow(True)
     axes.set_xlabel(name)
     axes.set_title(goodput.summary(found).split(" (")[0], loc="left")
     drawing.legend(loc="outside right upper")
