@@ -8,6 +8,7 @@ which takes them from the environment.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -80,7 +81,7 @@ def fetched(
   digest = hashlib.sha256(content.encode()).hexdigest()[:16]
   place = os.path.join(cache_folder(cache), "copies", digest)
   if not os.path.isdir(place):
-    os.makedirs(os.path.dirname(place), exist_ok=True)
+    files.make_folder(os.path.dirname(place))
     aside = tempfile.mkdtemp(dir=os.path.dirname(place))
     try:
       with files.explained_disk_errors(aside):
@@ -186,7 +187,7 @@ def workdir_here(
   mirror = _Mirror(place, store)
   with workdir_lock.hold(workdir):
     mirror.pull()
-    print(f"{workdir} is written here and copied there: {place}", flush=True)
+    print(f"{workdir} is a copy of {place}, every 30 seconds", flush=True)
     ended = threading.Event()
     thread = threading.Thread(
       target=mirror.keep_pushing, args=(ended,), daemon=True
@@ -194,10 +195,17 @@ def workdir_here(
     thread.start()
     try:
       yield place
-    finally:
+    except BaseException:
       ended.set()
       thread.join()
-      mirror.push()
+      try:
+        mirror.push()
+      except UserError as error:  # What ended the run matters more.
+        print(f"warning: {error}", file=sys.stderr)
+      raise
+    ended.set()
+    thread.join()
+    mirror.push()
 
 
 class _Store:
@@ -293,7 +301,9 @@ class _Store:
         f"{self.path}: {scheme}:// needs {package}: pip install {package}"
       ) from error
     except Exception as error:
-      if isinstance(error, OSError) and error.filename is not None:
+      if isinstance(error, OSError) and (
+        error.filename is not None or error.errno == errno.ENOSPC
+      ):
         raise  # Of a file here.
       raise UserError(f"{self.path}: {_reason(error)}") from error
 
@@ -321,7 +331,10 @@ class _Mirror:
     """Begins as the store, unless this folder is what was copied last."""
     there = self._store.state()
     here = self._read_state()
-    if there is not None and here is not None and here["id"] == there["id"]:
+    if there is None and here is None:
+      files.make_folder(self._folder)
+      return  # New, or never copied out so far: what is here stays.
+    if there is not None and here is not None and _is_same(there, here):
       return
     shutil.rmtree(self._folder, ignore_errors=True)
     files.make_folder(self._folder)
@@ -333,17 +346,26 @@ class _Mirror:
 
   def push(self) -> None:
     """Copies out what has changed, then what the folder consists of."""
-    before = (self._read_state() or {"names": {}})["names"]
-    names = {}
+    here = self._read_state() or {"id": None, "names": {}}
+    before, names = here["names"], {}
     for name in _names_in(self._folder):
       with contextlib.suppress(FileNotFoundError):  # Deleted meanwhile.
-        version = self._version(name)
-        if before.get(name) != version:
-          self._store.put([name], self._folder)
-        names[name] = version
+        names[name] = self._version(name)
     if names == before:
       return
+    there = self._store.state()
+    if not _is_same(there, here):
+      raise UserError(
+        f"{self._store.path} has been written by another run meanwhile; what"
+        f" this one has is in {self._folder}"
+      )
+    try:
+      changed = [name for name in names if before.get(name) != names[name]]
+      self._store.put(changed, self._folder)
+    except FileNotFoundError:
+      return  # Deleted by what came after it, which is put the next time.
     state = {"id": uuid.uuid4().hex, "names": names}
+    files.write_json(self._state_path, here | {"next": state["id"]})
     self._store.put_state(state)
     files.write_json(self._state_path, state)
     self._store.remove([name for name in before if name not in names])
@@ -368,11 +390,21 @@ class _Mirror:
       return None
 
 
+def _is_same(there: dict[str, Any] | None, here: dict[str, Any]) -> bool:
+  """Says whether what a store has was copied from here.
+
+  A kill may have come between writing the state there and here.
+  """
+  found = None if there is None else there["id"]
+  return found in (here["id"], here.get("next"))
+
+
 def _names_in(folder: str) -> list[str]:
   """Returns the files of a local folder that are whole, sorted."""
   names = []
   for place, _, found in os.walk(folder):
     inside = os.path.relpath(place, folder)
-    if _UNFINISHED not in inside:
+    hidden = any(part[0] == "." for part in inside.split(os.sep) if part != ".")
+    if _UNFINISHED not in inside and not hidden:
       names += [os.path.normpath(os.path.join(inside, name)) for name in found]
   return sorted(name for name in names if not name.endswith(_LEFT_HERE))

@@ -166,6 +166,72 @@ def test_a_store_that_fails_at_the_end_is_one_line(tmp_path, monkeypatch):
   assert content_of(workdir) == {"metrics": "1"}
 
 
-def test_a_missing_library_is_named():
-  with pytest.raises(UserError, match="pip install"):
+def test_a_missing_library_is_named(monkeypatch):
+  def missing(path):
+    raise ImportError("no s3fs")
+
+  monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+  with pytest.raises(UserError, match="pip install s3fs"):
     storage.fetched("s3://bucket/run")
+
+
+def test_what_was_never_copied_out_is_kept(store, tmp_path, monkeypatch):
+  def refuse(self, state):
+    raise UserError("refused")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(storage._Store, "put_state", refuse)
+    with (
+      pytest.raises(UserError, match="refused"),
+      storage.workdir_here(STORE, str(tmp_path)) as workdir,
+    ):
+      write(workdir, metrics="1")
+  # As if the listing of names had failed as well, before any state was kept.
+  os.remove(os.path.join(workdir, storage.STATE_FILE))
+  with storage.workdir_here(STORE, str(tmp_path)) as workdir:
+    assert content_of(workdir)["metrics"] == "1"
+
+
+def test_a_kill_between_the_two_states_loses_nothing(tmp_path, monkeypatch):
+  with storage.workdir_here(STORE, str(tmp_path)) as workdir:
+    write(workdir, metrics="1")
+  put_state = storage._Store.put_state
+
+  def put_and_die(self, state):
+    put_state(self, state)
+    raise UserError("killed")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(storage._Store, "put_state", put_and_die)
+    with (
+      pytest.raises(UserError, match="killed"),
+      storage.workdir_here(STORE, str(tmp_path)) as workdir,
+    ):
+      write(workdir, metrics="12")
+  write(workdir, metrics="123")
+  with storage.workdir_here(STORE, str(tmp_path)) as workdir:
+    assert content_of(workdir)["metrics"] == "123"
+
+
+def test_a_run_that_another_followed_does_not_write_over_it(tmp_path, capsys):
+  with (
+    pytest.raises(UserError, match="written by another run"),
+    storage.workdir_here(STORE, str(tmp_path / "a")) as first,
+  ):
+    write(first, metrics="1")
+    with storage.workdir_here(STORE, str(tmp_path / "b")) as second:
+      write(second, metrics="2")
+  assert content_of(storage.fetched(STORE, str(tmp_path)))["metrics"] == "2"
+
+
+def test_how_the_run_ended_stands(tmp_path, monkeypatch, capsys):
+  def refuse(self):
+    raise UserError("refused")
+
+  monkeypatch.setattr(storage._Mirror, "push", refuse)
+  with (
+    pytest.raises(SystemExit, match="143"),
+    storage.workdir_here(STORE, str(tmp_path)),
+  ):
+    raise SystemExit(143)
+  assert "warning: refused" in capsys.readouterr().err

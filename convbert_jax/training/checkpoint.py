@@ -81,6 +81,10 @@ class CheckpointConfig:
         f" checkpoint.local_every={self.local_every} need each other: give both"
         " or none"
       )
+    if not files.is_local(self.local_path):
+      raise UserError(
+        f"checkpoint.local_path={self.local_path} must be on a file system"
+      )
     for name in ("save_every", "keep_every", "local_every"):
       if getattr(self, name) < 0:
         raise UserError(
@@ -122,7 +126,11 @@ class Checkpointer:
       if not has_begun:
         _clear(local)  # Of a run that was deleted.
       once = dataclasses.replace(options, keep_last=1, keep_every=0)
-      self._managers[local] = _open(local, once)
+      # Both may be at work at once, and must not meet each other's barriers.
+      apart = ocp.options.MultiprocessingOptions(
+        barrier_sync_key_prefix="local"
+      )
+      self._managers[local] = _open(local, once, multiprocessing_options=apart)
 
   def __enter__(self) -> Self:
     """Closes at the end of the `with` block."""
@@ -239,7 +247,9 @@ class Checkpointer:
         manager.close()
 
 
-def _open(folder: str, options: CheckpointConfig) -> ocp.CheckpointManager:
+def _open(
+  folder: str, options: CheckpointConfig, **more: Any
+) -> ocp.CheckpointManager:
   with files.explained_disk_errors(folder):
     return open_manager(
       files.absolute(folder) / FOLDER,
@@ -247,6 +257,7 @@ def _open(folder: str, options: CheckpointConfig) -> ocp.CheckpointManager:
       cleanup_tmp_directories=True,
       max_to_keep=options.keep_last,
       keep_period=options.keep_every or None,
+      **more,
     )
 
 

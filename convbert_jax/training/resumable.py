@@ -49,10 +49,11 @@ def check_resumable(
   Raises:
     UserError: listing each difference outside `MAY_CHANGE` as `old -> new`.
   """
+  old = old_configs.completed(old)
   # Data that both name by content may lie elsewhere now.
   known = all(_CHECKSUM in files.flatten(config) for config in (old, new))
   differences = files.config_differences(
-    old_configs.completed(old),
+    old,
     new,
     (*MAY_CHANGE, "data.path" if known else _CHECKSUM),
   )
@@ -81,7 +82,7 @@ def _check_longer(
   where: str,
   step: int | None,
 ) -> None:
-  """Refuses another length, unless the steps so far would have been the same.
+  """Refuses another length, unless the learning rate permits it.
 
   A constant rate does not know how long the run will be, once it is warm. A
   rate that decays does; but when it has reached its end, a run may go on by

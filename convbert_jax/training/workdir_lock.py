@@ -122,7 +122,7 @@ def _hold_by_heartbeat(path: epath.Path) -> Iterator[None]:
         if not is_own():
           break
         path.write_text(_describe(started, mark))
-      except OSError as error:  # The next one may succeed.
+      except Exception as error:  # Of any store; the next one may succeed.
         print(f"warning: {path}: {error}", file=sys.stderr)
 
   path.write_text(_describe(started, mark))
@@ -133,8 +133,11 @@ def _hold_by_heartbeat(path: epath.Path) -> Iterator[None]:
   finally:
     ended.set()
     thread.join()
-    if is_own():
-      path.unlink(missing_ok=True)
+    try:
+      if is_own():
+        path.unlink(missing_ok=True)
+    except Exception as error:  # It is taken for dead in a minute.
+      print(f"warning: {path}: {error}", file=sys.stderr)
 
 
 def _wait_for_silence(path: epath.Path) -> None:

@@ -79,6 +79,21 @@ def test_stopped_on_two_killed_on_two_and_healed_on_one(tmp_path, program):
 
 
 @pytest.mark.slow
+def test_two_processes_save_on_two_disks_at_once(tmp_path, program):
+  quick = tmp_path / "quick"
+  settings = [
+    "num_steps=40",
+    "checkpoint.save_every=3",
+    f"checkpoint.local_path={quick}",
+    "checkpoint.local_every=1",
+  ]
+  run_on_two(*program("run", *settings))
+  assert saved_steps(tmp_path / "run")[-1] == 40
+  (place,) = quick.iterdir()
+  assert saved_steps(place) == [38]
+
+
+@pytest.mark.slow
 def test_two_processes_put_a_damaged_checkpoint_aside(tmp_path, program):
   workdir = tmp_path / "run"
   first, longer = (

@@ -144,7 +144,6 @@ def test_where_there_is_no_model(tmp_path):
     "tf1:{}": "no TensorFlow checkpoint there",
     "orbax:{}": "cannot read .*model.json",
     "hf:{}": "cannot read .*config.json",
-    "gs://bucket/run": "no such folder, and no name of the hub",
   }.items():
     with pytest.raises(UserError, match=words) as caught:
       load.load_networks(source.format(tmp_path))
