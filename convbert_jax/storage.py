@@ -86,9 +86,12 @@ def fetched(
     try:
       with files.explained_disk_errors(aside):
         store.fetch(names, aside)
-        # Another process may have made the same copy meanwhile.
-        with contextlib.suppress(OSError):
+        try:
           os.replace(aside, place)
+        except OSError:
+          # Another process may have made the same copy meanwhile.
+          if not os.path.isdir(place):
+            raise
     finally:
       shutil.rmtree(aside, ignore_errors=True)
   return place
@@ -187,7 +190,10 @@ def workdir_here(
   mirror = _Mirror(place, store)
   with workdir_lock.hold(workdir):
     mirror.pull()
-    print(f"{workdir} is a copy of {place}, every 30 seconds", flush=True)
+    print(
+      f"{place} is copied to {workdir} every {_SYNC_SECONDS:.0f} seconds",
+      flush=True,
+    )
     ended = threading.Event()
     thread = threading.Thread(
       target=mirror.keep_pushing, args=(ended,), daemon=True

@@ -57,6 +57,11 @@ def is_so_in_first(said: bool) -> bool:
   return bool(multihost_utils.broadcast_one_to_all(np.array(said)))
 
 
+def wait_for_all() -> None:
+  """Returns when every process has called it."""
+  is_so_in_first(True)
+
+
 def _code_version() -> str:
   """Returns a checksum of this package's source."""
   digest = hashlib.sha256()

@@ -215,12 +215,12 @@ class Checkpointer:
     ).exists():
       number += 1
     manager = self._managers[folder]
-    agreement.is_so_in_first(True)  # All have seen which names are taken.
+    agreement.wait_for_all()  # They have seen which names are taken.
     if jax.process_index() == 0:
       with files.explained_disk_errors(damaged):
         damaged.mkdir(parents=True, exist_ok=True)
         (manager.directory / str(step)).rename(place)
-    agreement.is_so_in_first(True)  # It is done.
+    agreement.wait_for_all()
     manager.reload()
     return os.fspath(place)
 
@@ -271,7 +271,7 @@ def _local_folder(local_path: str, workdir: str) -> str:
 def _clear(folder: str) -> None:
   if jax.process_index() == 0:
     shutil.rmtree(folder, ignore_errors=True)
-  agreement.is_so_in_first(True)  # It is done.
+  agreement.wait_for_all()
 
 
 def without_params(state: TrainState) -> dict[str, Any]:
