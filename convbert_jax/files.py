@@ -17,6 +17,10 @@ from etils import epath
 
 from convbert_jax.errors import UserError
 
+# Object stores are reached through fsspec. Where TensorFlow is installed, etils
+# would take its file systems instead, most of which its wheels leave out.
+os.environ.setdefault("EPATH_USE_TF", "0")
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 

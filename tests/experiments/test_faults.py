@@ -64,7 +64,7 @@ def test_stopped_on_two_killed_on_two_and_healed_on_one(tmp_path, program):
     processes[1].kill()
     _, stderr = processes[0].communicate(timeout=120)
   assert processes[0].returncode == 80, stderr
-  assert "process 1 was lost" in stderr
+  assert re.search("(process 1|another process) was lost", stderr)
 
   for name in ("run", "straight"):
     done = run(*program(name, *settings), xla_flags=ALL_DEVICES)
