@@ -268,19 +268,22 @@ class Electra:
       keys = jax.random.split(dropout_key)
     tables = self.word_tables(params)
     logits_BxPxV = self.token_logits(params, tables, batch, selection, keys[0])
-    metrics = token_metrics(logits_BxPxV, selection)
+    with jax.named_scope("losses"):
+      metrics = token_metrics(logits_BxPxV, selection)
     parts = {"token_logits": logits_BxPxV}
     if self.objective.kind == "mlm":
       return metrics, parts
     if corrupted_ids is None:
-      corrupted_ids = self.corrupt(batch, selection, logits_BxPxV)
+      with jax.named_scope("sampling"):
+        corrupted_ids = self.corrupt(batch, selection, logits_BxPxV)
     replaced_logits_BxT = self.replaced_logits(
       params, tables, batch, corrupted_ids, keys[1]
     )
     is_replaced_BxT = corrupted_ids != batch["input_ids"]
-    metrics |= replacement_metrics(
-      replaced_logits_BxT, is_replaced_BxT, batch["attention_mask"]
-    )
+    with jax.named_scope("losses"):
+      metrics |= replacement_metrics(
+        replaced_logits_BxT, is_replaced_BxT, batch["attention_mask"]
+      )
     parts |= {
       "corrupted_ids": corrupted_ids,
       "replaced_logits": replaced_logits_BxT,

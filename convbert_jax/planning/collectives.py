@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from convbert_jax.planning.program_text import Program
 
 KINDS = (
@@ -17,9 +19,14 @@ KINDS = (
 _MESH_GROUPS = re.compile(
   r"replica_groups=mesh\[(?P<sizes>[^\]]*)\][^{]*\{(?P<axes>[^}]*)\}"
 )
+_DEVICE_IDS = re.compile(r"device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\)")
 _AXIS, _NAME = re.compile(r"'(\w+)'=(\d+)"), re.compile(r"'(\w+)'")
-_COUNTED_GROUPS = re.compile(r"replica_groups=\[\d+,(?P<size>\d+)\]<=")
+_COUNTED_GROUPS = re.compile(
+  r"replica_groups=\[\d+,(?P<size>\d+)\]<=\[(?P<shape>[\d,]+)\]"
+  r"(?:T\((?P<axes>[\d,]+)\))?"
+)
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{(?P<first>[\d,]+)\}")
+_PAIR = re.compile(r"source_target_pairs=\{\{(?P<first>\d+,\d+)\}")
 _CHANNEL = re.compile(r"channel_id=\d+")
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 # They return what they read as well, before their result.
@@ -38,12 +45,15 @@ class Collective:
       reduction or scatter takes.
     times: how often it runs in one execution of the program.
     source: the operation of the model it comes from.
+    group: some devices that exchange, by their places in the mesh; others do
+      the same in groups of as many.
   """
 
   kind: str
   num_bytes: int
   times: int
   source: str
+  group: tuple[int, ...]
 
   @property
   def total_bytes(self) -> int:
@@ -56,27 +66,44 @@ def collectives(program: Program) -> list[Collective]:
   return list(_collectives(program))
 
 
-def group_size(attributes: str) -> int:
-  """Returns how many devices take part in one exchange.
+def first_group(attributes: str) -> tuple[int, ...]:
+  """Returns the devices that take part in the first of the exchanges.
 
   Args:
     attributes: of an instruction, with `replica_groups` in any of XLA's three
-      notations.
+      notations, or the pairs of a permutation.
 
   Raises:
     ValueError: if it has none.
   """
   named = _MESH_GROUPS.search(attributes)
   if named:
-    sizes = dict(_AXIS.findall(named["sizes"]))
-    return math.prod(int(sizes[axis]) for axis in _NAME.findall(named["axes"]))
+    sizes = {name: int(size) for name, size in _AXIS.findall(named["sizes"])}
+    ids = _DEVICE_IDS.search(attributes)
+    count = str(math.prod(sizes.values()))
+    order = _counted(*ids.groups()) if ids else _counted(count, None)
+    devices = order.reshape(*sizes.values())
+    axes = [list(sizes).index(axis) for axis in _NAME.findall(named["axes"])]
+    moved = np.moveaxis(devices, axes, range(len(axes)))
+    size = math.prod(devices.shape[axis] for axis in axes)
+    return tuple(moved.reshape(size, -1)[:, 0].tolist())
   counted = _COUNTED_GROUPS.search(attributes)
   if counted:
-    return int(counted["size"])
-  listed = _LISTED_GROUPS.search(attributes)
+    devices = _counted(counted["shape"], counted["axes"])
+    return tuple(devices[: int(counted["size"])].tolist())
+  listed = _LISTED_GROUPS.search(attributes) or _PAIR.search(attributes)
   if listed:
-    return len(listed["first"].split(","))
+    return tuple(int(device) for device in listed["first"].split(","))
   raise ValueError(f"no replica_groups in {attributes[:80]!r}")
+
+
+def _counted(shape: str, axes: str | None) -> np.ndarray:
+  """Returns 0, 1, ... in a shape whose axes are then moved, flattened."""
+  sizes = [int(size) for size in shape.split(",")]
+  devices = np.arange(math.prod(sizes)).reshape(sizes)
+  if axes:
+    devices = devices.transpose([int(axis) for axis in axes.split(",")])
+  return devices.reshape(-1)
 
 
 def _collectives(program: Program) -> Iterator[Collective]:
@@ -92,16 +119,17 @@ def _collectives(program: Program) -> Iterator[Collective]:
       if channel[0] in channels:
         continue
       channels.add(channel[0])
+    group = first_group(instruction.attributes)
     if kind == "all-reduce" and computation.startswith(_SCATTER_FUSION):
       kind, num_bytes = "reduce-scatter", instruction.num_bytes
     elif kind == "reduce-scatter":
-      num_bytes = instruction.num_bytes * group_size(instruction.attributes)
+      num_bytes = instruction.num_bytes * len(group)
     elif instruction.opcode in _STARTS_WITH_INPUT:
       num_bytes = instruction.parts[1].num_bytes
     else:
       num_bytes = instruction.num_bytes
     source = _SOURCE.search(instruction.attributes)
-    yield Collective(kind, num_bytes, times, source[1] if source else "")
+    yield Collective(kind, num_bytes, times, source[1] if source else "", group)
 
 
 def total_bytes(found: Sequence[Collective], kind: str) -> int:

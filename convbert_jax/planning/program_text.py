@@ -6,14 +6,19 @@ of a loop once; here every instruction comes with how often it runs.
 """
 
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 _COMPUTATION = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)")
 _COMMENT = re.compile(r"/\*.*?\*/")
-_ARRAY = re.compile(r"\b(?P<dtype>[a-z]+[0-9]*\w*)\[(?P<shape>[0-9,]*)\]")
+_ARRAY = re.compile(
+  r"\b(?P<dtype>[a-z]+[0-9]*\w*)\[(?P<shape>[0-9,]*)\](?:\{(?P<layout>[^}]*)\})?"
+)
+_MEMORY_SPACE = re.compile(r"S\((\d+)\)")
+_TILE = re.compile(r"T\(([\d,]+)\)")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(
   r"\b(?P<how>body|condition|calls|to_apply|branch_computations)="
@@ -21,22 +26,49 @@ _CALLED = re.compile(
 )
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _BITS = re.compile(r"\d+")
+# What they hold in brackets is no list of operands.
+_VALUED = ("constant", "parameter")
 _OPENING, _CLOSING = "([{", ")]}"
+# They run other computations and do nothing themselves.
+_CONTROL_FLOW = ("while", "conditional", "call", "async-start")
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrayShape:
-  """Dtype (XLA's name) and sizes of an array."""
+  """Dtype (XLA's name) and sizes of an array, and where it is.
+
+  Attributes:
+    dtype: as "bf16".
+    sizes: of its axes.
+    memory_space: 0 is the device's main memory; others are on the chip (a
+      TPU's vector memory) or on the host.
+    padded_sizes: of its axes as it is stored; TPUs fill tiles up.
+  """
 
   dtype: str
   sizes: tuple[int, ...]
+  memory_space: int
+  padded_sizes: tuple[int, ...]
+
+  @property
+  def num_elements(self) -> int:
+    """Elements of the array."""
+    return math.prod(self.sizes)
 
   @property
   def num_bytes(self) -> int:
     """Bytes without padding; 0 for tokens and the like."""
+    return math.ceil(self.num_elements * self._bytes_of_one)
+
+  @property
+  def stored_bytes(self) -> int:
+    """Bytes with padding."""
+    return math.ceil(math.prod(self.padded_sizes) * self._bytes_of_one)
+
+  @property
+  def _bytes_of_one(self) -> float:
     bits = _BITS.search(self.dtype)
-    of_one = int(bits[0]) / 8 if bits else int(self.dtype == "pred")
-    return math.ceil(math.prod(self.sizes) * of_one)
+    return int(bits[0]) / 8 if bits else int(self.dtype == "pred")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +81,9 @@ class Instruction:
     opcode: as "all-gather" or "fusion".
     operands: names of what it reads.
     called: names of computations it runs, by how ("body", "calls", ...).
-    attributes: the rest of the line; of a constant its value, in brackets.
+    attributes: the rest of the line; of a constant its value and of a parameter
+      its number, in brackets.
+    is_root: whether it is the result of its computation.
   """
 
   name: str
@@ -58,17 +92,12 @@ class Instruction:
   operands: tuple[str, ...]
   called: Mapping[str, tuple[str, ...]]
   attributes: str
+  is_root: bool = False
 
-  @property
+  @functools.cached_property
   def parts(self) -> list[ArrayShape]:
     """Its result's arrays, several for a tuple, those of inner tuples too."""
-    return [
-      ArrayShape(
-        found["dtype"],
-        tuple(int(size) for size in found["shape"].split(",") if size),
-      )
-      for found in _ARRAY.finditer(self.shape)
-    ]
+    return [_array(found) for found in _ARRAY.finditer(self.shape)]
 
   @property
   def num_bytes(self) -> int:
@@ -88,25 +117,38 @@ class Program:
   computations: Mapping[str, Sequence[Instruction]]
   entry: str
 
+  def launched(self) -> Iterator[tuple[Instruction, str, int]]:
+    """Yields the same as `executed`, without what is inside of kernels.
+
+    A fusion is one kernel, whatever its computation holds.
+    """
+    yield from self._executed(self.entry, 1, _CONTROL_FLOW)
+
   def executed(self) -> Iterator[tuple[Instruction, str, int]]:
     """Yields every instruction, its computation, and how often it runs.
 
     Of a conditional, every branch is taken to run.
     """
-    yield from self._executed(self.entry, 1)
+    yield from self._executed(self.entry, 1, None)
 
   def _executed(
-    self, name: str, times: int
+    self, name: str, times: int, entered: Collection[str] | None
   ) -> Iterator[tuple[Instruction, str, int]]:
+    """Yields a computation's instructions; `entered` opcodes' callees too."""
     for instruction in self.computations[name]:
       yield instruction, name, times
+      if entered is not None and instruction.opcode not in entered:
+        continue
       trips = self._trips(instruction)
       for how, callees in instruction.called.items():
         # Applied to pairs of numbers, in a reduction.
         if how == "to_apply" and instruction.opcode != "call":
           continue
+        # Whether a loop goes on is decided beside the kernels.
+        if how == "condition" and entered is not None:
+          continue
         for callee in callees:
-          yield from self._executed(callee, times * trips)
+          yield from self._executed(callee, times * trips, entered)
 
   def _trips(self, instruction: Instruction) -> int:
     """Returns how often a loop runs; 1 for what is no loop.
@@ -148,13 +190,34 @@ def parse(text: str) -> Program:
       current = computations.setdefault(opened["name"], [])
       entry = opened["name"] if opened["entry"] else entry
     elif current is not None and (found := _INSTRUCTION.match(line)):
-      current.append(_instruction(found["name"], found["rest"]))
+      is_root = line.lstrip().startswith("ROOT ")
+      current.append(_instruction(found["name"], found["rest"], is_root))
   if entry is None:
     raise ValueError("this is not the text of a compiled program")
   return Program(computations, entry)
 
 
-def _instruction(name: str, rest: str) -> Instruction:
+def _array(found: re.Match[str]) -> ArrayShape:
+  layout = found["layout"] or ""
+  space = _MEMORY_SPACE.search(layout)
+  sizes = _numbers(found["shape"])
+  padded = list(sizes)
+  tile = _TILE.search(layout)
+  if tile:
+    # Axes are listed from the one that varies fastest, tiles' the other way.
+    axes = _numbers(layout.partition(":")[0])
+    for axis, size in zip(axes, reversed(_numbers(tile[1])), strict=False):
+      padded[axis] = math.ceil(sizes[axis] / size) * size
+  return ArrayShape(
+    found["dtype"], sizes, int(space[1]) if space else 0, tuple(padded)
+  )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+  return tuple(int(number) for number in text.split(",") if number)
+
+
+def _instruction(name: str, rest: str, is_root: bool) -> Instruction:
   rest = _COMMENT.sub("", rest)
   shape_end = _end_of_group(rest, 0) if rest[0] == "(" else rest.index(" ")
   opcode_end = rest.index("(", shape_end)
@@ -170,7 +233,8 @@ def _instruction(name: str, rest: str) -> Instruction:
       found["how"]: tuple(_OPERAND.findall(found["names"]))
       for found in _CALLED.finditer(attributes)
     },
-    attributes=inside if opcode == "constant" else attributes,
+    attributes=inside if opcode in _VALUED else attributes,
+    is_root=is_root,
   )
 
 

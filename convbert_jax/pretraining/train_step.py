@@ -51,9 +51,10 @@ def make_train_step(
     state: TrainState, batch: Batch, rng: jax.Array
   ) -> tuple[TrainState, Metrics]:
     select_key, dropout_key = jax.random.split(rng)
-    selection = masking.select(
-      select_key, batch, electra.objective.mask_rate, special_ids
-    )
+    with jax.named_scope("masking"):
+      selection = masking.select(
+        select_key, batch, electra.objective.mask_rate, special_ids
+      )
     counts = (
       jnp.sum(selection.weights),
       jnp.sum(batch["attention_mask"]).astype(jnp.float32),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -24,9 +25,11 @@ def apply_gradients(
     (before clipping), `learning_rate` and, where gradients are clipped, the
     share of steps that were, `clipped_rate`.
   """
-  updates, opt_state = optimizer.update(
-    grads, state.opt_state, state.params, step=state.step
-  )
+  with jax.named_scope("optimizer"):
+    updates, opt_state = optimizer.update(
+      grads, state.opt_state, state.params, step=state.step
+    )
+    params = optax.apply_updates(state.params, updates)
   one = jnp.float32(1)
   norm = global_norm(grads)
   metrics = {
@@ -38,7 +41,7 @@ def apply_gradients(
     metrics["clipped_rate"] = (is_clipped.astype(jnp.float32), one)
   state = TrainState(
     step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
+    params=params,
     opt_state=opt_state,
   )
   return state, metrics

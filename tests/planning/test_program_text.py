@@ -89,19 +89,24 @@ def test_a_real_program_is_counted():
 
 
 @pytest.mark.parametrize(
-  ("groups", "size"),
+  ("groups", "first"),
   [
-    ("replica_groups={{0,1,2},{3,4,5}}", 3),
-    ("replica_groups=[4,2]<=[2,4]T(1,0)", 2),
+    ("replica_groups={{0,1,2},{3,4,5}}", (0, 1, 2)),
+    ("source_target_pairs={{0,3},{3,0}}", (0, 3)),
+    ("replica_groups=[4,2]<=[8]", (0, 1)),
+    ("replica_groups=[4,2]<=[2,4]T(1,0)", (0, 4)),
+    ("replica_groups=mesh['axis_0'=2,'axis_1'=3] {'axis_0'}", (0, 3)),
     (
-      "replica_groups=mesh['axis_0'=4,'axis_1'=2,'axis_2'=3],"
-      " device_ids=([4,4]T(1,0)) {'axis_0','axis_2'}",
-      12,
+      "replica_groups=mesh['axis_0'=2,'axis_1'=2,'axis_2'=3],"
+      " device_ids=([4,3]T(1,0)) {'axis_0','axis_2'}",
+      # 0 3 6, 9 1 4 and 7 10 2, 5 8 11 in the mesh.
+      (0, 3, 6, 7, 10, 2),
     ),
   ],
 )
-def test_groups_in_every_notation(groups, size):
-  assert collectives.group_size(f"x=1, {groups}, to_apply=%add") == size
+def test_groups_in_every_notation(groups, first):
+  found = collectives.first_group(f"x=1, {groups}, to_apply=%add")
+  assert found == first
 
 
 def test_other_text_is_refused():

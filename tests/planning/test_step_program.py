@@ -3,8 +3,7 @@
 import pytest
 from programs import ROOT
 
-from convbert_jax.errors import UserError
-from convbert_jax.planning import collectives, program_text, topologies
+from convbert_jax.planning import collectives, program_text
 from convbert_jax.planning.step_program import compile_step
 from experiments.config_files import load_config
 
@@ -38,9 +37,3 @@ def test_a_step_gathers_parameters_and_no_activations():
   # For CPUs, XLA writes a scatter as a sum and a slice.
   assert shares["all-reduce"] < 1.3
   assert shares["all-to-all"] == shares["collective-permute"] == 0, shares
-
-
-def test_a_missing_tpu_library_is_one_line(monkeypatch):
-  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-  with pytest.raises(UserError, match=r"pip install 'convbert_jax\[tpu\]'"):
-    topologies.tpu_devices("v5e:4x4")

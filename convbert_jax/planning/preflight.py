@@ -1,0 +1,339 @@
+"""What a run will need and how fast it should be, from its compiled step."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from convbert_jax.errors import UserError, is_out_of_memory
+from convbert_jax.planning import (
+  collectives,
+  kernels,
+  layer_names,
+  program_text,
+  roofline,
+  step_program,
+  topologies,
+)
+from convbert_jax.planning.devices import Target
+
+_NUM_SOURCES = 10
+_SECONDS_A_DAY = 86_400
+# As in "Used 20.30G of 15.75G hbm".
+_USED = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+  """All exchanges of a kind in a step.
+
+  Attributes:
+    inside: bytes of whole arrays in loops, the scan over layers.
+    outside: bytes of the others.
+    seconds: if nothing else is done meanwhile.
+  """
+
+  inside: int
+  outside: int
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+  """A step on devices that it never ran on; figures are of one device.
+
+  Attributes:
+    target: the devices.
+    mesh: sizes of its axes.
+    num_params: trained, of the whole model.
+    memory: bytes by what takes them.
+    model_flops: matrix operations that the model needs.
+    program_flops: those that the program does; more if it recomputes.
+    num_bytes: read and written in the device's memory.
+    num_kernels: launches.
+    sources: bytes by layer, the largest first.
+    exchanges: with other devices, by kind.
+    kernel_seconds: of all kernels, one after the other.
+    tokens: of a step, on all devices.
+    num_steps: of the whole run.
+    compile_seconds: here.
+    mends: settings that make it need less memory, if it does not fit.
+  """
+
+  target: Target
+  mesh: Mapping[str, int]
+  num_params: int
+  memory: Mapping[str, int]
+  model_flops: float
+  program_flops: float
+  num_bytes: int
+  num_kernels: int
+  sources: Mapping[str, int]
+  exchanges: Mapping[str, Exchange]
+  kernel_seconds: float
+  tokens: int
+  num_steps: int
+  compile_seconds: float
+  mends: Sequence[str] = ()
+
+  @property
+  def memory_used(self) -> int:
+    """Bytes in all."""
+    return sum(self.memory.values())
+
+  @property
+  def fits(self) -> bool:
+    """Whether the device's memory holds it."""
+    return self.memory_used <= self.target.device.memory
+
+  @property
+  def exchange_seconds(self) -> float:
+    """Seconds of all exchanges, none of them hidden behind kernels."""
+    return sum(exchange.seconds for exchange in self.exchanges.values())
+
+  @property
+  def step_seconds(self) -> float:
+    """Seconds of a step if no exchange is hidden behind kernels."""
+    return self.kernel_seconds + self.exchange_seconds
+
+  @property
+  def hidden_step_seconds(self) -> float:
+    """Seconds of a step if every exchange is hidden behind kernels."""
+    return max(self.kernel_seconds, self.exchange_seconds)
+
+  @property
+  def tokens_per_second(self) -> float:
+    """Tokens a second, on all devices."""
+    return self.tokens / self.step_seconds
+
+  @property
+  def share_of_peak(self) -> float:
+    """The model's operations by what the device could do in that time."""
+    peak = max(self.target.device.matrix_rates.values())
+    return self.model_flops / peak / self.step_seconds
+
+  @property
+  def days(self) -> float:
+    """Days of the whole run's steps."""
+    return self.num_steps * self.step_seconds / _SECONDS_A_DAY
+
+  @property
+  def device_hours(self) -> float:
+    """Hours of all devices for the whole run's steps."""
+    return self.days * 24 * self.target.count
+
+
+class DoesNotFit(UserError):
+  """The compiler found no way to hold the step in a device's memory."""
+
+
+def forecast(config: ConfigDict, target: Target) -> tuple[Forecast, str]:
+  """Compiles the step of a config for devices and reads what it does.
+
+  Args:
+    config: of pre-training or fine-tuning.
+    target: the devices, for which `topologies.prepare` was called.
+
+  Returns:
+    The forecast, and the text of the program.
+
+  Raises:
+    DoesNotFit: if the compiler ran out of the device's memory.
+    UserError: if the config is not valid or does not suit the devices.
+  """
+  devices = topologies.devices_of(target)
+  try:
+    found = step_program.compile_step(config, devices)
+  except jax.errors.JaxRuntimeError as error:
+    if not is_out_of_memory(error):
+      raise
+    raise _does_not_fit(str(error), config, target) from error
+  step = found.step
+  text = found.compiled.as_text()
+  program = program_text.parse(text)
+  launched = kernels.kernels(program)
+  answer = Forecast(
+    target=target,
+    mesh=dict(step.program.mesh.shape),
+    num_params=found.num_params,
+    memory=_memory(found),
+    model_flops=step.flops_per_token * step.tokens / target.count,
+    program_flops=sum(kernel.total_flops for kernel in launched),
+    num_bytes=sum(kernel.total_bytes for kernel in launched),
+    num_kernels=sum(kernel.times for kernel in launched),
+    sources=_sources(launched),
+    exchanges=_exchanges(collectives.collectives(program), target),
+    kernel_seconds=sum(
+      kernel.times * roofline.kernel_seconds(kernel, target.device)
+      for kernel in launched
+    ),
+    tokens=step.tokens,
+    num_steps=step.num_steps,
+    compile_seconds=found.compile_seconds,
+  )
+  if not answer.fits:
+    state = found.params_bytes + found.optimizer_bytes
+    tried = mends(config, target, answer.memory_used, state)
+    answer = dataclasses.replace(answer, mends=tried)
+  return answer, text
+
+
+def largest_batch(config: ConfigDict, target: Target) -> int:
+  """Returns the largest batch size that fits, to a sixteenth.
+
+  Args:
+    config: its batch size is where the search begins.
+    target: the devices, for which `topologies.prepare` was called.
+
+  Raises:
+    UserError: if no batch fits, or for another reason of `forecast`.
+  """
+  unit = target.count // config.mesh.tensor
+  if "accumulation_steps" in config:
+    unit *= config.accumulation_steps
+  tried: dict[int, bool] = {}
+
+  def fits(units: int) -> bool:
+    if units not in tried:
+      sized = config.copy_and_resolve_references()
+      sized.batch_size = units * unit
+      try:
+        found, _ = forecast(sized, target)
+      except DoesNotFit:
+        tried[units], used = False, "more than there is"
+      else:
+        tried[units], used = found.fits, f"{found.memory_used / 1e9:.1f} GB"
+      print(f"batch_size={sized.batch_size}: {used}", flush=True)
+    return tried[units]
+
+  most = max(config.batch_size // unit, 1)
+  while not fits(most):
+    if most == 1:
+      raise UserError(
+        f"not even batch_size={unit}, a row for each device, fits; try"
+        " --config.mesh.fsdp, --config.model.remat=full or more devices"
+      )
+    most //= 2
+  least_too_many = 2 * most
+  while fits(least_too_many):
+    most, least_too_many = least_too_many, 2 * least_too_many
+  while least_too_many - most > max(most // 16, 1):
+    middle = (most + least_too_many) // 2
+    if fits(middle):
+      most = middle
+    else:
+      least_too_many = middle
+  return most * unit
+
+
+def as_dict(found: Forecast) -> dict[str, Any]:
+  """Returns a forecast's values, derived ones too, for a JSON file."""
+  values = dataclasses.asdict(found)
+  values["target"] = str(found.target)
+  for name in (
+    "memory_used",
+    "fits",
+    "exchange_seconds",
+    "step_seconds",
+    "hidden_step_seconds",
+    "tokens_per_second",
+    "share_of_peak",
+    "days",
+    "device_hours",
+  ):
+    values[name] = getattr(found, name)
+  return values
+
+
+def mends(
+  config: ConfigDict, target: Target, used: float, params_and_optimizer: float
+) -> list[str]:
+  """Returns settings that make a step need less memory, the cheapest first.
+
+  Args:
+    config: of the step.
+    target: the devices.
+    used: bytes that it needs on one device.
+    params_and_optimizer: those that do not depend on the batch.
+  """
+  room = target.device.memory
+  found = []
+  if params_and_optimizer > room / 2:
+    fsdp = config.mesh.fsdp
+    needed = 2 * params_and_optimizer / room
+    while fsdp < config.mesh.fsdp * needed and fsdp < target.near:
+      fsdp *= 2
+    if fsdp > config.mesh.fsdp:
+      found.append(f"--config.mesh.fsdp={fsdp}")
+  if config.model.remat != "full":
+    found.append("--config.model.remat=full")
+  less = 2
+  while used / less > room and less < config.batch_size:
+    less *= 2
+  if "accumulation_steps" in config:
+    steps = config.accumulation_steps * less
+    rows = config.batch_size // (target.count * steps)
+    if rows:
+      found.append(f"--config.accumulation_steps={steps}")
+  if config.batch_size // less >= target.count:
+    found.append(f"--config.batch_size={config.batch_size // less}")
+  return found
+
+
+def _memory(step: step_program.CompiledStep) -> dict[str, int]:
+  found = step.compiled.memory_analysis()
+  # What a step takes, plus what it returns elsewhere than where it took it.
+  given = found.argument_size_in_bytes
+  returned = found.output_size_in_bytes - found.alias_size_in_bytes
+  rest = given + returned + found.generated_code_size_in_bytes
+  return {
+    "parameters": step.params_bytes,
+    "optimizer": step.optimizer_bytes,
+    "temporaries": found.temp_size_in_bytes,
+    "batch and rest": rest - step.params_bytes - step.optimizer_bytes,
+  }
+
+
+def _sources(launched: Sequence[kernels.Kernel]) -> dict[str, int]:
+  sizes: collections.Counter[str] = collections.Counter()
+  for kernel in launched:
+    sizes[layer_names.layer_name(kernel.source)] += kernel.total_bytes
+  return dict(sizes.most_common(_NUM_SOURCES))
+
+
+def _exchanges(
+  found: Sequence[collectives.Collective], target: Target
+) -> dict[str, Exchange]:
+  exchanges = {}
+  for kind in collectives.KINDS:
+    of_kind = [each for each in found if each.kind == kind]
+    if of_kind:
+      exchanges[kind] = Exchange(
+        sum(each.total_bytes for each in of_kind if each.times > 1),
+        sum(each.total_bytes for each in of_kind if each.times == 1),
+        sum(
+          each.times * roofline.exchange_seconds(each, target)
+          for each in of_kind
+        ),
+      )
+  return exchanges
+
+
+def _does_not_fit(text: str, config: ConfigDict, target: Target) -> DoesNotFit:
+  device = target.device
+  used = _USED.search(text)
+  if used:
+    needed = float(used["used"]) * _UNITS[used["unit"]]
+    says = f"needs {needed / 1e9:.1f} GB on each device"
+  else:
+    needed, says = 2 * device.memory, "does not fit"
+  tried = ", ".join(mends(config, target, needed, 0)) or "a smaller model"
+  return DoesNotFit(
+    f"the step {says}, and a {device.title} has {device.memory / 1e9:.1f} GB"
+    f" for arrays; try {tried}, or more devices"
+  )
