@@ -4,7 +4,7 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test test-slow peers lint
+.PHONY: quickstart test test-slow peers targets test-targets lint
 quickstart: $(INSTALLED)
 	.venv/bin/python -m experiments.quickstart
 
@@ -18,6 +18,22 @@ test-slow: $(INSTALLED)
 peers: $(INSTALLED)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --requirement tests/requirements-peers.txt
+
+# The compilers for TPUs and GPUs, in a .venv of their own; no such device is
+# needed.
+targets: .venv-targets/.installed
+
+test-targets: .venv-targets/.installed
+	.venv-targets/bin/python -m pytest -m slow $(PYTEST) \
+	  tests/planning/test_targets.py
+
+.venv-targets/.installed: requirements.txt tests/requirements-targets.txt
+	$(PYTHON) -m venv .venv-targets
+	@echo "installing the compilers into .venv-targets, once (a few minutes)"
+	@.venv-targets/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --requirement requirements.txt \
+	  --requirement tests/requirements-targets.txt
+	@touch $@
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

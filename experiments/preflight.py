@@ -46,6 +46,7 @@ def main() -> None:
   config = _CONFIG.value
   target = parse_target(_TARGET.value, _SLICES.value)
   topologies.prepare(target)
+  print(f"compiling the step for {target} ...", file=sys.stderr, flush=True)
   if _LARGEST_BATCH.value:
     with config.unlocked():
       config.batch_size = preflight.largest_batch(config, target)

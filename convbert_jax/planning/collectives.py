@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from convbert_jax.planning.program_text import Program
+from convbert_jax.planning.program_text import Instruction, Program
 
 KINDS = (
   "all-gather",
@@ -16,6 +16,13 @@ KINDS = (
   "all-to-all",
   "collective-permute",
 )
+# Between slices of TPUs a program hands each chip's part to the runtime, and
+# says what becomes of it there.
+_SLICES_TYPE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+_SLICES_TARGET = re.compile(
+  r'_xla_megascale_target="\{(?P<slices>[\d,:]+)\}x\{(?P<chips>[\d,:]+)\}"'
+)
+BETWEEN_SLICES = " between slices"
 _MESH_GROUPS = re.compile(
   r"replica_groups=mesh\[(?P<sizes>[^\]]*)\][^{]*\{(?P<axes>[^}]*)\}"
 )
@@ -40,9 +47,9 @@ class Collective:
   """One instruction that exchanges data.
 
   Attributes:
-    kind: one of `KINDS`.
+    kind: one of `KINDS`, or one with `BETWEEN_SLICES` after it.
     num_bytes: of the whole array, on one device: what a gather returns, what a
-      reduction or scatter takes.
+      reduction or scatter takes; between slices, what a chip sends.
     times: how often it runs in one execution of the program.
     source: the operation of the model it comes from.
     group: some devices that exchange, by their places in the mesh; others do
@@ -106,11 +113,39 @@ def _counted(shape: str, axes: str | None) -> np.ndarray:
   return devices.reshape(-1)
 
 
+def _between_slices(instruction: Instruction, times: int) -> Collective | None:
+  """Returns what a chip sends to other slices; None if it sends elsewhere."""
+  sent = _SLICES_TYPE.search(instruction.attributes)
+  target = _SLICES_TARGET.search(instruction.attributes)
+  if sent is None or target is None:
+    return None
+  num_slices, num_chips = (
+    sum(_listed(part) for part in target[name].split(","))
+    for name in ("slices", "chips")
+  )
+  return Collective(
+    sent[1].lower().replace("_", "-") + BETWEEN_SLICES,
+    instruction.parts[0].num_bytes,
+    times,
+    "",
+    tuple(range(0, num_slices * num_chips, num_chips)),
+  )
+
+
+def _listed(text: str) -> int:
+  """Returns how many numbers "7" or "0:7" stands for."""
+  first, _, last = text.partition(":")
+  return int(last or first) - int(first) + 1
+
+
 def _collectives(program: Program) -> Iterator[Collective]:
   # A TPU does an exchange in steps, between those of other work, and every step
   # is written as the whole of it.
   channels = set()
   for instruction, computation, times in program.executed():
+    if instruction.opcode == "send":
+      between = _between_slices(instruction, times)
+      yield from [between] if between else []
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
       continue

@@ -310,17 +310,15 @@ def _exchanges(
   found: Sequence[collectives.Collective], target: Target
 ) -> dict[str, Exchange]:
   exchanges = {}
-  for kind in collectives.KINDS:
+  for kind in sorted({each.kind for each in found}):
     of_kind = [each for each in found if each.kind == kind]
-    if of_kind:
-      exchanges[kind] = Exchange(
-        sum(each.total_bytes for each in of_kind if each.times > 1),
-        sum(each.total_bytes for each in of_kind if each.times == 1),
-        sum(
-          each.times * roofline.exchange_seconds(each, target)
-          for each in of_kind
-        ),
-      )
+    exchanges[kind] = Exchange(
+      sum(each.total_bytes for each in of_kind if each.times > 1),
+      sum(each.total_bytes for each in of_kind if each.times == 1),
+      sum(
+        each.times * roofline.exchange_seconds(each, target) for each in of_kind
+      ),
+    )
   return exchanges
 
 

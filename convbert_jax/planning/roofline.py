@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from convbert_jax.planning.collectives import Collective
+from convbert_jax.planning.collectives import BETWEEN_SLICES, Collective
 from convbert_jax.planning.devices import Device, Target
 from convbert_jax.planning.kernels import Kernel
 
 # A ring sends a reduction around twice: partial sums, then the sums.
-_ROUNDS = {"all-reduce": 2}
+_TWICE = ("all-reduce", f"all-reduce{BETWEEN_SLICES}")
 # From here on a TPU slice's axis is closed to a ring.
 _RING_FROM = {2: 16, 3: 4}
 
@@ -45,7 +45,7 @@ def exchange_seconds(collective: Collective, target: Target) -> float:
   places = {member // target.near for member in collective.group}
   num_far = len(places)
   num_near = math.ceil(len(collective.group) / num_far)
-  rounds = _ROUNDS.get(collective.kind, 1)
+  rounds = 2 if collective.kind in _TWICE else 1
   size = collective.num_bytes
   seconds = 0.0
   if num_near > 1:

@@ -51,10 +51,13 @@ def _lines(found: Forecast) -> Iterator[str]:
 
 def _exchange_rows(found: Forecast) -> Iterator[str]:
   for kind, exchange in found.exchanges.items():
+    # "all-reduce between slices" is longer than the column.
+    name, _, between = kind.partition(" ")
     yield _row(
-      kind,
+      name,
       f"{exchange.inside / 1e6:,.1f} MB in the layers' loops,"
-      f" {exchange.outside / 1e6:,.1f} MB outside; {_milli(exchange.seconds)}",
+      f" {exchange.outside / 1e6:,.1f} MB outside; {_milli(exchange.seconds)}"
+      f" {between}".rstrip(),
     )
   if not found.exchanges:
     yield _row("exchanges", "none")
@@ -97,4 +100,7 @@ def _milli(seconds: float) -> str:
 
 
 def _duration(days: float) -> str:
-  return f"{days:,.1f} days" if days >= 1 else f"{24 * days:,.1f} hours"
+  if days >= 1:
+    return f"{days:,.1f} days"
+  hours = 24 * days
+  return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"

@@ -109,6 +109,26 @@ def test_groups_in_every_notation(groups, first):
   assert found == first
 
 
+def test_what_goes_between_slices_is_counted():
+  text = """HloModule f
+
+ENTRY %main (x.1: f32[4,8]) -> f32[4,8] {
+  %x.1 = f32[4,8]{1,0} parameter(0)
+  %t.1 = token[] after-all()
+  %s.1 = (f32[4,8]{1,0}, u32[], token[]) send(%x.1, %t.1), channel_id=1, \
+is_host_transfer=true, frontend_attributes={_xla_megascale_target=\
+"{1:2,4}x{0:7}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %u.1 = (f32[4,8]{1,0}, u32[], token[]) send(%x.1, %t.1), channel_id=2, \
+is_host_transfer=true
+  ROOT %r.1 = f32[4,8]{1,0} negate(%x.1)
+}
+"""
+  (found,) = collectives.collectives(program_text.parse(text))
+  assert found.kind == "all-reduce between slices"
+  assert (found.num_bytes, found.times) == (4 * 8 * 4, 1)
+  assert found.group == (0, 8, 16)
+
+
 def test_other_text_is_refused():
   with pytest.raises(ValueError, match="not the text of a compiled program"):
     program_text.parse("hello")

@@ -1,0 +1,119 @@
+"""What the step does on chips that are not here, beside what it did before.
+
+Run by `make test-targets`, where the compilers are. After a change that is
+meant: `make test-targets PYTEST=--update-golden`.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jaxlib
+import pytest
+from programs import ROOT
+
+PATH = pathlib.Path(__file__).parents[1] / "golden" / "compiled_steps.json"
+# How much more of anything is no accident.
+GROWTH = 1.03
+# The tests' own settings are for CPUs.
+OF_TESTS = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+
+needs_tpu_compiler = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="no libtpu"
+)
+needs_gpu_compiler = pytest.mark.skipif(
+  importlib.util.find_spec("jax_cuda13_plugin") is None,
+  reason="no jax-cuda13-plugin",
+)
+
+
+def run(*arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "experiments.preflight", *arguments],
+    cwd=ROOT,
+    env={k: v for k, v in os.environ.items() if k not in OF_TESTS},
+    capture_output=True,
+    text=True,
+  )
+
+
+def preflight(folder, target, size, *settings):
+  """Returns what the program writes for a step in bfloat16."""
+  values = folder / "values.json"
+  done = run(
+    f"--config=configs/pretrain.py:size={size},seq=128",
+    "--config.model.dtype=bfloat16",
+    *(f"--config.{setting}" for setting in settings),
+    f"--target={target}",
+    f"--json={values}",
+  )
+  assert done.returncode == 0, done.stderr
+  assert "verdict            fits" in done.stdout
+  return json.loads(values.read_text())
+
+
+def costs(values):
+  """Returns what must not grow, of one chip and step."""
+  exchanges = {
+    kind: each["inside"] + each["outside"]
+    for kind, each in values["exchanges"].items()
+  }
+  return {
+    "memory traffic": values["num_bytes"],
+    "kernels": values["num_kernels"],
+    "temporaries": values["memory"]["temporaries"],
+    **exchanges,
+  }
+
+
+@needs_tpu_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_a_step_does_no_more_than_before(tmp_path, request, size):
+  found = costs(preflight(tmp_path, "v5e:4x4", size, "batch_size=1024"))
+  key = f"{size}, 1024 x 128, bfloat16, v5e:4x4"
+  kept = json.loads(PATH.read_text())
+  version = jaxlib.__version__
+  if request.config.getoption("--update-golden"):
+    kept.setdefault(version, {})[key] = found
+    PATH.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+  if version not in kept:
+    pytest.skip(f"{PATH.name} knows nothing of jaxlib {version}")
+  for name, value in found.items():
+    before = kept[version][key].get(name, 0)
+    assert value <= GROWTH * before, f"{name}: {value:,}, was {before:,}"
+
+
+@needs_gpu_compiler
+@pytest.mark.slow
+def test_a_gpu_is_compiled_for_without_one(tmp_path):
+  found = preflight(tmp_path, "h100:8", "small", "batch_size=1024")
+  assert found["program_flops"] == pytest.approx(found["model_flops"], rel=0.02)
+  sent = found["exchanges"]["all-reduce"]
+  # The gradients once, in bfloat16.
+  assert sent["inside"] + sent["outside"] == pytest.approx(
+    2 * found["num_params"], rel=0.02
+  )
+
+
+@needs_tpu_compiler
+@pytest.mark.slow
+def test_what_cannot_be_compiled_is_one_line():
+  refused = run("--target=v5e:3x4")
+  assert refused.returncode == 1
+  assert "v5e:3x4 is no TPU topology (" in refused.stderr.splitlines()[-1]
+  too_large = run(
+    "--config=configs/pretrain.py:size=base,seq=512",
+    "--config.batch_size=4096",
+    "--config.mesh.data=4",
+    "--target=v5e:2x2",
+  )
+  assert too_large.returncode == 1
+  (line,) = (
+    row for row in too_large.stderr.splitlines() if row.startswith("error: ")
+  )
+  assert "GB on each device, and a TPU v5e has 16.9 GB for arrays" in line
+  assert "--config.accumulation_steps=" in line
