@@ -166,7 +166,7 @@ class _Reader:
       elif index == 0 and is_slice:
         num_bytes *= _results(instruction)[0].num_elements / _elements(array)
       elif index == 0 and _writes_into(instruction):
-        num_bytes = 0
+        num_bytes = _bytes_here(_added_to(instruction, here))
       total += num_bytes
     return round(total)
 
@@ -176,7 +176,7 @@ class _Reader:
       (callee,) = instruction.called["calls"]
       written = self._written(self._root(callee), callee)
     elif _writes_into(instruction):
-      written = self._written(instruction, computation)
+      written = [_update(instruction, self._by_name[computation]).stored_bytes]
     else:
       written = [part.stored_bytes for part in parts]
     return sum(
@@ -199,19 +199,16 @@ class _Reader:
       return self._written(self._root(callee), callee)
     if root.opcode in ("bitcast", "reshape"):
       return self._written(here[root.operands[0]], computation)
-    if _writes_into(root) and self._comes_from_outside(
-      root.operands[0], computation
-    ):
-      update = here[root.operands[-1 if root.opcode == "scatter" else 1]]
-      return [part.stored_bytes for part in update.parts]
+    if _writes_into(root) and self._is_given(root.operands[0], computation):
+      return [_update(root, here).stored_bytes]
     return [part.stored_bytes for part in root.parts]
 
-  def _comes_from_outside(self, name: str, computation: str) -> bool:
-    """Says whether an array in a fusion is one that the kernel was given."""
+  def _is_given(self, name: str, computation: str) -> bool:
+    """Says whether a fusion was given an array, and has not made it."""
     found = self._by_name[computation][name]
     while found.opcode in ("bitcast", "reshape", "copy"):
       found = self._by_name[computation][found.operands[0]]
-    return found.opcode not in ("broadcast", "iota", "constant")
+    return found.opcode == "parameter"
 
   def _share_read(self, computation: str, index: int) -> float:
     """Returns which part of a fusion's parameter is read, 0 to 1."""
@@ -241,7 +238,8 @@ class _Reader:
       if user.opcode in _SLICES and user.operands[0] == array.name:
         read += _elements(user)
       elif _writes_into(user) and user.operands[0] == array.name:
-        read += 0
+        here = self._by_name[computation]
+        read += sum(part.num_elements for part in _added_to(user, here))
       elif user.opcode == "fusion":
         (callee,) = user.called["calls"]
         share = max(
@@ -297,6 +295,22 @@ def _results(instruction: Instruction) -> list[ArrayShape]:
 def _writes_into(instruction: Instruction) -> bool:
   """Says whether the result lies where the first operand was."""
   return instruction.opcode in ("dynamic-update-slice", "scatter")
+
+
+def _update(
+  instruction: Instruction, computation: Mapping[str, Instruction]
+) -> ArrayShape:
+  """Returns what is written into the first operand."""
+  place = 2 if instruction.opcode == "scatter" else 1
+  return computation[instruction.operands[place]].parts[0]
+
+
+def _added_to(
+  instruction: Instruction, computation: Mapping[str, Instruction]
+) -> list[ArrayShape]:
+  """Returns what is read of the first operand before it is written."""
+  is_sum = instruction.opcode == "scatter"
+  return [_update(instruction, computation)] if is_sum else []
 
 
 def _elements(instruction: Instruction) -> int:

@@ -106,9 +106,8 @@ def test_what_cannot_be_compiled_is_one_line():
   assert refused.returncode == 1
   assert "v5e:3x4 is no TPU topology (" in refused.stderr.splitlines()[-1]
   too_large = run(
-    "--config=configs/pretrain.py:size=base,seq=512",
-    "--config.batch_size=4096",
-    "--config.mesh.data=4",
+    "--config=configs/pretrain.py:size=tiny,seq=512",
+    "--config.batch_size=32768",
     "--target=v5e:2x2",
   )
   assert too_large.returncode == 1
