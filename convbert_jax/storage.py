@@ -32,6 +32,8 @@ from convbert_jax.training import run_files, workdir_lock
 # Says what belongs to a workdir in a store. It is written last, so that what a
 # kill left half copied is not seen.
 STATE_FILE = "synced.json"
+# How often what changes while it is copied is copied anew.
+_TRIES = 3
 # How often a workdir is copied out while it is written.
 _SYNC_SECONDS = 30.0
 
@@ -43,6 +45,7 @@ _PROBE = "writable"
 # Half-written files, and what belongs to this machine.
 _LEFT_HERE = (".new", "lock.json", STATE_FILE)
 _UNFINISHED = ".orbax-checkpoint-tmp"
+_WHOLE = "commit_success.txt"
 
 
 def cache_folder(named: str = "") -> str:
@@ -65,36 +68,65 @@ def fetched(
     wanted: from the names of all files to those to copy.
 
   Raises:
-    UserError: if nothing is there, the store cannot be reached, or the disk is
-      full.
+    UserError: if nothing is there, it changes all the time, the store cannot be
+      reached, or the disk is full.
   """
   if files.is_local(path):
     return path
   store = _Store(path)
+  for _ in range(_TRIES):
+    there = _wanted(store, wanted)
+    if not there:
+      raise UserError(f"{path}: nothing is there")
+    content = files.to_json(there)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    place = os.path.join(cache_folder(cache), "copies", digest)
+    if os.path.isdir(place) or _copied(store, there, wanted, place):
+      return place
+  raise UserError(
+    f"{path} is being written: it has changed in each of {_TRIES} copies; try"
+    " again later"
+  )
+
+
+def _wanted(
+  store: "_Store", wanted: Callable[[list[str]], list[str]]
+) -> dict[str, str]:
+  """Returns what tells the versions of the files to copy, by name."""
   there = store.files()
   listed = store.state()
   names = [name for name in there if listed is None or name in listed["names"]]
-  names = sorted(wanted([name for name in names if name != STATE_FILE]))
-  if not names:
-    raise UserError(f"{path}: nothing is there")
-  content = files.to_json({name: there[name] for name in names})
-  digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-  place = os.path.join(cache_folder(cache), "copies", digest)
-  if not os.path.isdir(place):
-    files.make_folder(os.path.dirname(place))
-    aside = tempfile.mkdtemp(dir=os.path.dirname(place))
-    try:
-      with files.explained_disk_errors(aside):
-        store.fetch(names, aside)
-        try:
-          os.replace(aside, place)
-        except OSError:
-          # Another process may have made the same copy meanwhile.
-          if not os.path.isdir(place):
-            raise
-    finally:
-      shutil.rmtree(aside, ignore_errors=True)
-  return place
+  names = wanted([name for name in names if name != STATE_FILE])
+  return {name: there[name] for name in sorted(names)}
+
+
+def _copied(
+  store: "_Store",
+  there: dict[str, str],
+  wanted: Callable[[list[str]], list[str]],
+  place: str,
+) -> bool:
+  """Copies files to a new folder, unless they change meanwhile."""
+  files.make_folder(os.path.dirname(place))
+  aside = tempfile.mkdtemp(dir=os.path.dirname(place))
+  try:
+    with files.explained_disk_errors(aside):
+      try:
+        store.fetch(list(there), aside)
+      except UserError:
+        if _wanted(store, wanted) == there:
+          raise
+      if _wanted(store, wanted) != there:
+        return False
+      try:
+        os.replace(aside, place)
+      except OSError:
+        # Another process may have made the same copy meanwhile.
+        if not os.path.isdir(place):
+          raise
+  finally:
+    shutil.rmtree(aside, ignore_errors=True)
+  return True
 
 
 def fetched_run(path: str, cache: str = "", step: int | None = None) -> str:
@@ -113,16 +145,24 @@ def fetched_run(path: str, cache: str = "", step: int | None = None) -> str:
   run, found, last = path.rstrip("/").rpartition(f"/{_CHECKPOINTS}/")
   if found and last.isdigit():
     return os.path.join(fetched_run(run, cache, int(last)), _CHECKPOINTS, last)
-  return fetched(path, cache, lambda names: _with_one_checkpoint(names, step))
+  # Where nothing can be renamed, Orbax marks what is whole.
+  mark = f"/{_WHOLE}" if path.startswith("gs://") else ""
+  return fetched(
+    path, cache, lambda names: _with_one_checkpoint(names, step, mark)
+  )
 
 
-def _with_one_checkpoint(names: list[str], step: int | None) -> list[str]:
+def _with_one_checkpoint(
+  names: list[str], step: int | None, mark: str = ""
+) -> list[str]:
   """Leaves out what other checkpoints of a run consist of."""
   places = {name: name.split("/")[:2] for name in names}
   steps = [
     int(below)
     for folder, below in (place for place in places.values() if place[1:])
-    if folder == _CHECKPOINTS and below.isdigit()
+    if folder == _CHECKPOINTS
+    and below.isdigit()
+    and (not mark or f"{folder}/{below}{mark}" in places)
   ]
   wanted = str(max(steps, default=0) if step is None else step)
   return [

@@ -83,6 +83,59 @@ def test_of_a_run_one_checkpoint_is_copied(tmp_path):
   assert named == os.path.join(older, "checkpoints", "9")
 
 
+def test_what_changes_while_it_is_copied_is_copied_anew(
+  store, tmp_path, monkeypatch
+):
+  write(tmp_path / "a", one="1", two="1")
+  storage.put(str(tmp_path / "a"), STORE)
+  cache = str(tmp_path / "cache")
+  get_file, changes = type(store).get_file, iter(["2"])
+
+  def changing(self, place, to, **options):
+    get_file(self, place, to, **options)
+    if place.endswith("one") and (new := next(changes, "")):
+      for name in ("one", "two"):
+        store.pipe_file(f"/bucket/run/{name}", new.encode())
+
+  monkeypatch.setattr(type(store), "get_file", changing)
+  copy = storage.fetched(STORE, cache)
+  assert content_of(copy) == {"one": "2", "two": "2"}
+  changes = iter(["3", "4", "5"])
+  store.pipe_file("/bucket/run/one", b"0")
+  with pytest.raises(UserError, match="it has changed in each of 3 copies"):
+    storage.fetched(STORE, cache)
+
+
+def test_what_vanishes_while_it_is_copied_is_not_missed(
+  store, tmp_path, monkeypatch
+):
+  write(tmp_path / "a", one="1", two="1")
+  storage.put(str(tmp_path / "a"), STORE)
+  get_file = type(store).get_file
+
+  def vanishing(self, place, to, **options):
+    if place.endswith("one"):
+      store.rm_file("/bucket/run/one")
+    get_file(self, place, to, **options)
+
+  monkeypatch.setattr(type(store), "get_file", vanishing)
+  copy = storage.fetched(STORE, str(tmp_path / "cache"))
+  assert content_of(copy) == {"two": "1"}
+
+
+def test_of_a_run_in_gs_only_whole_checkpoints_count():
+  names = [
+    "checkpoints/3/a",
+    "checkpoints/3/commit_success.txt",
+    "checkpoints/4/a",
+    "config.json",
+  ]
+  kept = storage._with_one_checkpoint(names, None, "/commit_success.txt")
+  assert kept == [*names[:2], "config.json"]
+  kept = storage._with_one_checkpoint(names, None)
+  assert kept == ["checkpoints/4/a", "config.json"]
+
+
 def test_nothing_there_and_something_there_are_refused(tmp_path):
   with pytest.raises(UserError, match=f"{STORE}: nothing is there"):
     storage.fetched(STORE, str(tmp_path))
