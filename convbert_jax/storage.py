@@ -8,10 +8,8 @@ which takes them from the environment.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
@@ -21,27 +19,19 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import fsspec
 import jax
-from tqdm import tqdm
 
 from convbert_jax import files
 from convbert_jax.errors import UserError
+from convbert_jax.object_store import STATE_FILE, ObjectStore
 from convbert_jax.training import run_files, workdir_lock
 
-# Says what belongs to a workdir in a store. It is written last, so that what a
-# kill left half copied is not seen.
-STATE_FILE = "synced.json"
 # How often what changes while it is copied is copied anew.
 _TRIES = 3
 # How often a workdir is copied out while it is written.
 _SYNC_SECONDS = 30.0
 
 _CHECKPOINTS = run_files.CHECKPOINTS_FOLDER
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
-# What stores tell of a file that changes with its content.
-_VERSIONS = ("ETag", "etag", "mtime", "created")
-_PROBE = "writable"
 # Half-written files, and what belongs to this machine.
 _LEFT_HERE = (".new", "lock.json", STATE_FILE)
 _UNFINISHED = ".orbax-checkpoint-tmp"
@@ -73,7 +63,7 @@ def fetched(
   """
   if files.is_local(path):
     return path
-  store = _Store(path)
+  store = ObjectStore(path)
   for _ in range(_TRIES):
     there = _wanted(store, wanted)
     if not there:
@@ -90,7 +80,7 @@ def fetched(
 
 
 def _wanted(
-  store: "_Store", wanted: Callable[[list[str]], list[str]]
+  store: ObjectStore, wanted: Callable[[list[str]], list[str]]
 ) -> dict[str, str]:
   """Returns what tells the versions of the files to copy, by name."""
   there = store.files()
@@ -101,7 +91,7 @@ def _wanted(
 
 
 def _copied(
-  store: "_Store",
+  store: ObjectStore,
   there: dict[str, str],
   wanted: Callable[[list[str]], list[str]],
   place: str,
@@ -178,7 +168,7 @@ def put(folder: str, path: str) -> None:
   Raises:
     UserError: if the store cannot be reached.
   """
-  _Store(path).put(_names_in(folder), folder)
+  ObjectStore(path).put(_names_in(folder), folder)
 
 
 def check_empty(path: str) -> None:
@@ -189,7 +179,7 @@ def check_empty(path: str) -> None:
   """
   if files.is_local(path):
     files.check_empty(path)
-  elif _Store(path).files():
+  elif ObjectStore(path).files():
     raise UserError(
       f"{path} is not empty: name a new folder, nothing is written over"
     )
@@ -223,7 +213,7 @@ def workdir_here(
       f"--workdir={workdir}: several processes need a folder that they share;"
       " name one on a file system, or for pre-training in gs://"
     )
-  store = _Store(workdir)
+  store = ObjectStore(workdir)
   store.check_writable()
   name = hashlib.sha256(workdir.encode()).hexdigest()[:16]
   place = os.path.join(cache_folder(cache), "workdirs", name)
@@ -254,122 +244,14 @@ def workdir_here(
     mirror.push()
 
 
-class _Store:
-  """A folder in an object store."""
-
-  def __init__(self, path: str) -> None:
-    self.path = path
-    for name in _PACKAGES.values():  # They log each attempt, then raise.
-      logging.getLogger(name).setLevel(logging.CRITICAL)
-    with self._explained():
-      self._system, self._root = fsspec.core.url_to_fs(path.rstrip("/"))
-
-  def files(self) -> dict[str, str]:
-    """Returns what tells the content of each file, by its name."""
-    with self._explained():
-      self._system.invalidate_cache()
-      try:
-        found = self._system.find(self._root, detail=True)
-      except FileNotFoundError:
-        return {}
-      start = len(self._root) + 1
-      return {
-        place[start:]: " ".join(
-          str(info[key]) for key in ("size", *_VERSIONS) if key in info
-        )
-        for place, info in found.items()
-        if len(place) > start
-      }
-
-  def check_writable(self) -> None:
-    """Refuses, before there is anything to lose, what cannot be written to."""
-    with self._explained():
-      self._system.pipe_file(self._place(_PROBE), b"")
-      self._system.rm_file(self._place(_PROBE))
-
-  def state(self) -> dict[str, Any] | None:
-    """Returns what `STATE_FILE` says; None without one."""
-    with self._explained():
-      try:
-        return json.loads(self._system.cat_file(self._place(STATE_FILE)))
-      except FileNotFoundError:
-        return None
-
-  def fetch(self, names: list[str], folder: str) -> None:
-    """Copies files to a local folder."""
-    with self._explained():
-      for name in self._counted(names, "copying from"):
-        to = os.path.join(folder, name)
-        os.makedirs(os.path.dirname(to), exist_ok=True)
-        self._system.get_file(self._place(name), f"{to}.new")
-        os.replace(f"{to}.new", to)
-
-  def put(self, names: list[str], folder: str) -> None:
-    """Copies files of a local folder here."""
-    with self._explained():
-      for name in self._counted(names, "copying to"):
-        self._system.put_file(os.path.join(folder, name), self._place(name))
-
-  def put_state(self, state: dict[str, Any]) -> None:
-    """Writes `STATE_FILE`."""
-    with self._explained():
-      text = files.to_json(state)
-      self._system.pipe_file(self._place(STATE_FILE), text.encode())
-
-  def remove(self, names: list[str]) -> None:
-    """Deletes files."""
-    with self._explained():
-      for name in names:
-        with contextlib.suppress(FileNotFoundError):
-          self._system.rm_file(self._place(name))
-
-  def _place(self, name: str) -> str:
-    return f"{self._root}/{name}"
-
-  def _counted(self, names: list[str], doing: str) -> Iterator[str]:
-    """Yields the names, with a progress bar where somebody looks."""
-    shown = sys.stderr.isatty() and len(names) > 10
-    yield from tqdm(
-      names, desc=f"{doing} {self.path}", unit="file", disable=not shown
-    )
-
-  @contextlib.contextmanager
-  def _explained(self) -> Iterator[None]:
-    """Makes one line of what a store's library raises."""
-    try:
-      yield
-    except (UserError, MemoryError):
-      raise
-    except ImportError as error:
-      scheme = self.path.partition("://")[0]
-      package = _PACKAGES.get(scheme, f"a package for {scheme}://")
-      raise UserError(
-        f"{self.path}: {scheme}:// needs {package}: pip install {package}"
-      ) from error
-    except Exception as error:
-      if isinstance(error, OSError) and (
-        error.filename is not None or error.errno == errno.ENOSPC
-      ):
-        raise  # Of a file here.
-      raise UserError(f"{self.path}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-  """Returns why a store did not do what it was asked."""
-  if isinstance(error, PermissionError):
-    return (
-      "the store refuses; see that your credentials may read and write there"
-    )
-  if isinstance(error, FileNotFoundError):
-    return "nothing is there, not even a bucket"
-  words = str(error).strip().split("\n")[0][:200]
-  return f"cannot be reached ({type(error).__name__}: {words})"
+class _TakenOver(UserError):
+  """Another run writes to the workdir now."""
 
 
 class _Mirror:
   """A local folder and its copy in a store, written from here alone."""
 
-  def __init__(self, folder: str, store: _Store) -> None:
+  def __init__(self, folder: str, store: ObjectStore) -> None:
     self._folder, self._store = folder, store
     self._state_path = os.path.join(folder, STATE_FILE)
 
@@ -401,7 +283,7 @@ class _Mirror:
       return
     there = self._store.state()
     if not _is_same(there, here):
-      raise UserError(
+      raise _TakenOver(
         f"{self._store.path} has been written by another run meanwhile; what"
         f" this one has is in {self._folder}"
       )
@@ -421,6 +303,9 @@ class _Mirror:
     while not ended.wait(_SYNC_SECONDS):
       try:
         self.push()
+      except _TakenOver as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return
       except UserError as error:
         print(f"warning: {error}; trying again", file=sys.stderr)
 

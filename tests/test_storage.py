@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import threading
+import time
 
 import fsspec
 import pytest
 
 from convbert_jax import storage
 from convbert_jax.errors import UserError
+from convbert_jax.object_store import STATE_FILE, ObjectStore
 from convbert_jax.training import workdir_lock
 
 STORE = "memory://bucket/run"
@@ -152,7 +155,7 @@ def test_a_workdir_goes_on_on_another_machine(store, tmp_path):
     write(workdir, **{"lock.json": "mine", "config.new": "half"})
   with storage.workdir_here(STORE, str(tmp_path / "b")) as workdir:
     copied = content_of(workdir)
-    del copied[storage.STATE_FILE]
+    del copied[STATE_FILE]
     assert copied == {"metrics": "1", "checkpoints/1/x": "old"}
     os.remove(os.path.join(workdir, "checkpoints", "1", "x"))
     write(workdir, metrics="12", checkpoints__2__x="new")
@@ -186,7 +189,7 @@ def test_half_copied_files_are_not_seen(store, tmp_path):
     write(workdir, metrics="1")
   store.pipe_file("/bucket/run/checkpoints/5/x", b"torn")
   with storage.workdir_here(STORE, str(tmp_path / "b")) as workdir:
-    assert set(content_of(workdir)) == {"metrics", storage.STATE_FILE}
+    assert set(content_of(workdir)) == {"metrics", STATE_FILE}
   found = storage.fetched(STORE, str(tmp_path))
   assert content_of(found) == {"metrics": "1"}
 
@@ -200,8 +203,9 @@ def test_it_is_copied_out_while_it_is_written(store, tmp_path, monkeypatch):
   )
   with storage.workdir_here(STORE, str(tmp_path)) as workdir:
     write(workdir, metrics="1")
+    deadline = time.monotonic() + 30
     while not store.exists("/bucket/run/metrics"):
-      pass
+      assert time.monotonic() < deadline
   assert len(pushed) > 1
 
 
@@ -233,14 +237,14 @@ def test_what_was_never_copied_out_is_kept(store, tmp_path, monkeypatch):
     raise UserError("refused")
 
   with monkeypatch.context() as patch:
-    patch.setattr(storage._Store, "put_state", refuse)
+    patch.setattr(ObjectStore, "put_state", refuse)
     with (
       pytest.raises(UserError, match="refused"),
       storage.workdir_here(STORE, str(tmp_path)) as workdir,
     ):
       write(workdir, metrics="1")
   # As if the listing of names had failed as well, before any state was kept.
-  os.remove(os.path.join(workdir, storage.STATE_FILE))
+  os.remove(os.path.join(workdir, STATE_FILE))
   with storage.workdir_here(STORE, str(tmp_path)) as workdir:
     assert content_of(workdir)["metrics"] == "1"
 
@@ -248,14 +252,14 @@ def test_what_was_never_copied_out_is_kept(store, tmp_path, monkeypatch):
 def test_a_kill_between_the_two_states_loses_nothing(tmp_path, monkeypatch):
   with storage.workdir_here(STORE, str(tmp_path)) as workdir:
     write(workdir, metrics="1")
-  put_state = storage._Store.put_state
+  put_state = ObjectStore.put_state
 
   def put_and_die(self, state):
     put_state(self, state)
     raise UserError("killed")
 
   with monkeypatch.context() as patch:
-    patch.setattr(storage._Store, "put_state", put_and_die)
+    patch.setattr(ObjectStore, "put_state", put_and_die)
     with (
       pytest.raises(UserError, match="killed"),
       storage.workdir_here(STORE, str(tmp_path)) as workdir,
@@ -288,3 +292,18 @@ def test_how_the_run_ended_stands(tmp_path, monkeypatch, capsys):
   ):
     raise SystemExit(143)
   assert "warning: refused" in capsys.readouterr().err
+
+
+def test_copying_ends_when_another_run_has_taken_over(tmp_path, monkeypatch):
+  def taken_over(self):
+    raise storage._TakenOver("another run")
+
+  monkeypatch.setattr(storage, "_SYNC_SECONDS", 0.01)
+  monkeypatch.setattr(storage._Mirror, "push", taken_over)
+  mirror = storage._Mirror(str(tmp_path), ObjectStore(STORE))
+  thread = threading.Thread(
+    target=mirror.keep_pushing, args=(threading.Event(),), daemon=True
+  )
+  thread.start()
+  thread.join(10)
+  assert not thread.is_alive()
