@@ -287,10 +287,11 @@ def mends(
 
 def _memory(step: step_program.CompiledStep) -> dict[str, int]:
   found = step.compiled.memory_analysis()
-  # What a step takes, plus what it returns elsewhere than where it took it.
+  # What a step takes, plus what it returns elsewhere than where it took it. The
+  # program itself is not among the arrays that a device has room for.
   given = found.argument_size_in_bytes
   returned = found.output_size_in_bytes - found.alias_size_in_bytes
-  rest = given + returned + found.generated_code_size_in_bytes
+  rest = given + returned
   return {
     "parameters": step.params_bytes,
     "optimizer": step.optimizer_bytes,
