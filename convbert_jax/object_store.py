@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,9 +54,10 @@ class ObjectStore:
 
   def check_writable(self) -> None:
     """Refuses, before there is anything to lose, what cannot be written to."""
+    probe = self._place(f"{_PROBE}.{uuid.uuid4().hex}")
     with self._explained():
-      self._system.pipe_file(self._place(_PROBE), b"")
-      self._system.rm_file(self._place(_PROBE))
+      self._system.pipe_file(probe, b"")
+      self._system.rm_file(probe)
 
   def state(self) -> dict[str, Any] | None:
     """Returns what `STATE_FILE` says; None without one."""

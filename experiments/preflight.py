@@ -18,6 +18,7 @@ import sys
 from absl import flags
 
 from convbert_jax import files
+from convbert_jax.errors import UserError
 from convbert_jax.planning import preflight, topologies
 from convbert_jax.planning.devices import parse_target
 from convbert_jax.planning.screen import screen
@@ -32,6 +33,9 @@ _TARGET = flags.DEFINE_string(
 _SLICES = flags.DEFINE_integer(
   "slices", 1, "N, how many TPU slices, joined by a network.", lower_bound=1
 )
+_INIT_FROM = flags.DEFINE_string(
+  "init_from", "", "MODEL that a fine-tuning starts from."
+)
 _LARGEST_BATCH = flags.DEFINE_bool(
   "largest_batch", False, "Search the largest batch_size that fits."
 )
@@ -45,24 +49,32 @@ def main() -> None:
   """Compiles, reads, prints; exits with 1 if the step does not fit."""
   config = _CONFIG.value
   target = parse_target(_TARGET.value, _SLICES.value)
+  for path in filter(None, (_JSON.value, _SAVE_HLO.value)):
+    _check_writable(path)
   topologies.prepare(target)
-  print(f"compiling the step for {target} ...", file=sys.stderr, flush=True)
+  _tell(f"compiling the step for {target} ...")
   if _LARGEST_BATCH.value:
-    with config.unlocked():
-      config.batch_size = preflight.largest_batch(config, target)
-  found, text = preflight.forecast(config, target)
-  if _SAVE_HLO.value:
-    _write(_SAVE_HLO.value, text)
+    found = preflight.largest_batch(config, target, _tell)
+  else:
+    found = preflight.forecast(
+      config, target, _INIT_FROM.value, _SAVE_HLO.value
+    )
   if _JSON.value:
-    _write(_JSON.value, files.to_json(preflight.as_dict(found), indent=2))
+    files.write_json(_JSON.value, preflight.as_dict(found))
   print(screen(found))
   if not found.fits:
     sys.exit(1)
 
 
-def _write(path: str, text: str) -> None:
+def _check_writable(path: str) -> None:
+  """Refuses a file that cannot be written, before minutes of compiling."""
+  if pathlib.Path(path).is_dir():
+    raise UserError(f"{path} is a folder; name a file in it")
   files.make_folder(pathlib.Path(path).parent)
-  files.write_text(path, f"{text}\n")
+
+
+def _tell(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

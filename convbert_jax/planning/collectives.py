@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -33,11 +33,9 @@ _COUNTED_GROUPS = re.compile(
   r"(?:T\((?P<axes>[\d,]+)\))?"
 )
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{(?P<first>[\d,]+)\}")
-_PAIR = re.compile(r"source_target_pairs=\{\{(?P<first>\d+,\d+)\}")
+_PAIRS = re.compile(r"source_target_pairs=\{(?P<pairs>[\d,{}]+)\}")
+_NUMBER = re.compile(r"\d+")
 _CHANNEL = re.compile(r"channel_id=\d+")
-_SOURCE = re.compile(r'op_name="([^"]*)"')
-# They return what they read as well, before their result.
-_STARTS_WITH_INPUT = ("all-gather-start", "collective-permute-start")
 # TPUs write a scatter as a fusion of a reduction and a slice, with this name.
 _SCATTER_FUSION = "all-reduce-scatter"
 
@@ -51,7 +49,6 @@ class Collective:
     num_bytes: of the whole array, on one device: what a gather returns, what a
       reduction or scatter takes; between slices, what a chip sends.
     times: how often it runs in one execution of the program.
-    source: the operation of the model it comes from.
     group: some devices that exchange, by their places in the mesh; others do
       the same in groups of as many.
   """
@@ -59,7 +56,6 @@ class Collective:
   kind: str
   num_bytes: int
   times: int
-  source: str
   group: tuple[int, ...]
 
   @property
@@ -73,12 +69,13 @@ def collectives(program: Program) -> list[Collective]:
   return list(_collectives(program))
 
 
-def first_group(attributes: str) -> tuple[int, ...]:
+def first_group(attributes: str, count: int) -> tuple[int, ...]:
   """Returns the devices that take part in the first of the exchanges.
 
   Args:
     attributes: of an instruction, with `replica_groups` in any of XLA's three
-      notations, or the pairs of a permutation.
+      notations, or the pairs of a permutation, of which all are returned.
+    count: devices in all, which an empty list stands for.
 
   Raises:
     ValueError: if it has none.
@@ -87,8 +84,8 @@ def first_group(attributes: str) -> tuple[int, ...]:
   if named:
     sizes = {name: int(size) for name, size in _AXIS.findall(named["sizes"])}
     ids = _DEVICE_IDS.search(attributes)
-    count = str(math.prod(sizes.values()))
-    order = _counted(*ids.groups()) if ids else _counted(count, None)
+    total = str(math.prod(sizes.values()))
+    order = _counted(*ids.groups()) if ids else _counted(total, None)
     devices = order.reshape(*sizes.values())
     axes = [list(sizes).index(axis) for axis in _NAME.findall(named["axes"])]
     moved = np.moveaxis(devices, axes, range(len(axes)))
@@ -98,9 +95,14 @@ def first_group(attributes: str) -> tuple[int, ...]:
   if counted:
     devices = _counted(counted["shape"], counted["axes"])
     return tuple(devices[: int(counted["size"])].tolist())
-  listed = _LISTED_GROUPS.search(attributes) or _PAIR.search(attributes)
+  pairs = _PAIRS.search(attributes)
+  if pairs:
+    return tuple(int(device) for device in _NUMBER.findall(pairs["pairs"]))
+  listed = _LISTED_GROUPS.search(attributes)
   if listed:
     return tuple(int(device) for device in listed["first"].split(","))
+  if "replica_groups={}" in attributes:
+    return tuple(range(count))
   raise ValueError(f"no replica_groups in {attributes[:80]!r}")
 
 
@@ -127,7 +129,6 @@ def _between_slices(instruction: Instruction, times: int) -> Collective | None:
     sent[1].lower().replace("_", "-") + BETWEEN_SLICES,
     instruction.parts[0].num_bytes,
     times,
-    "",
     tuple(range(0, num_slices * num_chips, num_chips)),
   )
 
@@ -141,7 +142,7 @@ def _listed(text: str) -> int:
 def _collectives(program: Program) -> Iterator[Collective]:
   # A TPU does an exchange in steps, between those of other work, and every step
   # is written as the whole of it.
-  channels = set()
+  seen: set[tuple[str, Collective]] = set()
   for instruction, computation, times in program.executed():
     if instruction.opcode == "send":
       between = _between_slices(instruction, times)
@@ -149,24 +150,17 @@ def _collectives(program: Program) -> Iterator[Collective]:
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
       continue
-    channel = _CHANNEL.search(instruction.attributes)
-    if channel is not None:
-      if channel[0] in channels:
-        continue
-      channels.add(channel[0])
-    group = first_group(instruction.attributes)
+    group = first_group(instruction.attributes, program.num_partitions)
+    num_bytes = sum(part.num_bytes for part in instruction.results)
     if kind == "all-reduce" and computation.startswith(_SCATTER_FUSION):
-      kind, num_bytes = "reduce-scatter", instruction.num_bytes
+      kind = "reduce-scatter"
     elif kind == "reduce-scatter":
-      num_bytes = instruction.num_bytes * len(group)
-    elif instruction.opcode in _STARTS_WITH_INPUT:
-      num_bytes = instruction.parts[1].num_bytes
-    else:
-      num_bytes = instruction.num_bytes
-    source = _SOURCE.search(instruction.attributes)
-    yield Collective(kind, num_bytes, times, source[1] if source else "", group)
-
-
-def total_bytes(found: Sequence[Collective], kind: str) -> int:
-  """Returns the bytes of all collectives of a kind."""
-  return sum(item.total_bytes for item in found if item.kind == kind)
+      num_bytes *= len(group)
+    found = Collective(kind, num_bytes, times, group)
+    channel = _CHANNEL.search(instruction.attributes)
+    # One channel may serve several exchanges.
+    if channel is not None:
+      if (channel[0], found) in seen:
+        continue
+      seen.add((channel[0], found))
+    yield found

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from convbert_jax.errors import UserError, unknown_name
 
 _GB, _GIB, _TFLOPS = 1e9, 2**30, 1e12
+_MOST_PER_HOST = {"cuda": 8, "cpu": 1024}
 _TARGET = re.compile(r"(?P<name>\w+):(?P<shape>\d+(?:x\d+)*)")
 
 
@@ -87,13 +88,14 @@ def _gpu(
 
   Large products sustain about 0.81 of the dense rate, which the card's power
   limits, and copies 0.9 of the bandwidth. JAX multiplies float32 matrices as
-  TF32, at half the rate of bfloat16. CUDA, NCCL and the libraries take 2 GB.
+  TF32, at half the rate of bfloat16. Of the memory JAX takes 0.75, unless
+  XLA_CLIENT_MEM_FRACTION says more.
   """
   rate = 0.81 * tflops * _TFLOPS
   return Device(
     title=title,
     platform="cuda",
-    memory=(gb - 2) * _GB,
+    memory=0.75 * gb * _GB,
     bandwidth=0.9 * gb_per_second * _GB,
     matrix_rates={"bf16": rate, "f16": rate, "f32": rate / 2},
     launch=2e-6,
@@ -278,6 +280,12 @@ def parse_target(text: str, num_slices: int = 1) -> Target:
     dims = "x".join(str(4) for _ in range(device.num_dims))
     example = f"{name}:{dims}" if dims else f"{name}:8 or {name}:8x4"
     raise UserError(f"--target={text} is no {device.title}; write {example}")
+  if not device.num_dims and shape[0] > _MOST_PER_HOST[device.platform]:
+    most = _MOST_PER_HOST[device.platform]
+    raise UserError(
+      f"--target={text}: a host has {most:,} at most; write {name}:{most}x2 for"
+      " two hosts"
+    )
   if num_slices > 1 and device.platform != "tpu":
     raise UserError(f"--slices={num_slices} is for TPUs; write {name}:8x4")
   return Target(name, shape, num_slices)

@@ -1,6 +1,7 @@
 """What each kernel of a compiled program reads, writes and multiplies."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -69,8 +70,6 @@ _NOT_ELEMENTWISE = frozenset(
   )
 )
 _SLICES = ("slice", "dynamic-slice", "gather")
-# Where among its arrays the result of one that ends later is.
-_RESULT_OF_START = {"copy-start": 0, "slice-start": 1, "dynamic-slice-start": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +105,19 @@ class Kernel:
     return self.flops * self.times
 
 
-def kernels(program: Program) -> list[Kernel]:
-  """Returns the kernels of a program; exchanges between devices are none."""
-  return list(_Reader(program).kernels())
+def kernels(program: Program, has_scalar_unit: bool = False) -> list[Kernel]:
+  """Returns the kernels of a program; exchanges between devices are none.
+
+  Args:
+    program: as `program_text.parse` returns it.
+    has_scalar_unit: whether single numbers are computed beside the kernels, as
+      on a TPU.
+  """
+  return [
+    kernel
+    for kernel, elements in _Reader(program).kernels()
+    if elements > 1 or not has_scalar_unit
+  ]
 
 
 class _Reader:
@@ -116,27 +125,47 @@ class _Reader:
 
   def __init__(self, program: Program) -> None:
     self._program = program
-    self._by_name: dict[str, Mapping[str, Instruction]] = {
-      name: {instruction.name: instruction for instruction in instructions}
-      for name, instructions in program.computations.items()
-    }
+    self._by_name = program.by_name
     self._users: dict[str, dict[str, list[Instruction]]] = {}
     self._read: dict[tuple[str, str], int] = {}
 
-  def kernels(self) -> Iterator[Kernel]:
+  def kernels(self) -> Iterator[tuple[Kernel, float]]:
+    """Yields kernels, and how many numbers they make; inf for fusions."""
     for instruction, computation, times in self._program.launched():
-      if _is_kernel(instruction):
-        found = self._products(instruction, computation)
-        source = _SOURCE.search(instruction.attributes)
-        yield Kernel(
-          instruction.name,
-          times,
-          self._bytes_read(instruction, computation)
-          + self._bytes_written(instruction, computation),
-          sum(product.flops for product in found),
-          max(found, key=lambda product: product.flops).dtype if found else "",
-          source[1] if source else "",
-        )
+      found = self._products(instruction, computation)
+      # What only exchanges is counted with the exchanges.
+      if not _is_kernel(instruction) or (
+        not found and self._exchanges(instruction)
+      ):
+        continue
+      kernel = Kernel(
+        instruction.name,
+        times,
+        self._bytes_read(instruction, computation)
+        + self._bytes_written(instruction, computation),
+        sum(product.flops for product in found),
+        max(found, key=lambda product: product.flops).dtype if found else "",
+        self._source(instruction),
+      )
+      is_fusion = instruction.opcode == "fusion"
+      yield kernel, math.inf if is_fusion else _elements(instruction)
+
+  def _exchanges(self, instruction: Instruction) -> bool:
+    """Says whether there is an exchange with other devices in a fusion."""
+    return instruction.opcode == "fusion" and any(
+      inner.opcode.removesuffix("-start").removesuffix("-done") in COLLECTIVES
+      or self._exchanges(inner)
+      for callee in instruction.called["calls"]
+      for inner in self._program.computations[callee]
+    )
+
+  def _source(self, instruction: Instruction) -> str:
+    """Returns where it comes from, or the result of the fusion that it is."""
+    source = _SOURCE.search(instruction.attributes)
+    if source is None and instruction.opcode == "fusion":
+      (callee,) = instruction.called["calls"]
+      return self._source(self._root(callee))
+    return source[1] if source else ""
 
   def _products(
     self, instruction: Instruction, computation: str
@@ -285,11 +314,9 @@ def _target(instruction: Instruction) -> str:
 
 
 def _results(instruction: Instruction) -> list[ArrayShape]:
-  """Returns the arrays that an instruction makes."""
-  parts = instruction.parts
-  if instruction.opcode in _RESULT_OF_START:
-    return [parts[_RESULT_OF_START[instruction.opcode]]]
-  return parts[:1] if _target(instruction).startswith(_LIBRARY) else parts
+  """Returns the arrays that an instruction makes, without scratch memory."""
+  results = instruction.results
+  return results[:1] if _target(instruction).startswith(_LIBRARY) else results
 
 
 def _writes_into(instruction: Instruction) -> bool:

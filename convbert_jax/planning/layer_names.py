@@ -31,7 +31,7 @@ _NETWORKS = {
 }
 _ENCODER = "convbert"
 
-UNNAMED = "unnamed copies"
+UNNAMED = "unnamed"
 
 
 def layer_name(source: str) -> str:

@@ -3,12 +3,14 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from convbert_jax import files
 from convbert_jax.errors import UserError, is_out_of_memory
 from convbert_jax.planning import (
   collectives,
@@ -23,8 +25,10 @@ from convbert_jax.planning.devices import Target
 
 _NUM_SOURCES = 10
 _SECONDS_A_DAY = 86_400
-# As in "Used 20.30G of 15.75G hbm".
-_USED = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of")
+# What a TPU's compiler says of its main memory.
+_USED = re.compile(
+  r"memory space hbm\. Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -88,8 +92,12 @@ class Forecast:
 
   @property
   def fits(self) -> bool:
-    """Whether the device's memory holds it."""
-    return self.memory_used <= self.target.device.memory
+    """Whether the device's memory holds it.
+
+    A TPU's compiler refuses what does not fit.
+    """
+    device = self.target.device
+    return device.platform == "tpu" or self.memory_used <= device.memory
 
   @property
   def exchange_seconds(self) -> float:
@@ -112,10 +120,10 @@ class Forecast:
     return self.tokens / self.step_seconds
 
   @property
-  def share_of_peak(self) -> float:
+  def share_of_rate(self) -> float:
     """The model's operations by what the device could do in that time."""
-    peak = max(self.target.device.matrix_rates.values())
-    return self.model_flops / peak / self.step_seconds
+    rate = max(self.target.device.matrix_rates.values())
+    return self.model_flops / rate / self.step_seconds
 
   @property
   def days(self) -> float:
@@ -132,84 +140,99 @@ class DoesNotFit(UserError):
   """The compiler found no way to hold the step in a device's memory."""
 
 
-def forecast(config: ConfigDict, target: Target) -> tuple[Forecast, str]:
+def forecast(
+  config: ConfigDict,
+  target: Target,
+  init_from: str = "",
+  save_hlo: str | None = None,
+) -> Forecast:
   """Compiles the step of a config for devices and reads what it does.
 
   Args:
     config: of pre-training or fine-tuning.
     target: the devices, for which `topologies.prepare` was called.
-
-  Returns:
-    The forecast, and the text of the program.
+    init_from: the model that a fine-tuning starts from; "" for none.
+    save_hlo: file to keep the program's text in.
 
   Raises:
     DoesNotFit: if the compiler ran out of the device's memory.
-    UserError: if the config is not valid or does not suit the devices.
+    UserError: if the config is not valid or does not suit the devices, or the
+      compiled program cannot be read.
   """
   devices = topologies.devices_of(target)
+  step = step_program.make_step(config, devices, init_from)
+  unit = step_program.batch_unit(config, devices)
+  state = step.params_bytes + step.optimizer_bytes
+  start = time.perf_counter()
   try:
-    found = step_program.compile_step(config, devices)
+    compiled = step.compile()
   except jax.errors.JaxRuntimeError as error:
     if not is_out_of_memory(error):
       raise
-    raise _does_not_fit(str(error), config, target) from error
-  step = found.step
-  text = found.compiled.as_text()
-  program = program_text.parse(text)
-  launched = kernels.kernels(program)
+    raise _does_not_fit(str(error), config, target, state, unit) from error
+  seconds = time.perf_counter() - start
+  text = compiled.as_text()
+  if save_hlo:
+    files.write_text(save_hlo, text)
+  try:
+    launched, found = _read(text, target)
+  except ValueError as error:
+    raise UserError(
+      f"the compiled program cannot be read ({error}); --save_hlo=FILE keeps it"
+    ) from error
   answer = Forecast(
     target=target,
     mesh=dict(step.program.mesh.shape),
-    num_params=found.num_params,
-    memory=_memory(found),
+    num_params=step.num_params,
+    memory=_memory(step, compiled),
     model_flops=step.flops_per_token * step.tokens / target.count,
     program_flops=sum(kernel.total_flops for kernel in launched),
     num_bytes=sum(kernel.total_bytes for kernel in launched),
     num_kernels=sum(kernel.times for kernel in launched),
     sources=_sources(launched),
-    exchanges=_exchanges(collectives.collectives(program), target),
+    exchanges=_exchanges(found, target),
     kernel_seconds=sum(
       kernel.times * roofline.kernel_seconds(kernel, target.device)
       for kernel in launched
     ),
     tokens=step.tokens,
     num_steps=step.num_steps,
-    compile_seconds=found.compile_seconds,
+    compile_seconds=seconds,
   )
   if not answer.fits:
-    state = found.params_bytes + found.optimizer_bytes
-    tried = mends(config, target, answer.memory_used, state)
+    tried = mends(config, target, answer.memory_used, state, unit)
     answer = dataclasses.replace(answer, mends=tried)
-  return answer, text
+  return answer
 
 
-def largest_batch(config: ConfigDict, target: Target) -> int:
-  """Returns the largest batch size that fits, to a sixteenth.
+def largest_batch(
+  config: ConfigDict, target: Target, tell: Callable[[str], None]
+) -> Forecast:
+  """Returns the forecast of the largest batch that fits, to a sixteenth.
 
   Args:
     config: its batch size is where the search begins.
     target: the devices, for which `topologies.prepare` was called.
+    tell: is called with a line on each batch that was tried.
 
   Raises:
     UserError: if no batch fits, or for another reason of `forecast`.
   """
-  unit = target.count // config.mesh.tensor
-  if "accumulation_steps" in config:
-    unit *= config.accumulation_steps
-  tried: dict[int, bool] = {}
+  unit = step_program.batch_unit(config, topologies.devices_of(target))
+  tried: dict[int, Forecast | None] = {}
 
   def fits(units: int) -> bool:
     if units not in tried:
       sized = config.copy_and_resolve_references()
       sized.batch_size = units * unit
       try:
-        found, _ = forecast(sized, target)
+        found = forecast(sized, target)
       except DoesNotFit:
-        tried[units], used = False, "more than there is"
-      else:
-        tried[units], used = found.fits, f"{found.memory_used / 1e9:.1f} GB"
-      print(f"batch_size={sized.batch_size}: {used}", flush=True)
-    return tried[units]
+        found = None
+      tried[units] = found if found and found.fits else None
+      used = f"{found.memory_used / 1e9:.1f} GB" if found else "too much"
+      tell(f"batch_size={sized.batch_size}: {used}")
+    return tried[units] is not None
 
   most = max(config.batch_size // unit, 1)
   while not fits(most):
@@ -228,7 +251,7 @@ def largest_batch(config: ConfigDict, target: Target) -> int:
       most = middle
     else:
       least_too_many = middle
-  return most * unit
+  return tried[most]
 
 
 def as_dict(found: Forecast) -> dict[str, Any]:
@@ -242,7 +265,7 @@ def as_dict(found: Forecast) -> dict[str, Any]:
     "step_seconds",
     "hidden_step_seconds",
     "tokens_per_second",
-    "share_of_peak",
+    "share_of_rate",
     "days",
     "device_hours",
   ):
@@ -251,52 +274,72 @@ def as_dict(found: Forecast) -> dict[str, Any]:
 
 
 def mends(
-  config: ConfigDict, target: Target, used: float, params_and_optimizer: float
+  config: ConfigDict, target: Target, used: float, state: float, unit: int
 ) -> list[str]:
-  """Returns settings that make a step need less memory, the cheapest first.
+  """Returns settings of which each makes a step need less memory.
 
   Args:
     config: of the step.
     target: the devices.
     used: bytes that it needs on one device.
-    params_and_optimizer: those that do not depend on the batch.
+    state: those of parameters and optimizer, which no batch changes.
+    unit: what the batch size is a multiple of.
   """
   room = target.device.memory
   found = []
-  if params_and_optimizer > room / 2:
-    fsdp = config.mesh.fsdp
-    needed = 2 * params_and_optimizer / room
-    while fsdp < config.mesh.fsdp * needed and fsdp < target.near:
-      fsdp *= 2
-    if fsdp > config.mesh.fsdp:
-      found.append(f"--config.mesh.fsdp={fsdp}")
+  if state > room / 2 and (fsdp := _larger_fsdp(config, target, state)):
+    found.append(f"--config.mesh.data=-1 --config.mesh.fsdp={fsdp}")
   if config.model.remat != "full":
     found.append("--config.model.remat=full")
+  if state >= room:
+    return found
   less = 2
-  while used / less > room and less < config.batch_size:
+  while state + (used - state) / less > room:
     less *= 2
-  if "accumulation_steps" in config:
-    steps = config.accumulation_steps * less
-    rows = config.batch_size // (target.count * steps)
-    if rows:
-      found.append(f"--config.accumulation_steps={steps}")
-  if config.batch_size // less >= target.count:
+  if "accumulation_steps" in config and config.batch_size % (unit * less) == 0:
+    parts = config.accumulation_steps * less
+    found.append(f"--config.accumulation_steps={parts}")
+  if config.batch_size % (unit * less) == 0:
     found.append(f"--config.batch_size={config.batch_size // less}")
   return found
 
 
-def _memory(step: step_program.CompiledStep) -> dict[str, int]:
-  found = step.compiled.memory_analysis()
+def _larger_fsdp(
+  config: ConfigDict, target: Target, state: float
+) -> int | None:
+  """Returns an `fsdp` by which parameters take half of the memory at most."""
+  fsdp, rest = config.mesh.fsdp, target.count // config.mesh.tensor
+  for larger in range(fsdp + 1, target.near // config.mesh.tensor + 1):
+    is_enough = state * fsdp / larger <= target.device.memory / 2
+    if is_enough and rest % larger == 0:
+      return larger
+  return None
+
+
+def _read(
+  text: str, target: Target
+) -> tuple[list[kernels.Kernel], list[collectives.Collective]]:
+  program = program_text.parse(text)
+  is_tpu = target.device.platform == "tpu"
+  return kernels.kernels(program, is_tpu), collectives.collectives(program)
+
+
+def _memory(
+  step: step_program.Step, compiled: jax.stages.Compiled
+) -> dict[str, int]:
+  found = compiled.memory_analysis()
   # What a step takes, plus what it returns elsewhere than where it took it. The
   # program itself is not among the arrays that a device has room for.
   given = found.argument_size_in_bytes
   returned = found.output_size_in_bytes - found.alias_size_in_bytes
-  rest = given + returned
   return {
     "parameters": step.params_bytes,
     "optimizer": step.optimizer_bytes,
     "temporaries": found.temp_size_in_bytes,
-    "batch and rest": rest - step.params_bytes - step.optimizer_bytes,
+    "batch and rest": given
+    + returned
+    - step.params_bytes
+    - step.optimizer_bytes,
   }
 
 
@@ -323,16 +366,18 @@ def _exchanges(
   return exchanges
 
 
-def _does_not_fit(text: str, config: ConfigDict, target: Target) -> DoesNotFit:
+def _does_not_fit(
+  text: str, config: ConfigDict, target: Target, state: float, unit: int
+) -> DoesNotFit:
   device = target.device
-  used = _USED.search(text)
-  if used:
-    needed = float(used["used"]) * _UNITS[used["unit"]]
-    says = f"needs {needed / 1e9:.1f} GB on each device"
+  found = _USED.search(text)
+  if found:
+    used = float(found["used"]) * _UNITS[found["unit"]]
+    says = f"needs {used / 1e9:.1f} GB on each device"
   else:
-    needed, says = 2 * device.memory, "does not fit"
-  tried = ", ".join(mends(config, target, needed, 0)) or "a smaller model"
+    used, says = state + 2 * device.memory, "does not fit"
+  tried = ", ".join(mends(config, target, used, state, unit))
   return DoesNotFit(
     f"the step {says}, and a {device.title} has {device.memory / 1e9:.1f} GB"
-    f" for arrays; try {tried}, or more devices"
+    f" for arrays; try {tried or 'a smaller model'}, or more devices"
   )

@@ -25,9 +25,14 @@ _CALLED = re.compile(
   r"(?P<names>\{[^}]*\}|%[\w.\-]+)"
 )
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_PARTITIONS = re.compile(r"num_partitions=(\d+)")
+_INDEX = re.compile(r"index=(\d+)")
+_RENAMING = ("bitcast", "convert", "copy", "copy-done", "copy-start")
 _BITS = re.compile(r"\d+")
 # What they hold in brackets is no list of operands.
 _VALUED = ("constant", "parameter")
+# Their results are as those of what ends at once.
+_PLAIN_STARTS = ("all-reduce-start", "async-start")
 _OPENING, _CLOSING = "([{", ")]}"
 # They run other computations and do nothing themselves.
 _CONTROL_FLOW = ("while", "conditional", "call", "async-start")
@@ -97,12 +102,24 @@ class Instruction:
   @functools.cached_property
   def parts(self) -> list[ArrayShape]:
     """Its result's arrays, several for a tuple, those of inner tuples too."""
-    return [_array(found) for found in _ARRAY.finditer(self.shape)]
+    return _arrays(self.shape)
 
   @property
   def num_bytes(self) -> int:
     """Bytes of its result, of all its arrays for a tuple."""
     return sum(part.num_bytes for part in self.parts)
+
+  @functools.cached_property
+  def results(self) -> list[ArrayShape]:
+    """The arrays that it makes.
+
+    What ends later returns what it reads as well: a copy after its result,
+    others before it.
+    """
+    if not self.opcode.endswith("-start") or self.opcode in _PLAIN_STARTS:
+      return self.parts
+    place = 0 if self.opcode == "copy-start" else 1
+    return _arrays(_elements(self.shape)[place])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +129,12 @@ class Program:
   Attributes:
     computations: their instructions in order, by name.
     entry: the name of the one that is run.
+    num_partitions: devices that it runs on.
   """
 
   computations: Mapping[str, Sequence[Instruction]]
   entry: str
+  num_partitions: int
 
   def launched(self) -> Iterator[tuple[Instruction, str, int]]:
     """Yields the same as `executed`, without what is inside of kernels.
@@ -139,7 +158,7 @@ class Program:
       yield instruction, name, times
       if entered is not None and instruction.opcode not in entered:
         continue
-      trips = self._trips(instruction)
+      trips = self._trips(instruction, name)
       for how, callees in instruction.called.items():
         # Applied to pairs of numbers, in a reduction.
         if how == "to_apply" and instruction.opcode != "call":
@@ -150,7 +169,15 @@ class Program:
         for callee in callees:
           yield from self._executed(callee, times * trips, entered)
 
-  def _trips(self, instruction: Instruction) -> int:
+  @functools.cached_property
+  def by_name(self) -> Mapping[str, Mapping[str, Instruction]]:
+    """The instructions of each computation by their names."""
+    return {
+      name: {instruction.name: instruction for instruction in instructions}
+      for name, instructions in self.computations.items()
+    }
+
+  def _trips(self, instruction: Instruction, computation: str) -> int:
     """Returns how often a loop runs; 1 for what is no loop.
 
     Raises:
@@ -161,16 +188,37 @@ class Program:
     known = _KNOWN_TRIPS.search(instruction.attributes)
     if known:
       return int(known[1])
-    # TPU programs do not say; the loops of a scan count up to a constant.
+    # TPU programs do not say; the loops of a scan count up to a constant, and
+    # begin at 1 where the first iteration was taken out.
     (condition,) = instruction.called["condition"]
-    limits = [
-      int(other.attributes.strip("()"))
-      for other in self.computations[condition]
-      if other.opcode == "constant" and other.shape.startswith("s32[]")
-    ]
-    if len(limits) != 1:
-      raise ValueError(f"how often {instruction.name} runs cannot be read")
-    return limits[0]
+    inside = self.by_name[condition]
+    (test,) = (each for each in inside.values() if each.is_root)
+    if test.opcode == "compare" and "direction=LT" in test.attributes:
+      counter, limit = (inside[name] for name in test.operands)
+      index = _INDEX.search(counter.attributes)
+      if index and limit.opcode == "constant":
+        return _constant(limit) - self._start(
+          instruction, computation, int(index[1])
+        )
+    raise ValueError(f"how often {instruction.name} runs cannot be read")
+
+  def _start(
+    self, instruction: Instruction, computation: str, index: int
+  ) -> int:
+    """Returns what a loop's counter begins with."""
+    here = self.by_name[computation]
+    state = here[instruction.operands[0]]
+    if state.opcode == "tuple":
+      found = here[state.operands[index]]
+      while found.opcode in _RENAMING:
+        found = here[found.operands[0]]
+      if found.opcode == "constant":
+        return _constant(found)
+    raise ValueError(f"where {instruction.name} begins cannot be read")
+
+
+def _constant(instruction: Instruction) -> int:
+  return int(instruction.attributes.strip("()"))
 
 
 def parse(text: str) -> Program:
@@ -194,7 +242,23 @@ def parse(text: str) -> Program:
       current.append(_instruction(found["name"], found["rest"], is_root))
   if entry is None:
     raise ValueError("this is not the text of a compiled program")
-  return Program(computations, entry)
+  partitions = _PARTITIONS.search(text.partition("\n")[0])
+  return Program(computations, entry, int(partitions[1]) if partitions else 1)
+
+
+def _arrays(shape: str) -> list[ArrayShape]:
+  return [_array(found) for found in _ARRAY.finditer(shape)]
+
+
+def _elements(shape: str) -> list[str]:
+  """Returns the elements of a tuple's shape."""
+  elements, depth, start = [], 0, 1
+  for index, letter in enumerate(shape):
+    depth += (letter in _OPENING) - (letter in _CLOSING)
+    if (letter == "," and depth == 1) or depth == 0:
+      elements.append(shape[start:index])
+      start = index + 1
+  return elements
 
 
 def _array(found: re.Match[str]) -> ArrayShape:

@@ -9,8 +9,9 @@ from convbert_jax.planning.kernels import Kernel
 
 # A ring sends a reduction around twice: partial sums, then the sums.
 _TWICE = ("all-reduce", f"all-reduce{BETWEEN_SLICES}")
-# From here on a TPU slice's axis is closed to a ring.
-_RING_FROM = {2: 16, 3: 4}
+# An axis of that length is closed to a ring in a slice with two axes; with
+# three, all axes are if all are multiples of 4.
+_RING = 16
 
 
 def kernel_seconds(kernel: Kernel, device: Device) -> float:
@@ -38,9 +39,10 @@ def exchange_seconds(collective: Collective, target: Target) -> float:
     target: the devices.
   """
   if collective.kind == "collective-permute":
-    fast = _is_near(collective.group, target)
     device = target.device
-    rate = device.link if fast else device.network
+    ends = [member // target.near for member in collective.group]
+    is_near = ends[::2] == ends[1::2]
+    rate = device.link if is_near else device.network
     return device.hop + collective.num_bytes / rate
   places = {member // target.near for member in collective.group}
   num_far = len(places)
@@ -60,21 +62,24 @@ def exchange_seconds(collective: Collective, target: Target) -> float:
   return seconds
 
 
-def _is_near(group: Sequence[int], target: Target) -> bool:
-  return len({member // target.near for member in group}) == 1
-
-
 def _near_links(num_devices: int, target: Target) -> tuple[float, int]:
   """Returns bytes a second of each device, and how many hops a message goes."""
   device = target.device
   if not device.num_dims:
     return device.link, math.ceil(math.log2(num_devices))
-  rate, hops, reached = 0.0, 0, 1
+  rate, hops, left = 0.0, 0, num_devices
   for size in sorted(target.shape, reverse=True):
-    if reached >= num_devices:
-      break
-    is_ring = size >= _RING_FROM[device.num_dims] and size % 4 == 0
-    rate += device.link * (2 if is_ring else 1)
-    hops += size - 1
-    reached *= size
+    if left > 1:
+      used = min(left, size)
+      is_ring = used == size and _is_ring(size, target.shape)
+      rate += device.link * (2 if is_ring else 1)
+      hops += used - 1
+      left = math.ceil(left / size)
   return rate, hops
+
+
+def _is_ring(size: int, shape: Sequence[int]) -> bool:
+  """Says whether an axis of a slice is closed."""
+  if len(shape) == 3:
+    return all(axis % 4 == 0 for axis in shape)
+  return size == _RING

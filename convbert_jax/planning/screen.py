@@ -55,7 +55,7 @@ def _exchange_rows(found: Forecast) -> Iterator[str]:
     name, _, between = kind.partition(" ")
     yield _row(
       name,
-      f"{exchange.inside / 1e6:,.1f} MB in the layers' loops,"
+      f"{exchange.inside / 1e6:,.1f} MB in loops,"
       f" {exchange.outside / 1e6:,.1f} MB outside; {_milli(exchange.seconds)}"
       f" {between}".rstrip(),
     )
@@ -73,7 +73,7 @@ def _time_rows(found: Forecast) -> Iterator[str]:
   yield _row(
     "speed",
     f"{found.tokens_per_second:,.0f} tokens/s,"
-    f" {found.share_of_peak:.2f} of the matrix rate",
+    f" {found.share_of_rate:.2f} of the matrix rate",
   )
   yield _row(
     "whole run",
@@ -83,7 +83,7 @@ def _time_rows(found: Forecast) -> Iterator[str]:
   if found.fits:
     yield _row("verdict", "fits")
   else:
-    tried = ", ".join(found.mends) or "more devices"
+    tried = ", ".join([*found.mends, "more devices"])
     yield _row("verdict", f"does not fit; try {tried}")
 
 

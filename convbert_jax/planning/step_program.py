@@ -1,8 +1,8 @@
 """The training step of a config as a program, on devices here or not."""
 
 import dataclasses
+import functools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +25,7 @@ from convbert_jax.tasks import registry
 from convbert_jax.training import sharding
 from convbert_jax.training.fit import Program
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from convbert_jax.training.state import make_init
+from convbert_jax.training.state import TrainState, make_init
 
 SPECIAL_IDS = {"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103}
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -47,31 +47,45 @@ class Step:
   flops_per_token: float
   num_steps: int
 
+  @functools.cached_property
+  def state(self) -> TrainState:
+    """Shapes and shardings of the training state."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return sharding.abstract(self.program.init, key, self.program.mesh)
+
   @property
   def tokens(self) -> int:
     """Tokens of a batch."""
     return math.prod(self.batch["input_ids"].shape)
 
+  @property
+  def num_params(self) -> int:
+    """Trained parameters, of all networks."""
+    return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
-@dataclasses.dataclass(frozen=True)
-class CompiledStep:
-  """A step compiled for devices that need not be here.
+  @property
+  def params_bytes(self) -> int:
+    """Bytes of the parameters on each device."""
+    return _bytes_of_each(self.state.params)
 
-  Attributes:
-    step: what was compiled.
-    compiled: the program; it can be read, and run only where the devices are.
-    num_params: trained, of all networks.
-    params_bytes: of parameters, on each device.
-    optimizer_bytes: of what the optimizer keeps, on each device.
-    compile_seconds: of tracing and compiling.
-  """
+  @property
+  def optimizer_bytes(self) -> int:
+    """Bytes of what the optimizer keeps on each device."""
+    return _bytes_of_each(self.state.opt_state)
 
-  step: Step
-  compiled: jax.stages.Compiled
-  num_params: int
-  params_bytes: int
-  optimizer_bytes: int
-  compile_seconds: float
+  def compile(self) -> jax.stages.Compiled:
+    """Compiles it, for devices that need not be here."""
+    mesh = self.program.mesh
+    rows = sharding.batch_sharding(mesh)
+    batch = {
+      name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows)
+      for name, array in self.batch.items()
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(
+      key.shape, key.dtype, sharding=sharding.replicated(mesh)
+    )
+    return self.program.compiled_step.lower(self.state, batch, key).compile()
 
 
 def make_program(
@@ -98,66 +112,57 @@ def make_program(
 
 
 def make_step(
-  config: ConfigDict, devices: Sequence[jax.Device] | None = None
+  config: ConfigDict,
+  devices: Sequence[jax.Device] | None = None,
+  init_from: str = "",
 ) -> Step:
   """Returns the training step of a config.
 
   Args:
     config: as `configs/pretrain.py` or `configs/finetune.py` returns it. Of
       fine-tuning, the task's files and the vocabulary are read, and a batch of
-      the longest rows is taken.
+      rows of the maximum length is taken.
     devices: see `make_program`.
+    init_from: the model that a fine-tuning starts from, see `starting_point`.
 
   Raises:
     UserError: if the config or its files are not valid, or the batch does not
       divide among the devices.
   """
-  make = _pretraining_step if "objective" in config else _task_step
-  return make(config, devices)
+  if config.max_seq_length < 1:
+    raise UserError(f"max_seq_length={config.max_seq_length} must be positive")
+  if "objective" in config:
+    return _pretraining_step(config, devices)
+  return _task_step(config, devices, init_from)
 
 
-def compile_step(
+def batch_unit(
   config: ConfigDict, devices: Sequence[jax.Device] | None = None
-) -> CompiledStep:
-  """Compiles the step of a config without arrays.
+) -> int:
+  """Returns what a batch size must be a multiple of.
 
   Args:
     config: see `make_step`.
     devices: see `make_program`.
 
   Raises:
-    UserError: see `make_step`.
+    UserError: if the mesh does not suit the devices.
   """
-  step = make_step(config, devices)
-  program = step.program
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  state = sharding.abstract(program.init, key, program.mesh)
-  rows = sharding.batch_sharding(program.mesh)
-  batch = {
-    name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows)
-    for name, array in step.batch.items()
-  }
-  key = jax.ShapeDtypeStruct(
-    key.shape, key.dtype, sharding=sharding.replicated(program.mesh)
-  )
-  start = time.perf_counter()
-  compiled = program.compiled_step.lower(state, batch, key).compile()
-  return CompiledStep(
-    step,
-    compiled,
-    sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-    _bytes_of_each(state.params),
-    _bytes_of_each(state.opt_state),
-    time.perf_counter() - start,
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
+  parts = config.accumulation_steps if "accumulation_steps" in config else 1
+  if parts < 1:
+    raise UserError(f"accumulation_steps={parts} must be positive")
+  return parts * math.prod(
+    mesh.shape[axis] for axis in partitioning.RULES["batch"]
   )
 
 
 def _pretraining_step(
   config: ConfigDict, devices: Sequence[jax.Device] | None
 ) -> Step:
+  _check_batch(config, devices)
   electra, program = make_program(config, devices)
   check_tensor_axis(electra.config, program.mesh.shape["tensor"])
-  _check_divides(config.batch_size, program.mesh, config.accumulation_steps)
   shape = (config.batch_size, config.max_seq_length)
   array = jax.ShapeDtypeStruct(shape, jnp.int32)
   return Step(
@@ -169,10 +174,11 @@ def _pretraining_step(
 
 
 def _task_step(
-  config: ConfigDict, devices: Sequence[jax.Device] | None
+  config: ConfigDict, devices: Sequence[jax.Device] | None, init_from: str
 ) -> Step:
+  _check_batch(config, devices)
   task = registry.get_task(config.task)
-  start = load_starting_point(config, "")
+  start = load_starting_point(config, init_from)
   config = start.run_config
   length = config.max_seq_length
   features = task.featurise(
@@ -190,7 +196,6 @@ def _task_step(
   one = jnp.zeros((1, *batch["input_ids"].shape[1:]), jnp.int32)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   check_tensor_axis(start.config, mesh.shape["tensor"])
-  _check_divides(config.batch_size, mesh, 1)
   return Step(
     Program(
       make_init(lambda key: model.init(key, one)["params"], optimizer),
@@ -204,15 +209,14 @@ def _task_step(
   )
 
 
-def _check_divides(
-  batch_size: int, mesh: jax.sharding.Mesh, num_parts: int
+def _check_batch(
+  config: ConfigDict, devices: Sequence[jax.Device] | None
 ) -> None:
-  shards = math.prod(mesh.shape[axis] for axis in partitioning.RULES["batch"])
-  if batch_size < 1 or batch_size % (shards * num_parts):
+  unit = batch_unit(config, devices)
+  if config.batch_size < 1 or config.batch_size % unit:
     raise UserError(
-      f"batch_size={batch_size} must be a multiple of {shards * num_parts}: the"
-      f" {shards} devices that batches are split over"
-      + (f", times accumulation_steps={num_parts}" if num_parts > 1 else "")
+      f"batch_size={config.batch_size} must be a multiple of {unit}: the"
+      " devices that batches are split over, times accumulation_steps"
     )
 
 

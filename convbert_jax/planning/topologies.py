@@ -49,7 +49,7 @@ def prepare(target: Target) -> None:
     importlib.util.find_spec(name) for name in _GPU_PLUGINS
   ):
     raise UserError(
-      "compiling for a GPU needs CUDA's libraries (3.4 GB); no GPU is needed:"
+      "compiling for a GPU needs its compilers (0.7 GB); no GPU is needed:"
       " pip install 'convbert_jax[preflight-gpu]'"
     )
   for variable, value in _TPU_ENVIRONMENT.items():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from convbert_jax.planning import kernels, program_text
+from convbert_jax.planning import collectives, kernels, program_text
 
 LAYERS, ROWS, WIDTH = 5, 64, 128
 FLOAT = 4
@@ -149,3 +149,41 @@ custom_call_target="tpu_custom_call", backend_config={"custom_call_config":\
 """)
   )
   assert (found.flops, found.num_bytes) == (4096, 2 * FLOAT * 8 * 16)
+
+
+def test_single_numbers_are_no_kernels_of_a_tpu():
+  program = program_of("""
+ENTRY %main (x.1: u32[], y.1: u32[8]) -> u32[8] {
+  %x.1 = u32[]{:T(128)} parameter(0)
+  %y.1 = u32[8]{0:T(128)} parameter(1)
+  %a.1 = u32[]{:T(128)} add(%x.1, %x.1)
+  ROOT %b.1 = u32[8]{0:T(128)} negate(%y.1)
+}
+""")
+  assert [kernel.name for kernel in kernels.kernels(program)] == ["a.1", "b.1"]
+  assert [kernel.name for kernel in kernels.kernels(program, True)] == ["b.1"]
+
+
+@pytest.mark.parametrize(
+  ("shape", "opcode", "num_bytes"),
+  [
+    ("((f32[1024]{0}), f32[128]{0})", "reduce-scatter-start", 4096),
+    ("(f32[16]{0}, f32[128]{0})", "all-gather-start", 512),
+    (
+      "((f32[16]{0}, f32[2]{0}), (f32[128]{0}, f32[16]{0}))",
+      "all-gather-start",
+      576,
+    ),
+    ("((f32[64]{0}), f32[64]{0})", "all-to-all-start", 256),
+    ("(f32[64]{0}, f32[8]{0})", "all-reduce-start", 288),
+  ],
+)
+def test_exchanges_that_end_later(shape, opcode, num_bytes):
+  program = program_of(f"""
+ENTRY %main (x.1: f32[16]) -> f32[16] {{
+  %x.1 = f32[16]{{0}} parameter(0)
+  ROOT %e.1 = {shape} {opcode}(%x.1), replica_groups={{{{0,1,2,3,4,5,6,7}}}}
+}}
+""")
+  (found,) = collectives.collectives(program)
+  assert found.num_bytes == num_bytes

@@ -1,6 +1,7 @@
 """A run is known before it runs."""
 
 import json
+import types
 
 import jax
 import pytest
@@ -27,7 +28,7 @@ TINY = [
 def found():
   config = load_config(CONFIG, TINY)
   target = parse_target(f"cpu:{jax.device_count()}")
-  return preflight.forecast(config, target)[0]
+  return preflight.forecast(config, target)
 
 
 def test_a_forecast_adds_up(found):
@@ -57,31 +58,42 @@ def test_a_forecast_adds_up(found):
 @pytest.mark.parametrize(
   ("settings", "used", "state", "tried"),
   [
-    ([], 30e9, 1e9, ["model.remat=full", "accumulation_steps=2"]),
-    ([], 60e9, 1e9, ["model.remat=full", "accumulation_steps=4"]),
-    (["model.remat=full"], 60e9, 1e9, ["accumulation_steps=4"]),
+    (
+      [],
+      30e9,
+      1e9,
+      ["model.remat=full", "accumulation_steps=2", "batch_size=128"],
+    ),
+    (
+      ["model.remat=full"],
+      60e9,
+      1e9,
+      ["accumulation_steps=4", "batch_size=64"],
+    ),
     # A row for each device cannot be halved.
     (["model.remat=full", "batch_size=16"], 30e9, 1e9, []),
-    (["model.remat=full", "batch_size=16"], 30e9, 20e9, ["mesh.fsdp=4"]),
+    # No batch makes room for parameters.
+    (["model.remat=full"], 40e9, 30e9, ["mesh.fsdp=4"]),
+    (["model.remat=full", "mesh.tensor=4"], 40e9, 30e9, ["mesh.fsdp=4"]),
+    (["model.remat=full", "mesh.tensor=8"], 40e9, 30e9, []),
   ],
 )
 def test_mends(settings, used, state, tried):
   config = load_config(CONFIG, ["batch_size=256", *settings])
-  found = preflight.mends(config, parse_target("v5e:4x4"), used, state)
-  assert [setting.removeprefix("--config.") for setting in found][
-    : len(tried)
-  ] == tried
-  assert bool(found) == bool(tried)
+  target = parse_target("v5e:4x4")
+  unit = target.count // config.mesh.tensor
+  found = preflight.mends(config, target, used, state, unit)
+  names = [each.removeprefix("--config.mesh.data=-1 ") for each in found]
+  assert [each.removeprefix("--config.") for each in names] == tried
 
 
 def test_the_compilers_answer_becomes_the_verdict(monkeypatch):
-  def compile_step(*_):
-    raise jax.errors.JaxRuntimeError(
-      "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 40.42G"
-      " of 15.75G hbm. Exceeded hbm capacity by 24.67G."
-    )
+  said = "memory space hbm. Used 40.42G of 15.75G hbm."
 
-  monkeypatch.setattr(preflight.step_program, "compile_step", compile_step)
+  def refuse(_):
+    raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out in {said}")
+
+  monkeypatch.setattr(preflight.step_program.Step, "compile", refuse)
   monkeypatch.setattr(topologies, "devices_of", lambda _: jax.devices())
   config = load_config(CONFIG, ["batch_size=256", "model.remat=full"])
   with pytest.raises(preflight.DoesNotFit) as error:
@@ -91,35 +103,62 @@ def test_the_compilers_answer_becomes_the_verdict(monkeypatch):
     " arrays; try --config.accumulation_steps=4, --config.batch_size=64, or"
     " more devices"
   )
+  # Another memory is no measure of this one.
+  said = "memory space vmem. Used 20.30M of 16.00M vmem."
+  with pytest.raises(preflight.DoesNotFit, match="the step does not fit, and"):
+    preflight.forecast(config, parse_target("v5e:4x4"))
 
 
-def test_the_largest_batch_is_found(monkeypatch):
-  tried = []
+@pytest.fixture
+def eight(monkeypatch):
+  """Makes this process's devices those of a target of eight."""
+  monkeypatch.setattr(topologies, "devices_of", lambda _: jax.devices())
+  return parse_target("h100:8")
+
+
+def test_the_largest_batch_is_found(monkeypatch, eight):
+  tried, told = [], []
 
   def forecast(config, target):
     tried.append(config.batch_size)
     if config.batch_size > 1000:
       raise preflight.DoesNotFit("too much")
-    found = type("Found", (), {})()
+    found = types.SimpleNamespace(batch_size=config.batch_size)
     found.fits, found.memory_used = config.batch_size <= 900, 1e9
-    return found, ""
+    return found
 
   monkeypatch.setattr(preflight, "forecast", forecast)
   config = load_config(CONFIG, ["batch_size=64", "accumulation_steps=2"])
-  target = parse_target("h100:8")
+  found = preflight.largest_batch(config, eight, told.append)
   # A multiple of 16, at most 900, and within a sixteenth of it.
-  assert 896 * 15 / 16 <= preflight.largest_batch(config, target) <= 896
-  assert len(tried) == len(set(tried)) < 12
+  assert 896 * 15 / 16 <= found.batch_size <= 896
+  assert len(tried) == len(set(tried)) == len(told) < 12
+  assert told[0] == "batch_size=64: 1.0 GB"
 
 
-def test_no_batch_fits(monkeypatch):
+def test_no_batch_fits(monkeypatch, eight):
   def forecast(config, target):
     raise preflight.DoesNotFit("too much")
 
   monkeypatch.setattr(preflight, "forecast", forecast)
   config = load_config(CONFIG, ["batch_size=256", "accumulation_steps=8"])
   with pytest.raises(UserError, match="not even batch_size=64, a row for each"):
-    preflight.largest_batch(config, parse_target("h100:8"))
+    preflight.largest_batch(config, eight, print)
+
+
+@pytest.mark.parametrize(
+  ("setting", "says"),
+  [
+    ("accumulation_steps=0", "accumulation_steps=0 must be positive"),
+    ("max_seq_length=0", "max_seq_length=0 must be positive"),
+    ("batch_size=12", "batch_size=12 must be a multiple of 8: the devices"),
+    ("mesh.tensor=0", "does not arrange the 8 devices"),
+  ],
+)
+def test_what_cannot_be_planned_is_one_line(eight, setting, says):
+  config = load_config(CONFIG, [setting])
+  with pytest.raises(UserError, match=says):
+    preflight.forecast(config, eight)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ MB = 10**6
 
 
 def exchange(kind, megabytes, group, target, num_slices=1):
-  collective = Collective(kind, megabytes * MB, 1, "", tuple(group))
+  collective = Collective(kind, megabytes * MB, 1, tuple(group))
   return roofline.exchange_seconds(collective, parse_target(target, num_slices))
 
 
@@ -46,6 +46,20 @@ def test_a_ring_on_a_torus():
   )
 
 
+def test_a_part_of_an_axis_is_a_line():
+  # Four in a row of sixteen: a link each, three hops.
+  assert exchange("all-gather", 100, range(4), "v5e:16x16") == pytest.approx(
+    100e6 * 3 / 4 / 50e9 + 3e-6
+  )
+  # Of three axes, one of 2 keeps all open.
+  assert exchange("all-gather", 100, range(16), "v5p:2x2x4") == pytest.approx(
+    100e6 * 15 / 16 / 300e9 + 5e-6
+  )
+  assert exchange("all-gather", 100, range(64), "v5p:4x4x4") == pytest.approx(
+    100e6 * 63 / 64 / 600e9 + 9e-6
+  )
+
+
 def test_hosts_and_slices_send_one_part_each():
   # Eight on each of four hosts: summed over NVLink, then an eighth of it over
   # each network interface.
@@ -68,7 +82,7 @@ def test_a_permutation_goes_over_one_link():
     "collective-permute", 100, (0, 1), "h100:8x4"
   ) == pytest.approx(100e6 / 450e9 + 3e-6)
   assert exchange(
-    "collective-permute", 100, (7, 8), "h100:8x4"
+    "collective-permute", 100, (0, 1, 7, 8), "h100:8x4"
   ) == pytest.approx(100e6 / 50e9 + 3e-6)
 
 
@@ -97,6 +111,7 @@ def test_targets(text, count, near):
     ("v5e", 1, "--target=v5e is no target; write v5e:16x16, h100:8"),
     ("v5e:16", 1, "--target=v5e:16 is no TPU v5e; write v5e:4x4"),
     ("v5p:4x4", 1, "--target=v5p:4x4 is no TPU v5p; write v5p:4x4x4"),
+    ("h100:16", 1, "a host has 8 at most; write h100:8x2 for two hosts"),
     ("h100:8x0", 1, "write h100:8 or h100:8x4"),
     ("h100:8", 2, "--slices=2 is for TPUs; write h100:8x4"),
   ],

@@ -4,7 +4,7 @@ import pytest
 from programs import ROOT
 
 from convbert_jax.planning import collectives, program_text
-from convbert_jax.planning.step_program import compile_step
+from convbert_jax.planning.step_program import make_step
 from experiments.config_files import load_config
 
 
@@ -14,10 +14,11 @@ def sent(*overrides):
     f"{ROOT}/configs/pretrain.py:size=tiny,seq=32",
     ["batch_size=16", "model.vocab_size=2000", *overrides],
   )
-  step = compile_step(config)
-  found = collectives.collectives(program_text.parse(step.compiled.as_text()))
+  step = make_step(config)
+  found = collectives.collectives(program_text.parse(step.compile().as_text()))
   return {
-    kind: collectives.total_bytes(found, kind) / (4 * step.num_params)
+    kind: sum(item.total_bytes for item in found if item.kind == kind)
+    / (4 * step.num_params)
     for kind in collectives.KINDS
   }
 
