@@ -52,12 +52,11 @@ def main() -> None:
   for path in filter(None, (_JSON.value, _SAVE_HLO.value)):
     _check_writable(path)
   topologies.prepare(target)
-  _tell(f"compiling the step for {target} ...")
   if _LARGEST_BATCH.value:
     found = preflight.largest_batch(config, target, _tell)
   else:
     found = preflight.forecast(
-      config, target, _INIT_FROM.value, _SAVE_HLO.value
+      config, target, _tell, _INIT_FROM.value, _SAVE_HLO.value
     )
   if _JSON.value:
     files.write_json(_JSON.value, preflight.as_dict(found))

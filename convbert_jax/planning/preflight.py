@@ -143,6 +143,7 @@ class DoesNotFit(UserError):
 def forecast(
   config: ConfigDict,
   target: Target,
+  tell: Callable[[str], None],
   init_from: str = "",
   save_hlo: str | None = None,
 ) -> Forecast:
@@ -151,6 +152,7 @@ def forecast(
   Args:
     config: of pre-training or fine-tuning.
     target: the devices, for which `topologies.prepare` was called.
+    tell: is called with a line before the minutes of compiling.
     init_from: the model that a fine-tuning starts from; "" for none.
     save_hlo: file to keep the program's text in.
 
@@ -163,6 +165,7 @@ def forecast(
   step = step_program.make_step(config, devices, init_from)
   unit = step_program.batch_unit(config, devices)
   state = step.params_bytes + step.optimizer_bytes
+  tell(f"compiling the step for {target} ...")
   start = time.perf_counter()
   try:
     compiled = step.compile()
@@ -226,7 +229,7 @@ def largest_batch(
       sized = config.copy_and_resolve_references()
       sized.batch_size = units * unit
       try:
-        found = forecast(sized, target)
+        found = forecast(sized, target, lambda _: None)
       except DoesNotFit:
         found = None
       tried[units] = found if found and found.fits else None

@@ -28,7 +28,7 @@ TINY = [
 def found():
   config = load_config(CONFIG, TINY)
   target = parse_target(f"cpu:{jax.device_count()}")
-  return preflight.forecast(config, target)
+  return preflight.forecast(config, target, print)
 
 
 def test_a_forecast_adds_up(found):
@@ -97,7 +97,7 @@ def test_the_compilers_answer_becomes_the_verdict(monkeypatch):
   monkeypatch.setattr(topologies, "devices_of", lambda _: jax.devices())
   config = load_config(CONFIG, ["batch_size=256", "model.remat=full"])
   with pytest.raises(preflight.DoesNotFit) as error:
-    preflight.forecast(config, parse_target("v5e:4x4"))
+    preflight.forecast(config, parse_target("v5e:4x4"), print)
   assert str(error.value) == (
     "the step needs 43.4 GB on each device, and a TPU v5e has 16.9 GB for"
     " arrays; try --config.accumulation_steps=4, --config.batch_size=64, or"
@@ -106,7 +106,7 @@ def test_the_compilers_answer_becomes_the_verdict(monkeypatch):
   # Another memory is no measure of this one.
   said = "memory space vmem. Used 20.30M of 16.00M vmem."
   with pytest.raises(preflight.DoesNotFit, match="the step does not fit, and"):
-    preflight.forecast(config, parse_target("v5e:4x4"))
+    preflight.forecast(config, parse_target("v5e:4x4"), print)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def eight(monkeypatch):
 def test_the_largest_batch_is_found(monkeypatch, eight):
   tried, told = [], []
 
-  def forecast(config, target):
+  def forecast(config, target, tell):
     tried.append(config.batch_size)
     if config.batch_size > 1000:
       raise preflight.DoesNotFit("too much")
@@ -137,7 +137,7 @@ def test_the_largest_batch_is_found(monkeypatch, eight):
 
 
 def test_no_batch_fits(monkeypatch, eight):
-  def forecast(config, target):
+  def forecast(config, target, tell):
     raise preflight.DoesNotFit("too much")
 
   monkeypatch.setattr(preflight, "forecast", forecast)
@@ -158,7 +158,7 @@ def test_no_batch_fits(monkeypatch, eight):
 def test_what_cannot_be_planned_is_one_line(eight, setting, says):
   config = load_config(CONFIG, [setting])
   with pytest.raises(UserError, match=says):
-    preflight.forecast(config, eight)
+    preflight.forecast(config, eight, print)
 
 
 @pytest.mark.parametrize(
