@@ -25,9 +25,10 @@ from convbert_jax.planning.devices import Target
 
 _NUM_SOURCES = 10
 _SECONDS_A_DAY = 86_400
-# What a TPU's compiler says of its main memory.
+# What a TPU's compiler says of its main memory, when it has tried and before.
 _USED = re.compile(
-  r"memory space hbm\. Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of"
+  r"(?:memory space hbm\. Used |required for HLO temporaries \()"
+  r"(?P<used>[\d.]+)(?P<unit>[KMGT])\b"
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

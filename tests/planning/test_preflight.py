@@ -103,6 +103,12 @@ def test_the_compilers_answer_becomes_the_verdict(monkeypatch):
     " arrays; try --config.accumulation_steps=4, --config.batch_size=64, or"
     " more devices"
   )
+  said = (
+    "memory on HBM, the total memory required for HLO temporaries (386.99G)"
+    " exceeds available HBM (15.75G)."
+  )
+  with pytest.raises(preflight.DoesNotFit, match=r"the step needs 415\.5 GB"):
+    preflight.forecast(config, parse_target("v5e:4x4"), print)
   # Another memory is no measure of this one.
   said = "memory space vmem. Used 20.30M of 16.00M vmem."
   with pytest.raises(preflight.DoesNotFit, match="the step does not fit, and"):
