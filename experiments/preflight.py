@@ -48,12 +48,17 @@ _SAVE_HLO = flags.DEFINE_string(
 def main() -> None:
   """Compiles, reads, prints; exits with 1 if the step does not fit."""
   config = _CONFIG.value
+  if _LARGEST_BATCH.value and _SAVE_HLO.value:
+    raise UserError(
+      "--largest_batch compiles many programs; give --save_hlo with the"
+      " batch_size that it finds"
+    )
   target = parse_target(_TARGET.value, _SLICES.value)
   for path in filter(None, (_JSON.value, _SAVE_HLO.value)):
     _check_writable(path)
   topologies.prepare(target)
   if _LARGEST_BATCH.value:
-    found = preflight.largest_batch(config, target, _tell)
+    found = preflight.largest_batch(config, target, _tell, _INIT_FROM.value)
   else:
     found = preflight.forecast(
       config, target, _tell, _INIT_FROM.value, _SAVE_HLO.value

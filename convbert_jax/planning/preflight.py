@@ -164,7 +164,7 @@ def forecast(
   """
   devices = topologies.devices_of(target)
   step = step_program.make_step(config, devices, init_from)
-  unit = step_program.batch_unit(config, devices)
+  mesh = dict(step.program.mesh.shape)
   state = step.params_bytes + step.optimizer_bytes
   tell(f"compiling the step for {target} ...")
   start = time.perf_counter()
@@ -173,7 +173,7 @@ def forecast(
   except jax.errors.JaxRuntimeError as error:
     if not is_out_of_memory(error):
       raise
-    raise _does_not_fit(str(error), config, target, state, unit) from error
+    raise _does_not_fit(str(error), config, mesh, target, state) from error
   seconds = time.perf_counter() - start
   text = compiled.as_text()
   if save_hlo:
@@ -186,7 +186,7 @@ def forecast(
     ) from error
   answer = Forecast(
     target=target,
-    mesh=dict(step.program.mesh.shape),
+    mesh=mesh,
     num_params=step.num_params,
     memory=_memory(step, compiled),
     model_flops=step.flops_per_token * step.tokens / target.count,
@@ -204,13 +204,16 @@ def forecast(
     compile_seconds=seconds,
   )
   if not answer.fits:
-    tried = mends(config, target, answer.memory_used, state, unit)
+    tried = mends(config, mesh, target, answer.memory_used, state)
     answer = dataclasses.replace(answer, mends=tried)
   return answer
 
 
 def largest_batch(
-  config: ConfigDict, target: Target, tell: Callable[[str], None]
+  config: ConfigDict,
+  target: Target,
+  tell: Callable[[str], None],
+  init_from: str = "",
 ) -> Forecast:
   """Returns the forecast of the largest batch that fits, to a sixteenth.
 
@@ -218,6 +221,7 @@ def largest_batch(
     config: its batch size is where the search begins.
     target: the devices, for which `topologies.prepare` was called.
     tell: is called with a line on each batch that was tried.
+    init_from: the model that a fine-tuning starts from; "" for none.
 
   Raises:
     UserError: if no batch fits, or for another reason of `forecast`.
@@ -230,7 +234,7 @@ def largest_batch(
       sized = config.copy_and_resolve_references()
       sized.batch_size = units * unit
       try:
-        found = forecast(sized, target, lambda _: None)
+        found = forecast(sized, target, lambda _: None, init_from)
       except DoesNotFit:
         found = None
       tried[units] = found if found and found.fits else None
@@ -278,20 +282,24 @@ def as_dict(found: Forecast) -> dict[str, Any]:
 
 
 def mends(
-  config: ConfigDict, target: Target, used: float, state: float, unit: int
+  config: ConfigDict,
+  mesh: Mapping[str, int],
+  target: Target,
+  used: float,
+  state: float,
 ) -> list[str]:
   """Returns settings of which each makes a step need less memory.
 
   Args:
     config: of the step.
+    mesh: sizes of its axes.
     target: the devices.
     used: bytes that it needs on one device.
     state: those of parameters and optimizer, which no batch changes.
-    unit: what the batch size is a multiple of.
   """
   room = target.device.memory
   found = []
-  if state > room / 2 and (fsdp := _larger_fsdp(config, target, state)):
+  if state > room / 2 and (fsdp := _larger_fsdp(mesh, target, state)):
     found.append(f"--config.mesh.data=-1 --config.mesh.fsdp={fsdp}")
   if config.model.remat != "full":
     found.append("--config.model.remat=full")
@@ -300,20 +308,21 @@ def mends(
   less = 2
   while state + (used - state) / less > room:
     less *= 2
-  if "accumulation_steps" in config and config.batch_size % (unit * less) == 0:
-    parts = config.accumulation_steps * less
-    found.append(f"--config.accumulation_steps={parts}")
-  if config.batch_size % (unit * less) == 0:
+  accumulates = "accumulation_steps" in config
+  parts = less * (config.accumulation_steps if accumulates else 1)
+  if config.batch_size % (mesh["data"] * mesh["fsdp"] * parts) == 0:
+    if accumulates:
+      found.append(f"--config.accumulation_steps={parts}")
     found.append(f"--config.batch_size={config.batch_size // less}")
   return found
 
 
 def _larger_fsdp(
-  config: ConfigDict, target: Target, state: float
+  mesh: Mapping[str, int], target: Target, state: float
 ) -> int | None:
   """Returns an `fsdp` by which parameters take half of the memory at most."""
-  fsdp, rest = config.mesh.fsdp, target.count // config.mesh.tensor
-  for larger in range(fsdp + 1, target.near // config.mesh.tensor + 1):
+  fsdp, rest = mesh["fsdp"], target.count // mesh["tensor"]
+  for larger in range(fsdp + 1, target.near // mesh["tensor"] + 1):
     is_enough = state * fsdp / larger <= target.device.memory / 2
     if is_enough and rest % larger == 0:
       return larger
@@ -371,7 +380,11 @@ def _exchanges(
 
 
 def _does_not_fit(
-  text: str, config: ConfigDict, target: Target, state: float, unit: int
+  text: str,
+  config: ConfigDict,
+  mesh: Mapping[str, int],
+  target: Target,
+  state: float,
 ) -> DoesNotFit:
   device = target.device
   found = _USED.search(text)
@@ -380,7 +393,7 @@ def _does_not_fit(
     says = f"needs {used / 1e9:.1f} GB on each device"
   else:
     used, says = state + 2 * device.memory, "does not fit"
-  tried = ", ".join(mends(config, target, used, state, unit))
+  tried = ", ".join(mends(config, mesh, target, used, state))
   return DoesNotFit(
     f"the step {says}, and a {device.title} has {device.memory / 1e9:.1f} GB"
     f" for arrays; try {tried or 'a smaller model'}, or more devices"

@@ -81,8 +81,9 @@ def test_a_forecast_adds_up(found):
 def test_mends(settings, used, state, tried):
   config = load_config(CONFIG, ["batch_size=256", *settings])
   target = parse_target("v5e:4x4")
-  unit = target.count // config.mesh.tensor
-  found = preflight.mends(config, target, used, state, unit)
+  tensor = config.mesh.tensor
+  mesh = {"data": target.count // tensor, "fsdp": 1, "tensor": tensor}
+  found = preflight.mends(config, mesh, target, used, state)
   names = [each.removeprefix("--config.mesh.data=-1 ") for each in found]
   assert [each.removeprefix("--config.") for each in names] == tried
 
@@ -125,7 +126,7 @@ def eight(monkeypatch):
 def test_the_largest_batch_is_found(monkeypatch, eight):
   tried, told = [], []
 
-  def forecast(config, target, tell):
+  def forecast(config, target, tell, init_from):
     tried.append(config.batch_size)
     if config.batch_size > 1000:
       raise preflight.DoesNotFit("too much")
@@ -143,7 +144,7 @@ def test_the_largest_batch_is_found(monkeypatch, eight):
 
 
 def test_no_batch_fits(monkeypatch, eight):
-  def forecast(config, target, tell):
+  def forecast(config, target, tell, init_from):
     raise preflight.DoesNotFit("too much")
 
   monkeypatch.setattr(preflight, "forecast", forecast)
