@@ -93,6 +93,8 @@ def get_config(arguments: str = "") -> ConfigDict:
       # 0 evaluates a fine-tuned model as it is.
       "num_train_epochs": recipe["num_train_epochs"],
       "batch_size": 32,
+      # Updates left out for a loss that is not finite, before the run stops.
+      "max_skipped_steps": 0,
       "max_seq_length": recipe["max_seq_length"],
       "keep_all_models": False,  # not only the best run's
       # The original's layers on the encoder, or those that "transformers"

@@ -163,6 +163,8 @@ def get_config(arguments: str = "") -> ConfigDict:
       "max_seq_length": max_seq_length,
       # Micro-batches that a batch is split into, to save memory.
       "accumulation_steps": 1,
+      # Updates left out for a loss that is not finite, before the run stops.
+      "max_skipped_steps": 0,
       "model": {
         **recipe["model"],
         "vocab_size": 30_522,

@@ -19,6 +19,7 @@ from convbert_jax.errors import UserError
 # Dotted name of an added field -> its value in configs that lack it.
 VALUES_BEFORE: dict[str, Any] = {
   "data.cache": "",
+  "max_skipped_steps": 0,
   "model.conv_kernel_init": "uniform",
   "objective.prior_bias": False,
   "optimizer.name": "adamw",

@@ -113,9 +113,14 @@ def make_mesh(num_devices):
   )
 
 
-def program(num_devices=1, step=train_step, init_params=init_params):
+def program(
+  num_devices=1,
+  step=train_step,
+  init_params=init_params,
+  max_skipped_steps=0,
+):
   init = states.make_init(init_params, OPTIMIZER)
-  return Program(init, step, make_mesh(num_devices))
+  return Program(init, step, make_mesh(num_devices), max_skipped_steps)
 
 
 def run(
@@ -131,6 +136,7 @@ def run(
   num_devices=1,
   batches=None,
   step=train_step,
+  max_skipped_steps=0,
   evaluate=evaluate,
   resume_from="",
   local_path="",
@@ -140,7 +146,7 @@ def run(
 ):
   """Fits the toy as pre-training fits a model; returns the state."""
   state, _ = fit(
-    program(num_devices, step),
+    program(num_devices, step, max_skipped_steps=max_skipped_steps),
     workdir,
     config,
     batches or Batches(),

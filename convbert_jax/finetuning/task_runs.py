@@ -240,6 +240,7 @@ class TaskRuns:
       ),
       make_train_step(self._task, model, optimizer, config.loss),
       self._mesh,
+      config.max_skipped_steps,
     )
     self._evaluator = Evaluator(
       self._task,

@@ -108,6 +108,7 @@ def make_program(
     make_init(electra.init_params, optimizer),
     make_train_step(electra, optimizer, SPECIAL_IDS, config.accumulation_steps),
     sharding.make_mesh(**config.mesh, devices=devices),
+    config.max_skipped_steps,
   )
 
 
@@ -201,6 +202,7 @@ def _task_step(
       make_init(lambda key: model.init(key, one)["params"], optimizer),
       make_task_step(task, model, optimizer, config.loss),
       mesh,
+      config.max_skipped_steps,
     ),
     batch,
     # A backward pass counts as two forward passes; the heads are small.

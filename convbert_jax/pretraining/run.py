@@ -70,7 +70,12 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   )
   init_from = fit_config.checkpoint.init_from
   _, last_row = fit(
-    Program(make_init(electra.init_params, optimizer), train_step, mesh),
+    Program(
+      make_init(electra.init_params, optimizer),
+      train_step,
+      mesh,
+      config.max_skipped_steps,
+    ),
     workdir,
     _kept_config(asked, manifest),
     _train_batches(config),

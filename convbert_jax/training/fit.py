@@ -30,6 +30,7 @@ from convbert_jax.training.events import Events
 from convbert_jax.training.reporting import ReportConfig, Reporter
 from convbert_jax.training.settler import Remarks
 from convbert_jax.training.state import TrainState
+from convbert_jax.training.step import skip_not_finite
 
 # Parts of the seed's key, so that neither depends on how often the other draws.
 _PARAMS_STREAM, _STEPS_STREAM = 0, 1
@@ -43,11 +44,24 @@ class Program:
     init: builds the state of a key, as `state.make_init` returns it.
     train_step: one update, a pure function.
     mesh: the devices.
+    max_skipped_steps: updates that may be left out because their loss or
+      gradient is not finite, before the run ends; 0 ends it at the first.
+
+  Raises:
+    UserError: if that is negative.
   """
 
   init: Callable[[jax.Array], TrainState]
   train_step: loop.TrainStep
   mesh: jax.sharding.Mesh
+  max_skipped_steps: int = 0
+
+  def __post_init__(self) -> None:
+    if self.max_skipped_steps < 0:
+      raise UserError(
+        f"max_skipped_steps={self.max_skipped_steps} must be a number of"
+        " steps, or 0 to stop at the first that is not finite"
+      )
 
   @functools.cached_property
   def state_like(self) -> TrainState:
@@ -57,7 +71,10 @@ class Program:
   @functools.cached_property
   def compiled_step(self) -> loop.TrainStep:
     """The update, jitted; it compiles at its first call for each shape."""
-    return loop.compile_step(self.train_step, self.state_like, self.mesh)
+    train_step = self.train_step
+    if self.max_skipped_steps:
+      train_step = skip_not_finite(train_step)
+    return loop.compile_step(train_step, self.state_like, self.mesh)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,6 +202,7 @@ def fit(
         evaluate=evaluate and (lambda state: evaluate(state.params)),
         tokens_per_step=config.tokens_per_step,
         gathered=restored.gathered,
+        max_skipped_steps=program.max_skipped_steps,
         remarks=remarks,
       )
   return state, reporter.last_row

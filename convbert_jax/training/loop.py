@@ -191,13 +191,14 @@ def train(
   evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
   tokens_per_step: int = 0,
   gathered: Mapping[str, Any] | None = None,
+  max_skipped_steps: int = 0,
   remarks: Remarks | None = None,
 ) -> TrainState:
   """Trains from the state's step to `num_steps`.
 
-  A step is saved only when all losses up to it were seen finite. Its evaluation
-  comes after the save, so that none that fails or is killed loses a step; a run
-  that goes on from there begins with it.
+  A step is saved only when the losses of all updates up to it were seen finite.
+  Its evaluation comes after the save, so that none that fails or is killed
+  loses a step; a run that goes on from there begins with it.
 
   Args:
     state: as restored or new; donated.
@@ -213,13 +214,15 @@ def train(
     evaluate: values of the held-out split, shown with the prefix `eval_`.
     tokens_per_step: of the whole batch, for the speed reported.
     gathered: what the checkpoint kept of the report being gathered.
+    max_skipped_steps: how many a step of `step.skip_not_finite` may skip.
     remarks: lines to show after a row.
 
   Returns:
     The state after `num_steps` updates.
 
   Raises:
-    NonFiniteLoss: if the loss or the gradient's norm is NaN or infinite.
+    NonFiniteLoss: if the loss or the gradient's norm is NaN or infinite, and
+      the step was not skipped.
     Preempted: after a SIGTERM, when the state is saved.
     UserError: if the disk is full or the batches end.
   """
@@ -232,6 +235,7 @@ def train(
     stopwatch,
     lambda step: is_due(step, periods.report, num_steps),
     remarks,
+    max_skipped_steps,
   )
 
   def write_row(step: int) -> None:

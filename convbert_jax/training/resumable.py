@@ -19,6 +19,7 @@ MAY_CHANGE = (
   "distributed.",
   "eval.",
   "keep_all_models",
+  "max_skipped_steps",
   "mesh.",
   "report.",
 )

@@ -10,6 +10,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.training.checkpoint import Checkpointer
 from convbert_jax.training.events import Events
 from convbert_jax.training.metrics import MetricSums, SpikeCounter, Stopwatch
+from convbert_jax.training.step import MUST_BE_FINITE, SKIPPED
 
 # One step's metrics: name -> (total, weight), float32 scalars. Totals and
 # weights are summed over steps and divided once, on the host.
@@ -17,10 +18,8 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]
 # From a step and its row to lines for people.
 Remarks = Callable[[int, Mapping[str, float]], Iterable[str]]
 
-# If one of these is not finite, the step has spoilt the parameters.
-_MUST_BE_FINITE = ("loss", "gradient_norm")
-# Later ones are counted in the rows.
-_SPIKES_SHOWN = 3
+# Of spikes and of skipped steps each; later ones are counted in the rows.
+_NUM_SHOWN = 3
 
 
 class NonFiniteLoss(UserError):
@@ -82,12 +81,15 @@ class Settler:
     stopwatch: Stopwatch,
     report_is_due: Callable[[int], bool],
     remarks: Remarks | None,
+    max_skipped_steps: int = 0,
   ) -> None:
     self._checkpointer = checkpointer
     self._reporter = reporter
     self._sums = MetricSums(gathered.get("window"))
     self._spikes = SpikeCounter(gathered.get("gradient_norms", ()))
     self._num_spikes = 0
+    self._num_skipped = gathered.get("skipped_steps", 0)
+    self._max_skipped_steps = max_skipped_steps
     self._stopwatch = stopwatch
     self._report_is_due = report_is_due
     self._remarks = remarks
@@ -100,6 +102,7 @@ class Settler:
       # Called so in every run's folder.
       "window": {name: list(pair) for name, pair in self._sums.sums.items()},
       "gradient_norms": list(self._spikes.recent),
+      "skipped_steps": self._num_skipped,
       # It is saved before it is written: the evaluation comes after the save.
       "row": self._row,
     }
@@ -107,16 +110,16 @@ class Settler:
   def settle(self, step: int, metrics: Metrics, record_ids: list[int]) -> None:
     """Waits for a step, raises on NaN, and prepares its row if one is due."""
     values = read(metrics)
-    for name in _MUST_BE_FINITE:
+    for name in MUST_BE_FINITE:
       if not math.isfinite(values[name][0]):
-        raise self._not_finite(name, values[name][0], step, record_ids)
-    spike = self._spikes.add(float(values["gradient_norm"][0]))
-    self._sums.add(
-      values | {"gradient_spike_rate": (float(spike is not None), 1.0)}
-    )
+        what = f"{name} is {values[name][0]}"
+        raise self._not_finite(what, step, record_ids)
+    if values.get(SKIPPED, (0, 1))[0]:
+      self._count_skipped(step, record_ids)
+    else:
+      values |= self._watch_spikes(step, float(values["gradient_norm"][0]))
+    self._sums.add(values)
     self._stopwatch.count_step()
-    if spike is not None:
-      self._show_spike(step, spike)
     if self._report_is_due(step):
       self._row = self._sums.take() | self._stopwatch.take()
       self._checkpointer.check()
@@ -145,24 +148,50 @@ class Settler:
       for line in self._remarks(step, row) if self._remarks else ():
         self._reporter.say(line)
 
-  def _show_spike(self, step: int, ratio: float) -> None:
-    self._num_spikes += 1
-    if self._num_spikes <= _SPIKES_SHOWN:
-      more = "; further ones: gradient_spike_rate in the metrics"
-      self._reporter.say(
+  def _watch_spikes(
+    self, step: int, gradient_norm: float
+  ) -> dict[str, tuple[float, float]]:
+    """Returns the metric of spikes, and shows the first ones."""
+    ratio = self._spikes.add(gradient_norm)
+    if ratio is not None:
+      self._num_spikes += 1
+      self._show(
+        self._num_spikes,
         f"step {step}: the gradient's norm is {ratio:.0f} times its running"
-        f" median{more if self._num_spikes == _SPIKES_SHOWN else ''}"
+        " median",
+        "gradient_spike_rate",
       )
+    return {"gradient_spike_rate": (float(ratio is not None), 1.0)}
+
+  def _count_skipped(self, step: int, record_ids: list[int]) -> None:
+    """Counts and shows a skipped step; raises if there were too many."""
+    if self._num_skipped == self._max_skipped_steps:
+      what = (
+        "the loss or gradient is not finite"
+        f" (max_skipped_steps={self._max_skipped_steps} were skipped before)"
+      )
+      raise self._not_finite(what, step, record_ids)
+    self._num_skipped += 1
+    self._show(
+      self._num_skipped,
+      f"step {step}: skipped, since its loss or gradient is not finite",
+      SKIPPED,
+    )
+
+  def _show(self, count: int, line: str, metric: str) -> None:
+    if count <= _NUM_SHOWN:
+      more = f"; further ones: {metric} in the metrics"
+      self._reporter.say(line + (more if count == _NUM_SHOWN else ""))
 
   def _not_finite(
-    self, name: str, value: float, step: int, record_ids: list[int]
+    self, what: str, step: int, record_ids: list[int]
   ) -> NonFiniteLoss:
     self._checkpointer.wait()
     good = self._checkpointer.latest_step
     shown = ", ".join(map(str, record_ids[:32]))
     more = len(record_ids) - 32
     return NonFiniteLoss(
-      f"{name} is {value} at step {step}, on the records {shown}"
+      f"{what} at step {step}, on the records {shown}"
       f"{f' and {more} more' if more > 0 else ''}; "
       + (
         "no checkpoint had been saved"
@@ -170,7 +199,8 @@ class Settler:
         else f"the last good checkpoint is step {good} of "
         f"{self._checkpointer.workdir}"
       )
-      + ". Try a lower learning rate or longer warmup in a new workdir",
+      + ". Try a lower learning rate or longer warmup in a new workdir, or go"
+      " on without such steps (--config.max_skipped_steps)",
       step,
       record_ids,
     )
