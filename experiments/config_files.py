@@ -11,6 +11,8 @@ import ml_collections
 
 from convbert_jax import errors
 
+_GET_CONFIG = "get_config"
+
 
 def load_config(
   config_spec: str, overrides: Iterable[str] = ()
@@ -33,7 +35,8 @@ def load_config(
     UserError: the file, an argument, a field or a value is not valid.
   """
   path, _, arguments = config_spec.partition(":")
-  get_config = _import_get_config(path)
+  get_config: Callable[[str], ml_collections.ConfigDict]
+  get_config = _import_name(path, _GET_CONFIG)
   try:
     config = get_config(arguments)
   except ValueError as error:
@@ -56,8 +59,20 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return dict(sorted(values.items()))
 
 
-def _import_get_config(path: str) -> Callable[[str], ml_collections.ConfigDict]:
-  """Returns the function `get_config` of the Python file at `path`."""
+def load_entry(path: str, table: str, name: str) -> Any:
+  """Returns an entry of a table that a Python file has.
+
+  Raises:
+    UserError: if there is no such file, table or entry.
+  """
+  entries = _import_name(path, table)
+  if name not in entries:
+    raise errors.unknown_name(f"entry of {table} in {path}:", name, entries)
+  return entries[name]
+
+
+def _import_name(path: str, name: str) -> Any:
+  """Returns what the Python file at `path` calls by a name."""
   if not os.path.isfile(path):
     there = glob.glob("configs/[!_]*.py")
     if not there:
@@ -70,9 +85,10 @@ def _import_get_config(path: str) -> Callable[[str], ml_collections.ConfigDict]:
     raise errors.UserError(f"config file {path!r} is not a Python file")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  if not hasattr(module, "get_config"):
-    raise errors.UserError(f"config file {path!r} has no function get_config")
-  return module.get_config
+  if not hasattr(module, name):
+    kind = "function" if name == _GET_CONFIG else "table"
+    raise errors.UserError(f"config file {path!r} has no {kind} {name}")
+  return getattr(module, name)
 
 
 def _set_field(

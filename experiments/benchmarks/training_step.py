@@ -13,13 +13,13 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
 from convbert_jax.objective.flops import matmul_flops_per_token
 from experiments import command_line
 from experiments.benchmarks import machine
+from experiments.benchmarks.matrix_rate import matrix_rate
 from experiments.benchmarks.measurement import (
   JSON_HELP,
   Measurement,
@@ -62,7 +62,7 @@ def measure_step(config: ConfigDict, num_steps: int) -> Measurements:
   times, rates = [], {size: [] for size in MATRIX_SIZES}
   for _ in range(num_steps):
     for size, found in rates.items():
-      found.append(_matrix_rate(size, config.model.dtype))
+      found.append(matrix_rate(size, config.model.dtype))
     start = time.perf_counter()
     jax.block_until_ready(step())
     times.append(time.perf_counter() - start)
@@ -85,20 +85,6 @@ def measure_step(config: ConfigDict, num_steps: int) -> Measurements:
     "fraction of matmul rate": Measurement(flops / seconds / rate),
     "peak memory": Measurement(peak / 2**20, "MiB"),
   }
-
-
-@jax.jit
-def _square(matrix: jax.Array) -> jax.Array:
-  return matrix @ matrix
-
-
-def _matrix_rate(size: int, dtype: str) -> float:
-  """Returns the FLOP/s of a square product, warmed up."""
-  matrix = jnp.full((size, size), 1 / size, dtype)
-  jax.block_until_ready(_square(matrix))
-  start = time.perf_counter()
-  jax.block_until_ready(_square(matrix))
-  return 2 * size**3 / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

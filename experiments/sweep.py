@@ -1,0 +1,174 @@
+"""Runs a study: every variant with every seed, and the tasks that score it.
+
+  python -m experiments.sweep --study=kernel_size --workdir=runs/studies \\
+    --config.data.path=runs/records --finetune=data.path=GLUE_FOLDER \\
+    --finetune=chunk:data.path=CONLL_FOLDER --slots=2 --threads=1
+
+Studies are in configs/sweeps.py; docs/studies.md says how to add one. Every run
+is a pre-training or a fine-tuning as any other, in a folder named by the
+content of its config. Started again, the command goes on where it stopped, and
+makes no run twice; studies in one folder share the runs that they have in
+common. --dry_run lists what there is to do and what it takes, on this machine
+or, with --target=h100:8, on another one. experiments.report shows the results.
+"""
+
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+from absl import flags
+
+from convbert_jax.errors import UserError
+from convbert_jax.studies import kept
+from convbert_jax.studies.ledger import FINISHED, Ledger
+from convbert_jax.studies.plan import Plan, make_plan
+from convbert_jax.studies.run_queue import BLOCKED, FAILED, RunQueue
+from convbert_jax.studies.study import Study
+from convbert_jax.training import workdir_lock
+from experiments import command_line, sweep_costs, sweep_table
+from experiments.config_files import load_config, load_entry
+from experiments.launch import launching, slots
+
+_STUDY = flags.DEFINE_string("study", None, "NAME of the study.", required=True)
+_STUDIES = flags.DEFINE_string(
+  "studies", "configs/sweeps.py", "FILE whose STUDIES has it."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "DIR, for the runs of all studies.", required=True
+)
+_CONFIG = command_line.ConfigFlag(
+  "configs/pretrain.py:size=tiny,seq=64", needs=("objective", "num_steps")
+)
+_FINETUNE = flags.DEFINE_multi_string(
+  "finetune",
+  [],
+  "[TASK:]FIELD=VALUE, a setting of the fine-tunings of one task or all, as"
+  " chunk:data.path=DIR; may be repeated.",
+)
+_SEEDS = flags.DEFINE_list("seeds", None, "N,N,... instead of the study's.")
+_TASKS = flags.DEFINE_list("tasks", None, "TASK,... instead of the study's.")
+_SLOTS = flags.DEFINE_integer(
+  "slots", 1, "N runs at a time on this machine.", lower_bound=1
+)
+_THREADS = flags.DEFINE_integer(
+  "threads", 0, "N cores for each of them; 0 for all.", lower_bound=0
+)
+_DRY_RUN = flags.DEFINE_boolean(
+  "dry_run", False, "List the runs and what they take, and start none."
+)
+_TARGET = flags.DEFINE_string(
+  "target", None, "DEVICES, as h100:8, that the costs are predicted for."
+)
+_REFRESH_SECONDS = 2.0
+
+
+class _Stopped(KeyboardInterrupt):
+  """SIGTERM, to be handled as Ctrl-C is."""
+
+
+def main() -> None:
+  """Lists or makes the runs."""
+  plan = make_plan(
+    _study(),
+    load_config,
+    _CONFIG.overrides,
+    _finetuning,
+    sweep_costs.step_seconds(_TARGET.value) if _TARGET.value else None,
+  )
+  if _DRY_RUN.value:
+    estimates = sweep_costs.estimate(
+      plan, Ledger(_WORKDIR.value), _TARGET.value
+    )
+    print(sweep_table.costs(plan, estimates))
+    return
+  with workdir_lock.hold(_WORKDIR.value):
+    kept.keep(_WORKDIR.value, plan)
+    ledger = Ledger(_WORKDIR.value)
+    queue = RunQueue(plan.runs, ledger, launching.FINAL_STATUSES)
+    _make(plan, queue)
+  if queue.count(FAILED, BLOCKED):
+    raise UserError(
+      f"{queue.count(FAILED)} runs failed and {queue.count(BLOCKED)} need them;"
+      f" {queue.count(FINISHED)} of {len(queue.runs)} are finished, and the"
+      " same command tries the others again"
+    )
+
+
+def _study() -> Study:
+  """Returns the study that was asked for."""
+  name = _STUDY.value
+  fields = {"name": name, **load_entry(_STUDIES.value, "STUDIES", name)}
+  if flags.FLAGS["config"].present or "config" not in fields:
+    fields["config"] = flags.FLAGS.config
+  if _SEEDS.value is not None:
+    fields["seeds"] = _numbers(_SEEDS.value)
+  if _TASKS.value is not None:
+    fields["tasks"] = _TASKS.value
+    fields["start_from"] = {}
+  try:
+    return Study(**fields)
+  except TypeError as error:
+    raise UserError(f"study {name!r} of {_STUDIES.value}: {error}") from error
+
+
+def _numbers(texts: Sequence[str]) -> list[int]:
+  try:
+    return [int(text) for text in texts]
+  except ValueError:
+    raise UserError(
+      f"--seeds={','.join(texts)}: expected whole numbers, as --seeds=0,1,2"
+    ) from None
+
+
+def _finetuning(task: str) -> list[str]:
+  """Returns the settings of a task's fine-tunings, the task's own last."""
+  settings = []
+  for own in (False, True):
+    for setting in _FINETUNE.value:
+      name, colon, rest = setting.partition(":")
+      is_own = bool(colon) and "=" not in name
+      if is_own and name == task and own:
+        settings.append(rest)
+      elif not is_own and not own:
+        settings.append(setting)
+  return settings
+
+
+def _make(plan: Plan, queue: RunQueue) -> None:
+  """Makes all runs of a study, several at a time."""
+  running = slots.Slots(_SLOTS.value, _THREADS.value)
+  by_identity = {run.identity: run for run in queue.runs}
+  shown = sweep_table.LiveTable(plan, queue, _WORKDIR.value)
+
+  def stop(*_: int | FrameType | None) -> None:
+    raise _Stopped
+
+  before = signal.signal(signal.SIGTERM, stop)
+  try:
+    while True:
+      while running.is_free and (run := queue.take()) is not None:
+        log = sweep_table.log_path(_WORKDIR.value, run)
+        shown.say(f"{run.title}: {run.folder}")
+        running.start(
+          run.identity,
+          ["-m", f"experiments.{run.kind}", *run.command(_WORKDIR.value)],
+          log,
+        )
+      if running.is_idle:
+        return
+      for ended in running.wait(_REFRESH_SECONDS):
+        run = by_identity[ended.key]
+        queue.ended(run, ended.status, ended.seconds)
+        shown.ended(run, ended.status, ended.seconds)
+      shown.refresh()
+  except KeyboardInterrupt:
+    shown.say("stopping: waiting until the runs have saved")
+    raise
+  finally:
+    running.stop()
+    signal.signal(signal.SIGTERM, before)
+    shown.close()
+
+
+if __name__ == "__main__":
+  command_line.run(main)
