@@ -1,24 +1,20 @@
 """The page that a quickstart ends with: one file that needs no network."""
 
-import base64
 import html
-import io
 import os
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from convbert_jax import files
 from convbert_jax.data.manifest import load_manifest
 from convbert_jax.formats.load import load_networks
 from convbert_jax.inference import inspection
 from convbert_jax.inference.inspection import Inside, SeenToken
 from convbert_jax.inference.predictor import Predictor
-from convbert_jax.training.plots import STYLE
+from convbert_jax.training import figures
+from experiments import html_page
 
 PAGE_FILE = "index.html"
 _NUM_TEXTS = 3
@@ -29,14 +25,8 @@ _MASKED = (
 )
 _SENTENCE = "the function returns the number of items in the list ."
 _CSS = """
-body{font:16px/1.55 system-ui,sans-serif;color:#222;max-width:60rem;
-margin:2rem auto;padding:0 1rem}h1,h2{line-height:1.2}h2{margin-top:2.4rem}
-img{max-width:100%}pre{background:#f5f5f5;padding:.8rem;overflow-x:auto;
-font-size:13px}table{border-collapse:collapse}td,th{padding:.25rem .9rem;
-text-align:left;border-bottom:1px solid #ddd}.text{line-height:2.1}
-.token{padding:.15rem .2rem;border-radius:.2rem}
+.text{line-height:2.1}.token{padding:.15rem .2rem;border-radius:.2rem}
 .replaced{text-decoration:underline 2px #c44e52;text-underline-offset:3px}
-.note{color:#666;font-size:14px}
 """
 
 
@@ -80,17 +70,13 @@ def write_page(
     ("What pre-training is good for", _comparison(scores)),
     ("By hand", f"<pre>{html.escape(chr(10).join(commands))}</pre>"),
   ]
-  body = "".join(f"<h2>{title}</h2>\n{text}\n" for title, text in sections)
-  page = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width">'
-    f"<title>ConvBERT quickstart</title><style>{_CSS}</style></head>\n"
-    f"<body><h1>A ConvBERT from nothing</h1>\n{body}</body></html>\n"
+  return html_page.write(
+    os.path.join(workdir, PAGE_FILE),
+    "ConvBERT quickstart",
+    "A ConvBERT from nothing",
+    sections,
+    _CSS,
   )
-  path = os.path.join(workdir, PAGE_FILE)
-  with files.explained_disk_errors(workdir):
-    files.write_text(epath.Path(path), page)
-  return path
 
 
 def _built(records: str, values: Mapping[str, float]) -> str:
@@ -113,7 +99,7 @@ def _curves(run: str) -> str:
   images = []
   for name in ("losses", "accuracies"):
     path = epath.Path(run) / "plots" / f"{name}.png"
-    images.append(_image(path.read_bytes(), f"{name} over the steps"))
+    images.append(html_page.image(path.read_bytes(), f"{name} over the steps"))
   return "".join(images)
 
 
@@ -156,9 +142,8 @@ def _maps(inside: Inside) -> str:
   """Draws the first head of the last layer, and its kernels."""
   places = range(len(inside.tokens))
   attention_TxT = inside.attention_LxHxTxT[-1, 0]
-  with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+
+  def draw(figure: Figure) -> None:
     attention, kernel = figure.subplots(1, 2, width_ratios=(1.3, 1))
     attention.imshow(attention_TxT, cmap="Blues", vmin=0)
     attention.set_xticks(places, inside.tokens, rotation=60, ha="right")
@@ -173,9 +158,9 @@ def _maps(inside: Inside) -> str:
     kernel.set_title("span convolution: weights by distance", loc="left")
     for axes in (attention, kernel):
       axes.set_yticks(places, inside.tokens)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-  return _image(buffer.getvalue(), "an attention map and convolution kernels")
+
+  png = figures.draw_png(draw, (11, 4.6), {"axes.grid": False})
+  return html_page.image(png, "an attention map and convolution kernels")
 
 
 def _comparison(scores: Mapping[str, Sequence[float]]) -> str:
@@ -189,8 +174,3 @@ def _comparison(scores: Mapping[str, Sequence[float]]) -> str:
     " Matthews correlation times 100 (0 is chance):</p><table><tr><th></th>"
     f"<th>median</th><th>every seed</th></tr>{rows}</table>"
   )
-
-
-def _image(png: bytes, words: str) -> str:
-  data = base64.b64encode(png).decode()
-  return f'<img alt="{words}" src="data:image/png;base64,{data}">'

@@ -1,21 +1,17 @@
 """Figures of a task's runs: curves of training, and predictions."""
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib
 from etils import epath
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from convbert_jax import files
 from convbert_jax.tasks.task import Task
 from convbert_jax.tasks.task_data import Split
-from convbert_jax.training import run_files
-from convbert_jax.training.plots import STYLE
+from convbert_jax.training import figures, run_files
 
 _TRAIN, _BEST, _OTHERS = "#4C72B0", "#C44E52", "#B8B8B8"
 
@@ -86,11 +82,8 @@ def draw_predictions(
 def _save(
   path: epath.Path, draw: Callable[[Sequence[Axes]], None], num_panels: int
 ) -> None:
-  # Not through pyplot, which keeps every figure and chooses a backend.
-  with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(4.8 * num_panels, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
+  def draw_panels(figure: Figure) -> None:
     draw(figure.subplots(1, num_panels, squeeze=False)[0])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-  files.write_bytes(path, buffer.getvalue())
+
+  size = (4.8 * num_panels, 4.0)
+  files.write_bytes(path, figures.draw_png(draw_panels, size))

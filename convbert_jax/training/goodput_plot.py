@@ -1,13 +1,10 @@
 """Draws where the time of a run went."""
 
-import io
 from collections.abc import Sequence
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from convbert_jax.training import goodput, plots
+from convbert_jax.training import figures, goodput
 
 _COLOURS = dict(
   zip(
@@ -38,9 +35,8 @@ def figure(found: Sequence[goodput.Start]) -> bytes:
   unit, name = next(
     (each for each in _UNITS if longest > 2 * each[0]), _UNITS[-1]
   )
-  with matplotlib.rc_context(plots.STYLE):
-    drawing = Figure(figsize=(9, 0.5 * len(found) + 1.6), layout="constrained")
-    FigureCanvasAgg(drawing)
+
+  def draw(drawing: Figure) -> None:
     axes = drawing.subplots()
     places = range(len(found))
     left = [0.0] * len(found)
@@ -59,6 +55,5 @@ def figure(found: Sequence[goodput.Start]) -> bytes:
     axes.set_xlabel(name)
     axes.set_title(goodput.summary(found).split(" (")[0], loc="left")
     drawing.legend(loc="outside right upper")
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=150)
-  return buffer.getvalue()
+
+  return figures.draw_png(draw, (9, 0.5 * len(found) + 1.6))

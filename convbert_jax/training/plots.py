@@ -1,20 +1,17 @@
 """Pictures of a run and its one-screen summary, from the rows alone."""
 
 import functools
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import matplotlib
 from etils import epath
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from convbert_jax import files
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.training import run_files
+from convbert_jax.training import figures, run_files
 from convbert_jax.training.metrics import TIMES, SpikeCounter
 from convbert_jax.training.reporting import BASELINE, time_text
 
@@ -26,17 +23,6 @@ FIGURES = {
 }
 _TRAIN, _HELD_OUT, _BASELINE_GREY = "#4C72B0", "#C44E52", "#6B6B6B"
 _MOST_MARKERS = 40
-STYLE = {
-  "axes.edgecolor": "#9A9A9A",
-  "axes.grid": True,
-  "axes.spines.right": False,
-  "axes.spines.top": False,
-  "axes.titlesize": 11,
-  "font.size": 10,
-  "grid.color": "#E6E6E6",
-  "legend.frameon": False,
-  "legend.fontsize": 9,
-}
 
 Points = tuple[list[int], list[float]]
 
@@ -200,18 +186,15 @@ def _figure_png(drawings: Sequence[Callable[[Axes], None]]) -> bytes:
   """Draws one panel per drawing, in rows of up to three."""
   columns = min(len(drawings), 3)
   lines = math.ceil(len(drawings) / columns)
-  # Not through pyplot, which keeps every figure and picks a backend.
-  with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+
+  def draw_all(figure: Figure) -> None:
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, draw in zip(panels, drawings, strict=False):
       draw(axes)
     for axes in panels[len(drawings) :]:
       axes.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-  return buffer.getvalue()
+
+  return figures.draw_png(draw_all, (4.6 * columns, 3.4 * lines))
 
 
 def draw_plots(workdir: str) -> list[str]:

@@ -1,13 +1,10 @@
 """Table and picture of the repeated quickstart."""
 
-import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from convbert_jax.training import plots
+from convbert_jax.training import figures
 
 SCRATCH = "from scratch"
 # What every run is to reach: AUC, and nats.
@@ -66,9 +63,8 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> bytes:
       _LEAST_GAIN,
     ),
   )
-  with matplotlib.rc_context(plots.STYLE):
-    figure = Figure(figsize=(10, 0.32 * len(names) + 1.2), layout="constrained")
-    FigureCanvasAgg(figure)
+
+  def draw(figure: Figure) -> None:
     for axes, (title, values, nothing, least) in zip(
       figure.subplots(1, 2, sharey=True), columns, strict=True
     ):
@@ -78,6 +74,5 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> bytes:
       axes.set_xlim(low, high + 0.05 * (high - low))
       axes.set_yticks(range(len(names)), names)
       axes.set_title(f"{title}, dashed: {least}", loc="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-  return buffer.getvalue()
+
+  return figures.draw_png(draw, (10, 0.32 * len(names) + 1.2))
