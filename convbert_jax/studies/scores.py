@@ -1,0 +1,152 @@
+"""The scores of a study's runs, as they lie in the runs' folders."""
+
+import dataclasses
+import json
+import os
+import statistics
+from collections.abc import Mapping
+
+from etils import epath
+
+from convbert_jax.studies.kept import KeptPlan
+from convbert_jax.studies.ledger import FINISHED, Ledger, results_path
+from convbert_jax.studies.plan import PRETRAIN, Run
+from convbert_jax.tasks import registry
+from convbert_jax.training import run_files
+from convbert_jax.training.environment import ENVIRONMENT_FILE
+
+# By seed, by variant.
+Scores = Mapping[str, Mapping[int, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """A score that variants are compared by.
+
+  Attributes:
+    title: to show.
+    task: that it belongs to; "" for pre-training.
+    name: in the run's files.
+    higher_is_better: whether it is.
+    scores: of the runs that are finished.
+  """
+
+  title: str
+  task: str
+  name: str
+  higher_is_better: bool
+  scores: Scores
+
+
+_PRETRAINING = (
+  ("generator loss, nats", "eval_generator_loss", False),
+  ("discriminator AUC", "eval_discriminator_auc", True),
+)
+
+
+def read_columns(workdir: str, plan: KeptPlan) -> list[Column]:
+  """Returns every score of a study; runs that are not finished have none.
+
+  Args:
+    workdir: of the studies.
+    plan: the study.
+
+  Raises:
+    UserError: if results of a finished run have been edited.
+  """
+  ledger = Ledger(workdir)
+  finished = [run for run in plan.runs if _is_finished(run, ledger)]
+  columns = [
+    Column(title, "", name, is_higher, _at_end(workdir, finished, name))
+    for title, name, is_higher in _PRETRAINING
+  ]
+  for task in plan.study.tasks:
+    name = registry.get_task(task).main_score
+    columns.append(
+      Column(
+        f"{task} {name.partition('/')[2]}",
+        task,
+        name,
+        not name.endswith("loss"),
+        _task_scores(workdir, finished, task),
+      )
+    )
+  # A model without a discriminator, say, has no AUC.
+  return [column for column in columns if any(column.scores.values())]
+
+
+def read_curves(
+  workdir: str, plan: KeptPlan, name: str
+) -> dict[str, list[list[tuple[float, float]]]]:
+  """Returns (tokens seen, value) of a training metric, by variant and seed.
+
+  Args:
+    workdir: of the studies.
+    plan: the study.
+    name: of the metric.
+  """
+  curves: dict[str, list[list[tuple[float, float]]]] = {}
+  for run in plan.runs:
+    if run.kind != PRETRAIN:
+      continue
+    cost = plan.costs[run.variant]
+    per_step = cost.num_tokens / cost.num_steps
+    rows = run_files.read_rows(os.path.join(workdir, run.folder))
+    points = [
+      (row["step"] * per_step, row[name])
+      for row in rows
+      if row.get(name) is not None
+    ]
+    if len(points) > 1:
+      curves.setdefault(run.variant, []).append(points)
+  return curves
+
+
+def commit_of(workdir: str, run: Run) -> str:
+  """Returns the commit that made a run, with a + if files were changed.
+
+  "" if it is not known.
+  """
+  folder = epath.Path(workdir) / run.folder
+  found = sorted(folder.glob(ENVIRONMENT_FILE)) or sorted(
+    folder.glob(f"*/seed_*/{ENVIRONMENT_FILE}")
+  )
+  if not found:
+    return ""
+  start = json.loads(found[0].read_text())[-1]
+  if start["commit"] is None:
+    return ""
+  return start["commit"][:8] + ("+" if start["uncommitted_changes"] else "")
+
+
+def _is_finished(run: Run, ledger: Ledger) -> bool:
+  record = ledger.last(run)
+  ledger.check_untouched(run)
+  return record is not None and record.event == FINISHED
+
+
+def _at_end(
+  workdir: str, finished: list[Run], name: str
+) -> dict[str, dict[int, float]]:
+  """Returns the values of a metric in the last row of pre-trainings."""
+  scores: dict[str, dict[int, float]] = {}
+  for run in finished:
+    if run.kind == PRETRAIN:
+      row = run_files.read_rows(os.path.join(workdir, run.folder))[-1]
+      if row.get(name) is not None:
+        scores.setdefault(run.variant, {})[run.seed] = row[name]
+  return scores
+
+
+def _task_scores(
+  workdir: str, finished: list[Run], task: str
+) -> dict[str, dict[int, float]]:
+  """Returns means over the seeds of the fine-tuning."""
+  scores: dict[str, dict[int, float]] = {}
+  for run in finished:
+    if run.task == task:
+      results = json.loads(results_path(workdir, run).read_text())
+      values = [one["scores"][results["main_score"]] for one in results["runs"]]
+      if all(value is not None for value in values):
+        scores.setdefault(run.variant, {})[run.seed] = statistics.fmean(values)
+  return scores
