@@ -13,6 +13,7 @@ LEVEL, POWER = 0.05, 0.8
 # From so many pairs on, they speak for themselves.
 FEWEST_FOR_BOOTSTRAP = 10
 _NUM_RESAMPLES = 9_999
+_NUM_QUANTILES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +104,14 @@ def smallest_visible(differences: Sequence[np.ndarray]) -> float:
 def _noncentrality(freedom: int) -> float:
   """Returns the shift of a t statistic that is seen with `POWER`."""
   bound = scipy.stats.t.ppf(1 - LEVEL / 2, freedom)
+  # SciPy's noncentral t is NaN for large shifts: a normal variable over its
+  # estimated deviation, averaged over quantiles of the latter.
+  ranks = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
+  deviations = np.sqrt(scipy.stats.chi2.ppf(ranks, freedom) / freedom)
 
   def missing(shift: float) -> float:
-    seen = scipy.stats.nct.sf(bound, freedom, shift)
-    seen += scipy.stats.nct.cdf(-bound, freedom, shift)
-    return seen - POWER
+    seen = scipy.stats.norm.cdf(shift - bound * deviations)
+    seen += scipy.stats.norm.cdf(-shift - bound * deviations)
+    return float(np.mean(seen)) - POWER
 
-  return float(scipy.optimize.brentq(missing, 0.1, 100.0))
+  return float(scipy.optimize.brentq(missing, 0.0, 1e3))

@@ -74,19 +74,38 @@ class Study:
         f"{where}: num_task_seeds={self.num_task_seeds}: fine-tune with one"
         " seed at least"
       )
+    if self.axis:
+      self._check_numbers()
     for task in self.tasks:
       registry.get_task(task)
+    self._check_starts()
+
+  def _check_numbers(self) -> None:
+    """Refuses names of variants that cannot stand on an axis."""
+    for name in self.variants:
+      try:
+        is_positive = float(name) > 0
+      except ValueError:
+        is_positive = False
+      if not is_positive:
+        raise UserError(
+          f"study {self.name!r}: the variant {name!r} is no number above 0, to"
+          f" stand on the axis {self.axis!r}; rename it, or drop the axis"
+        )
+
+  def _check_starts(self) -> None:
+    """Refuses starts of tasks that are not among its tasks, or not first."""
     for task, before in self.start_from.items():
       for name in (task, before):
         if name not in self.tasks:
           raise unknown_name(
-            f"task in 'start_from' of {where}", name, self.tasks
+            f"task in 'start_from' of study {self.name!r}:", name, self.tasks
           )
       if before in self.start_from:
         raise UserError(
-          f"{where}: {task} starts from {before}, which itself starts from"
-          f" {self.start_from[before]}; name a task that starts from the"
-          " pre-trained model"
+          f"study {self.name!r}: {task} starts from {before}, which itself"
+          f" starts from {self.start_from[before]}; name a task that starts"
+          " from the pre-trained model"
         )
 
   def shared(self) -> tuple[list[str], list[str]]:
