@@ -13,12 +13,12 @@ or, with --target=h100:8, on another one. experiments.report shows the results.
 """
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from absl import flags
 
-from convbert_jax.errors import UserError
+from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.studies import kept
 from convbert_jax.studies.ledger import FINISHED, Ledger
 from convbert_jax.studies.plan import Plan, make_plan
@@ -68,11 +68,12 @@ class _Stopped(KeyboardInterrupt):
 
 def main() -> None:
   """Lists or makes the runs."""
+  study = _study()
   plan = make_plan(
-    _study(),
+    study,
     load_config,
     _CONFIG.overrides,
-    _finetuning,
+    _finetuning(study),
     sweep_costs.step_seconds(_TARGET.value) if _TARGET.value else None,
   )
   if _DRY_RUN.value:
@@ -120,18 +121,17 @@ def _numbers(texts: Sequence[str]) -> list[int]:
     ) from None
 
 
-def _finetuning(task: str) -> list[str]:
-  """Returns the settings of a task's fine-tunings, the task's own last."""
-  settings = []
-  for own in (False, True):
-    for setting in _FINETUNE.value:
-      name, colon, rest = setting.partition(":")
-      is_own = bool(colon) and "=" not in name
-      if is_own and name == task and own:
-        settings.append(rest)
-      elif not is_own and not own:
-        settings.append(setting)
-  return settings
+def _finetuning(study: Study) -> Callable[[str], list[str]]:
+  """Returns a function from a task to the settings of its fine-tunings."""
+  settings: dict[str, list[str]] = {task: [] for task in ("", *study.tasks)}
+  for setting in _FINETUNE.value:
+    task, colon, rest = setting.partition(":")
+    if not colon or "=" in task:
+      task, rest = "", setting
+    if task not in settings:
+      raise unknown_name(f"task of --finetune={setting}:", task, study.tasks)
+    settings[task].append(rest)
+  return lambda task: [*settings[""], *settings[task]]
 
 
 def _make(plan: Plan, queue: RunQueue) -> None:
