@@ -2,6 +2,7 @@
 
 import base64
 import html
+import os
 from collections.abc import Iterable
 
 from convbert_jax import files
@@ -27,7 +28,7 @@ def image(png: bytes, words: str) -> str:
 
 
 def write(
-  path: str,
+  path: files.PathLike,
   title: str,
   heading: str,
   sections: Iterable[tuple[str, str]],
@@ -56,4 +57,4 @@ def write(
     f"<title>{html.escape(title)}</title><style>{_CSS}{css}</style></head>\n"
     f"<body><h1>{html.escape(heading)}</h1>\n{body}</body></html>\n",
   )
-  return path
+  return os.fspath(path)

@@ -72,6 +72,18 @@ class Pretrained:
       ConvBertModel(self.model.config), self.params["convbert"], self.tokenizer
     )
 
+  def needed_tokenizer(self) -> ConvBertTokenizer:
+    """Returns the tokenizer.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if self.tokenizer is None:
+      raise UserError(
+        "the model has no vocabulary beside it: put its vocab.txt there"
+      )
+    return self.tokenizer
+
 
 Networks = dict[str, Pretrained]
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import safetensors.numpy
 
 from convbert_jax import files
-from convbert_jax.errors import UserError, unknown_name
+from convbert_jax.errors import unknown_name
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.model.task_heads import ConvBertForMultipleChoice
 
@@ -123,10 +123,7 @@ def write_folder(
     UserError: as `export_model`, if the folder is not empty, or if there is no
       tokenizer.
   """
-  if pretrained.tokenizer is None:
-    raise UserError(
-      "the model has no vocabulary beside it: put its vocab.txt there"
-    )
+  tokenizer = pretrained.needed_tokenizer()
   exported = export_model(pretrained, platforms)
   with files.new_folder(folder) as aside:
     with open(os.path.join(aside, PROGRAM_FILE), "wb") as file:
@@ -134,7 +131,7 @@ def write_folder(
     safetensors.numpy.save_file(
       _flat(pretrained), os.path.join(aside, PARAMS_FILE)
     )
-    pretrained.tokenizer.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
     with open(os.path.join(aside, "README.md"), "w", encoding="utf-8") as file:
       file.write(_readme(pretrained, platforms))
 

@@ -117,9 +117,13 @@ def look_inside(source: Pretrained, text: str) -> Inside:
 
   Args:
     source: an encoder with its tokenizer, as `Pretrained.encoder` is.
-    text: cut at the longest sequence of the model.
+    text: no longer than the model's longest sequence.
+
+  Raises:
+    UserError: if it is longer, or the model has no vocabulary.
   """
-  batch = source.tokenizer([text])
+  tokenizer = source.needed_tokenizer()
+  batch = tokenizer([text])
   apply = functools.partial(
     source.model.apply,
     output_attentions=True,
@@ -129,7 +133,7 @@ def look_inside(source: Pretrained, text: str) -> Inside:
   attention = np.stack([layer[0] for layer in output.attentions])
   kernels = output.conv_kernels
   return Inside(
-    source.tokenizer.convert_ids_to_tokens(batch["input_ids"][0]),
+    tokenizer.convert_ids_to_tokens(batch["input_ids"][0]),
     attention,
     np.stack([layer[0] for layer in kernels])
     if kernels

@@ -59,13 +59,9 @@ class Predictor:
   def __init__(
     self, source: Pretrained, *, batch_size: int = 32, progress: bool = False
   ) -> None:
-    if source.tokenizer is None:
-      raise UserError(
-        "the model has no vocabulary beside it: put its vocab.txt there"
-      )
+    self.tokenizer: ConvBertTokenizer = source.needed_tokenizer()
     if batch_size < 1:
       raise UserError(f"batch_size={batch_size}: give at least 1")
-    self.tokenizer: ConvBertTokenizer = source.tokenizer
     self.labels = source.labels
     config = source.model.config
     self.model = source.model.clone(
