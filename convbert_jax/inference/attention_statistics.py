@@ -125,9 +125,7 @@ def measure(
   ) as bar:
     rows = _counted_rows(tokenizer, texts, max_length, num_tokens, counts, bar)
     for batch in _batches(rows, batch_size, max_length, special_ids[0]):
-      found = jax.device_get(sums(batch))
-      # In float64: the totals outgrow float32 long before the text ends.
-      found = jax.tree.map(lambda a: a.astype(np.float64), found)
+      found = _in_float64(jax.device_get(sums(batch)))
       totals = jax.tree.map(np.add, totals, found) if totals else found
   # A [SEP] that is written in the text is not text either.
   if not totals or not totals["tokens"]:
@@ -271,13 +269,34 @@ def _attention_totals(
 
 
 def _kernel_totals(kernel_BxTxHxK: jax.Array, text_BxT: jax.Array) -> Totals:
-  """Returns the totals of the weights and of their squares, [H, K] each."""
+  """Returns the totals of the weights, and of what is off their mean squared.
+
+  [H, K] each. A sum of the squares themselves would lose, in float32, how
+  little a kernel varies.
+  """
   kernel_BxTxHxK = kernel_BxTxHxK.astype(jnp.float32)
   text_BxT = text_BxT.astype(jnp.float32)
-  return {
-    "sum": jnp.einsum("bthk,bt->hk", kernel_BxTxHxK, text_BxT),
-    "squares": jnp.einsum("bthk,bt->hk", kernel_BxTxHxK**2, text_BxT),
-  }
+  total = functools.partial(jnp.einsum, "bthk,bt->hk")
+  sum_HxK = total(kernel_BxTxHxK, text_BxT)
+  mean_HxK = sum_HxK / jnp.maximum(jnp.sum(text_BxT), 1)
+  off_BxTxHxK = kernel_BxTxHxK - mean_HxK[None, None]
+  return {"sum": sum_HxK, "off_squared": total(off_BxTxHxK**2, text_BxT)}
+
+
+def _in_float64(totals: Totals) -> Totals:
+  """Returns a batch's totals such that they can be added to others'.
+
+  In float64, since the totals outgrow float32 long before a text ends. The
+  squares of the kernels' weights are about zero, not about a batch's mean.
+  """
+  totals = jax.tree.map(lambda array: array.astype(np.float64), totals)
+  if "kernels" in totals:
+    sums = totals["kernels"]["sum"]
+    about_zero = sums**2 / max(totals["tokens"], 1)
+    totals["kernels"]["squares"] = (
+      totals["kernels"].pop("off_squared") + about_zero
+    )
+  return totals
 
 
 def _averages(totals: Totals, counts: dict[str, int]) -> HeadStatistics:
