@@ -20,7 +20,8 @@ _CAPTIONS = {
     "Distance in tokens between a token and those it reads, weighted by the"
     " attention between them; [CLS], [SEP] and pads are left out. The dashed"
     " line is what a head that looks at all tokens alike would have at the"
-    " same lengths. Heads in the grey band could be replaced by a convolution.",
+    " same lengths. Heads in the grey band look no further, on average, than a"
+    " convolution's window reaches.",
   ),
   "local_share": (
     "What a convolution could see of it",
@@ -140,7 +141,7 @@ def summarise(statistics: HeadStatistics) -> list[str]:
   half = statistics.kernel_width / 2
   cut = f", {statistics.num_cut:,} cut at {statistics.max_length} tokens"
   lines = [
-    f"{num_layers} layers of {num_heads} attention heads;"
+    f"layers: {num_layers}, attention heads in each: {num_heads};"
     f" {statistics.num_texts:,} texts{cut if statistics.num_cut else ''};"
     f" {statistics.num_tokens:,} tokens",
     *(_mean_line(statistics, name) for name in plots.MEASURES),

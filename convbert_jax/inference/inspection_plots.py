@@ -202,7 +202,7 @@ def draw_mean_kernels(statistics: HeadStatistics) -> bytes:
     figure.suptitle("mean convolution kernels", fontweight="bold")
 
   wide = max(1.3, min(2.4, 8 / num_heads))
-  size = (wide * num_heads + 1, num_layers + 1)
+  size = (max(4, wide * num_heads + 1), max(2.6, num_layers + 1))
   return figures.draw_png(draw, size, _PLAIN)
 
 

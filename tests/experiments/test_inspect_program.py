@@ -51,7 +51,8 @@ def test_a_text_and_a_sentence_are_drawn(folder):
   assert done.returncode == 0, done.stderr
   lines = done.stdout.splitlines()
   assert lines[0] == (
-    "2 layers of 2 attention heads; 3 texts, 1 cut at 64 tokens; 66 tokens"
+    "layers: 2, attention heads in each: 2; 3 texts, 1 cut at 64 tokens;"
+    " 66 tokens"
   )
   assert lines[1].startswith("mean attention distance: ")
   assert lines[-1] == f"7 pictures, all of them in {output / 'index.html'}"
@@ -155,7 +156,7 @@ def test_the_summary_counts_local_heads():
     kernel_LxHxK=np.broadcast_to([0.4, 0, 0, 0, 0.1, 0, 0, 0, 0.5], (3, 2, 9)),
   )
   lines = inspection_page.summarise(statistics)
-  assert lines[0] == "3 layers of 2 attention heads; 5 texts; 60 tokens"
+  assert lines[0] == "layers: 3, attention heads in each: 2; 5 texts; 60 tokens"
   assert lines[1] == (
     "mean attention distance: 4.6 tokens (heads: 2.0 to 9.0; uniform attention:"
     " 0.5)"
