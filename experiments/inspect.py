@@ -1,8 +1,8 @@
 """Draws what a model has learnt to look at.
 
-python -m experiments.inspect --model=runs/small --text=lines.txt \
+python -m experiments.inspect --model=runs/small --text=lines.txt \\
   --sentence='The chef ate the meal that she had cooked.' --output=looks
-python -m experiments.inspect --model=DIR --text=articles/ --num_tokens=500000 \
+python -m experiments.inspect --model=DIR --text=texts/ --num_tokens=500000 \\
   --output=looks
 
 Over a text, a line being a row: how far the attention heads look, how much of
@@ -30,7 +30,7 @@ from convbert_jax.inference.attention_statistics import HeadStatistics
 from convbert_jax.inference.inspection import Inside, look_inside
 from experiments import command_line, inspection_page
 
-# A picture has no room for the names of more.
+# A picture has no room for the names of more; [CLS] and [SEP] included.
 MOST_TOKENS = 48
 
 _MODEL = flags.DEFINE_string(
@@ -43,7 +43,7 @@ _TEXT = flags.DEFINE_string(
   "text", None, "FILE, folder or glob of text, as experiments.build_data reads."
 )
 _SENTENCE = flags.DEFINE_string(
-  "sentence", None, f"TEXT of up to {MOST_TOKENS} tokens."
+  "sentence", None, f"TEXT of up to {MOST_TOKENS - 2} tokens."
 )
 _OUTPUT = flags.DEFINE_string(
   "output", None, "DIR for what is drawn.", required=True

@@ -52,7 +52,6 @@ _CAPTIONS = {
     "Each row is the kernel generated at a token; columns are offsets.",
   ),
 }
-_CSS = ".wide{overflow-x:auto}.wide img{max-width:none;width:max(100%,44rem)}"
 
 
 def draw(
@@ -120,16 +119,10 @@ def write(
     )
   for name, png in pictures.items():
     title, caption = _CAPTIONS[name]
-    image = html_page.image(png, f"{title}: {caption}")
-    sections.append(
-      (
-        html.escape(title),
-        f'<p>{html.escape(caption)}</p><div class="wide">{image}</div>',
-      )
-    )
-  html_page.write(
-    folder / PAGE_FILE, "Where it looks", f"Where {model} looks", sections, _CSS
-  )
+    image = html_page.image(png, title, full_size=True)
+    sections.append((title, f"<p>{html.escape(caption)}</p>{image}"))
+  heading = f"Where {model} looks"
+  html_page.write(folder / PAGE_FILE, heading, heading, sections)
 
 
 def summarise(statistics: HeadStatistics) -> list[str]:

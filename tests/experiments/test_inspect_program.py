@@ -63,6 +63,8 @@ def test_a_text_and_a_sentence_are_drawn(folder):
   for png in pictures.values():
     assert png.startswith(PNG)
     assert base64.b64encode(png).decode() in page
+  widths = re.findall(r'<img width="(\d+)"', page)
+  assert len(widths) == len(names) and all(int(w) > 300 for w in widths)
   # Nothing that a browser would fetch, and room for a phone's width.
   assert not re.search(r"(src|href)=.(?!data:)|url\(|@import", page)
   assert "width=device-width" in page
