@@ -27,7 +27,7 @@ from convbert_jax.studies.study import Study
 from convbert_jax.training import workdir_lock
 from experiments import command_line, sweep_costs, sweep_table
 from experiments.config_files import load_config, load_entry
-from experiments.launch import launching, slots
+from experiments.launch import launching, places
 
 _STUDY = flags.DEFINE_string("study", None, "NAME of the study.", required=True)
 _STUDIES = flags.DEFINE_string(
@@ -52,6 +52,17 @@ _SLOTS = flags.DEFINE_integer(
 )
 _THREADS = flags.DEFINE_integer(
   "threads", 0, "N cores for each of them; 0 for all.", lower_bound=0
+)
+_LAUNCHER = flags.DEFINE_string(
+  "launcher",
+  "local",
+  f"PLACE to start the runs in: {', '.join(places.PLACES)}; --slots at a time.",
+)
+_LAUNCHER_FLAGS = flags.DEFINE_string(
+  "launcher_flags",
+  "",
+  "FLAGS of that launcher, in one string; of slurm NAME=VALUE for submitit:"
+  " --launcher_flags='timeout_min=600 slurm_partition=gpu'.",
 )
 _DRY_RUN = flags.DEFINE_boolean(
   "dry_run", False, "List the runs and what they take, and start none."
@@ -136,7 +147,13 @@ def _finetuning(study: Study) -> Callable[[str], list[str]]:
 
 def _make(plan: Plan, queue: RunQueue) -> None:
   """Makes all runs of a study, several at a time."""
-  running = slots.Slots(_SLOTS.value, _THREADS.value)
+  asked = places.Asked(
+    _SLOTS.value,
+    _THREADS.value,
+    places.flags_of(_LAUNCHER_FLAGS.value),
+    _WORKDIR.value,
+  )
+  running, command = places.make_place(_LAUNCHER.value, asked)
   by_identity = {run.identity: run for run in queue.runs}
   shown = sweep_table.LiveTable(plan, queue, _WORKDIR.value)
 
@@ -151,7 +168,11 @@ def _make(plan: Plan, queue: RunQueue) -> None:
         shown.say(f"{run.title}: {run.folder}")
         running.start(
           run.identity,
-          ["-m", f"experiments.{run.kind}", *run.command(_WORKDIR.value)],
+          command(
+            f"{run.kind}-{run.identity}",
+            run.kind,
+            run.command(_WORKDIR.value),
+          ),
           log,
         )
       if running.is_idle:

@@ -14,7 +14,9 @@ experiments/launch/Dockerfile.
 
 import json
 import re
+import subprocess
 import sys
+import time
 
 from absl import flags
 
@@ -59,7 +61,11 @@ _MAX_RESTARTS = flags.DEFINE_integer(
 _MANIFEST = flags.DEFINE_string(
   "manifest", None, "FILE to write; NAME.json if not given."
 )
+_FOLLOW = flags.DEFINE_boolean(
+  "follow", False, "Wait for its end; exit status 1 if it fails."
+)
 _RUN = launching.RunFlags()
+_POLL_SECONDS = 30
 
 # Pods are named after it, with more behind, and DNS takes 63 letters.
 _VALID_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -91,7 +97,22 @@ def main() -> None:
   launching.require("kubectl", "see https://kubernetes.io/docs/tasks/tools")
   path = _MANIFEST.value or f"{job.name}.json"
   files.write_text(path, text)
-  sys.exit(launching.run(["kubectl", "apply", f"--filename={path}"]))
+  status = launching.run(["kubectl", "apply", f"--filename={path}"])
+  sys.exit(status or (_follow(job.name) if _FOLLOW.value else 0))
+
+
+def _follow(name: str) -> int:
+  """Waits for a JobSet's end; returns 0 if it has completed, else 1."""
+  query = ["kubectl", "get", "jobset", name]
+  query.append("--output=jsonpath={.status.terminalState}")
+  while True:
+    found = subprocess.run(query, capture_output=True, text=True)
+    if found.returncode:
+      raise UserError(f"kubectl get jobset {name}: {found.stderr.strip()}")
+    if found.stdout:
+      print(f"{name}: {found.stdout}", flush=True)
+      return int(found.stdout != "Completed")
+    time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -146,6 +146,20 @@ def test_the_manifest_is_written_and_applied(make_tools, tmp_path):
   assert yaml.safe_load((tmp_path / "base.json").read_text())
 
 
+@pytest.mark.parametrize(("state", "status"), [("Completed", 0), ("Failed", 1)])
+def test_the_end_of_a_set_is_waited_for(make_tools, tmp_path, state, status):
+  tools = make_tools("kubectl")
+  tools.answer(
+    ("kubectl", "apply", [("created\n", "", 0)]),
+    ("kubectl", "get jobset base", [(state, "", 0)]),
+  )
+  done = tools.run("gke", *FLAGS, "--follow", cwd=tmp_path)
+  assert (done.returncode, done.stdout) == (
+    status,
+    f"created\nbase: {state}\n",
+  )
+
+
 def test_mistakes_are_one_line(make_tools):
   tools = make_tools()
   for flags, expected in (
