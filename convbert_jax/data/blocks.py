@@ -27,14 +27,63 @@ class Block:
 
   documents: list[Document] = dataclasses.field(default_factory=list)
   splits: list[int] = dataclasses.field(default_factory=list)
-  characters: int = 0
 
   def add(self, document: Document, split: int) -> None:
     """Appends a document or a part of one."""
     self.documents.append(document)
     self.splits.append(split)
-    # Line ends count, so that empty documents fill a block too.
-    self.characters += 1 + len(document.lines) + sum(map(len, document.lines))
+
+
+def count_characters(document: Document) -> int:
+  """Returns how much of a block a document fills."""
+  # Line ends count, so that empty documents fill a block too.
+  return 1 + len(document.lines) + sum(map(len, document.lines))
+
+
+class BlockCutter:
+  """Cuts documents into blocks, and blocks into shards, by their sizes alone.
+
+  Args:
+    shard_characters: characters of text in a shard.
+    shard: number of the first one.
+
+  Attributes:
+    shard: number of the present shard.
+    number: of the present block in it.
+  """
+
+  def __init__(self, shard_characters: int, shard: int = 0) -> None:
+    self.shard, self.number = shard, 0
+    self._shard_characters = shard_characters
+    self._in_shard = self._in_block = 0
+
+  def add(self, characters: int) -> None:
+    """Counts a document into the present block."""
+    self._in_shard += characters
+    self._in_block += characters
+
+  @property
+  def shard_is_full(self) -> bool:
+    """Whether the shard ends here, and the block with it."""
+    return self._in_shard >= self._shard_characters
+
+  @property
+  def block_is_full(self) -> bool:
+    """Whether the block ends here."""
+    return self._in_block >= BLOCK_CHARACTERS or self.shard_is_full
+
+  @property
+  def shard_is_empty(self) -> bool:
+    """Whether the shard has no document yet."""
+    return not self._in_shard
+
+  def next_block(self) -> None:
+    """Begins a block, and a shard if the present one is full."""
+    if self.shard_is_full:
+      self.shard, self.number, self._in_shard = self.shard + 1, 0, 0
+    else:
+      self.number += 1
+    self._in_block = 0
 
 
 @dataclasses.dataclass

@@ -31,7 +31,7 @@ _TAR_SUFFIXES = {
 }
 _DAMAGED = (*streams.DAMAGED, tarfile.TarError, pyarrow.ArrowInvalid)
 _FORMATS = (".txt", ".jsonl", ".parquet", ".tar")
-_SUPPORTED = (
+SUPPORTED = (
   ".txt, .jsonl or .tar, each plain or .gz .xz .bz2 .zst; .parquet; *_data.xz"
 )
 
@@ -42,7 +42,7 @@ REMEDIES = {
   "empty files": "",
   "damaged or cut short files": "what came before the damage was used; fetch"
   " or compress them again",
-  "unknown archive members": f"readable are {_SUPPORTED}, except Parquet",
+  "unknown archive members": f"readable are {SUPPORTED}, except Parquet",
   "broken JSON lines": "each line must be one JSON object",
   "JSON lines without text": 'each object needs a string "text"',
   "Parquet files without a text column": 'name the column "text"',
@@ -96,19 +96,6 @@ class Skipped:
     return lines
 
 
-class Meter:
-  """Shows how far a file has been read."""
-
-  def __init__(self) -> None:
-    self.stream: IO[bytes] | None = None
-
-  def bytes_read(self) -> int:
-    """Returns the position in the (compressed) file, 0 where unknown."""
-    if self.stream is None or self.stream.closed:
-      return 0
-    return self.stream.tell()
-
-
 def expand_inputs(patterns: Sequence[str]) -> list[str]:
   """Returns the files of paths, folders and globs, without duplicates.
 
@@ -125,7 +112,7 @@ def expand_inputs(patterns: Sequence[str]) -> list[str]:
       found = _readable_files(pattern)
       if not found:
         raise UserError(
-          f"the folder {pattern} holds no readable file: give {_SUPPORTED}"
+          f"the folder {pattern} holds no readable file: give {SUPPORTED}"
         )
     elif os.path.exists(pattern):
       found = [pattern]
@@ -140,11 +127,16 @@ def expand_inputs(patterns: Sequence[str]) -> list[str]:
         raise UserError(f"no input matches {pattern!r}: check the path")
     for path in found:
       if _kind(path) is None:
-        raise UserError(f"cannot read {path}: give {_SUPPORTED}")
+        raise UserError(f"cannot read {path}: give {SUPPORTED}")
     paths.update(dict.fromkeys(found))
   if not paths:
     raise UserError("no input: name at least one file, folder or glob")
   return list(paths)
+
+
+def is_readable(name: str) -> bool:
+  """Says whether a file of this name has a known format."""
+  return _kind(name) is not None
 
 
 def iter_documents(
@@ -152,7 +144,8 @@ def iter_documents(
   *,
   blank_lines_separate: bool = False,
   skipped: Skipped,
-  meter: Meter | None = None,
+  meter: streams.Meter | None = None,
+  name: str | None = None,
 ) -> Iterator[Document]:
   """Yields the documents of a file in order.
 
@@ -162,12 +155,16 @@ def iter_documents(
       files; in archives, JSON lines and Parquet they never do.
     skipped: counts what could not be used.
     meter: shows how far the file has been read.
+    name: what to call it in `skipped`, if it is a copy.
 
   Raises:
     UserError: if the file cannot be opened.
   """
+  where = name or path
   if _kind(path) == ".parquet":
-    yield from _guarded(_parquet_documents(path, skipped), path, skipped)
+    yield from _guarded(
+      _parquet_documents(path, where, skipped), where, skipped
+    )
     return
   try:
     stream = open(path, "rb")  # noqa: SIM115
@@ -179,12 +176,12 @@ def iter_documents(
     meter.stream = stream
   with stream:
     if not os.path.getsize(path):
-      skipped.add("empty files", path)
+      skipped.add("empty files", where)
       return
     documents = _stream_documents(
-      stream, path, path, blank_lines_separate, skipped
+      stream, path, where, blank_lines_separate, skipped
     )
-    yield from _guarded(documents, path, skipped)
+    yield from _guarded(documents, where, skipped)
 
 
 def _readable_files(folder: str) -> list[str]:
@@ -308,14 +305,16 @@ def _jsonl_documents(
       skipped.add("JSON lines without text", f"{where}:{number}")
 
 
-def _parquet_documents(path: str, skipped: Skipped) -> Iterator[Document]:
+def _parquet_documents(
+  path: str, where: str, skipped: Skipped
+) -> Iterator[Document]:
   try:
     file = pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20)
   except FileNotFoundError as error:
     raise UserError(f"cannot open {path}: check the path") from error
   with file:
     if "text" not in file.schema_arrow.names:
-      skipped.add("Parquet files without a text column", path)
+      skipped.add("Parquet files without a text column", where)
       return
     batches = file.iter_batches(
       batch_size=_PARQUET_ROWS, columns=["text"], use_threads=False

@@ -78,6 +78,21 @@ class Journal:
       split, shards=(*split.shards, shard)
     )
 
+  def include(self, other: "Journal") -> None:
+    """Appends the shards of another, and adds the counts over them."""
+    for name, more in other.splits.items():
+      split = self.splits[name]
+      # Shards are tuples, which are joined by the same sign.
+      self.splits[name] = Split(
+        *(
+          getattr(split, field.name) + getattr(more, field.name)
+          for field in dataclasses.fields(Split)
+        )
+      )
+      self.token_counts[name] += other.token_counts[name]
+    self.skipped_documents.update(other.skipped_documents)
+    self.num_shards += other.num_shards
+
   def save(self, folder: str) -> None:
     """Writes the state in place of the previous one."""
     fields = {
@@ -200,17 +215,15 @@ def _first_other(old: list[Any], new: list[Any]) -> str:
   return f"{before[0]}, which has been written anew"
 
 
-def finished_manifest(folder: str, identity: dict[str, Any]) -> Manifest | None:
-  """Returns the manifest if this build is finished already, otherwise None.
+def finished_manifest(folder: str) -> Manifest | None:
+  """Returns the manifest of a finished build, None if there is none.
 
   Raises:
-    UserError: if the folder contains other records.
+    UserError: if it cannot be read.
   """
   try:
-    manifest = load_manifest(folder)
+    return load_manifest(folder)
   except UserError as error:
     if isinstance(error.__cause__, FileNotFoundError):
       return None
     raise
-  refuse_another(folder, "records", identity_of(manifest), identity)
-  return manifest

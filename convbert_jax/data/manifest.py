@@ -83,7 +83,7 @@ class Manifest:
     tokenizer_fingerprint: `WordPiece.fingerprint` of the tokenizer.
     vocab_size: number of lines in the vocabulary.
     special_ids: ids of pad, unk, cls, sep and mask, by these names.
-    settings: `records.BuildSettings` and those of the tokenizer, by name.
+    settings: `build.BuildSettings` and those of the tokenizer, by name.
     train: the split to train on.
     held_out: the split to evaluate on.
     unigram_loss: mean of -log(share of the training tokens) over the held-out

@@ -103,6 +103,19 @@ class _Joined(io.RawIOBase):
     return len(data)
 
 
+class Meter:
+  """Shows how far a file has been read."""
+
+  def __init__(self) -> None:
+    self.stream: IO[bytes] | None = None
+
+  def bytes_read(self) -> int:
+    """Returns the position in the (compressed) file, 0 where unknown."""
+    if self.stream is None or self.stream.closed:
+      return 0
+    return self.stream.tell()
+
+
 class TailWatcher:
   """Reads a stream and remembers its last tar block."""
 

@@ -13,8 +13,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from convbert_jax.data import corpus
-from convbert_jax.data.streams import MAX_LINE_CHARACTERS
+from convbert_jax.data import corpus, streams
 from convbert_jax.errors import UserError
 
 COMPRESS = {
@@ -169,7 +168,7 @@ def test_a_line_of_millions_of_characters_is_split_at_spaces(tmp_path):
   path.write_text(" ".join(words) + "\n" + "x" * 25_000)
   documents, _ = _read(path)
   lines = [line for lines in documents for line in lines]
-  assert max(map(len, lines)) <= MAX_LINE_CHARACTERS
+  assert max(map(len, lines)) <= streams.MAX_LINE_CHARACTERS
   assert " ".join(lines[:-3]).split() == words
   assert list(map(len, lines[-3:])) == [10_000, 10_000, 5_000]
 
@@ -230,7 +229,7 @@ def test_inputs_that_cannot_be_read_are_refused(tmp_path):
 def test_meter_follows_the_compressed_file(tmp_path):
   path = tmp_path / "a.jsonl"
   path.write_text('{"text": "One."}\n' * 20_000)
-  meter = corpus.Meter()
+  meter = streams.Meter()
   assert meter.bytes_read() == 0
   documents = corpus.iter_documents(
     str(path), skipped=corpus.Skipped(), meter=meter

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from data import text
 
-from convbert_jax.data import corpus, loader, manifest, records
+from convbert_jax.data import blocks, corpus, loader, manifest
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def _records(folder, split):
 @pytest.fixture
 def small_blocks(monkeypatch):
   """Several blocks a shard, as in a large build."""
-  monkeypatch.setattr(records, "BLOCK_CHARACTERS", 1500)
+  monkeypatch.setattr(blocks, "BLOCK_CHARACTERS", 1500)
 
 
 def test_result_is_the_same_for_any_number_of_processes(

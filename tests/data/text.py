@@ -52,18 +52,23 @@ class Recorder(BuildProgress):
       raise KeyboardInterrupt
 
 
+def settings(**options):
+  """Settings of many small shards."""
+  small = {"max_seq_length": 32, "held_out": 0.2, "shard_characters": 4000}
+  return records.BuildSettings(**small | options)
+
+
 def build(
   inputs, vocab, output, *, stop_after=None, num_workers=0, lowercase=True,
   **options,
 ):  # fmt: skip
   """Builds many small shards in this process; returns manifest and notes."""
-  settings = {"max_seq_length": 32, "held_out": 0.2, "shard_characters": 4000}
   recorder = Recorder(stop_after)
   manifest = records.build_records(
     [inputs] if isinstance(inputs, str) else inputs,
     load_tokenizer(vocab, lowercase=lowercase),
     str(output),
-    records.BuildSettings(**settings | options),
+    settings(**options),
     num_workers=num_workers,
     progress=recorder,
   )
