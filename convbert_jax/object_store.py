@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsspec
+from fsspec.core import has_magic
 from tqdm import tqdm
 
 from convbert_jax import files
@@ -51,6 +53,20 @@ class ObjectStore:
         for place, info in found.items()
         if len(place) > start
       }
+
+  def matches(self) -> dict[str, int]:
+    """Returns the files that a path, folder or glob names, with their sizes."""
+    with self._explained():
+      self._system.invalidate_cache()
+      places = [self._root]
+      if has_magic(self._root):
+        places = sorted(self._system.glob(self._root))
+      found = {}
+      for place in places:
+        with contextlib.suppress(FileNotFoundError):
+          found |= self._system.find(place, detail=True)
+      unstrip = self._system.unstrip_protocol
+      return {unstrip(place): info["size"] for place, info in found.items()}
 
   def check_writable(self) -> None:
     """Refuses, before there is anything to lose, what cannot be written to."""
@@ -124,6 +140,55 @@ class ObjectStore:
       ):
         raise  # Of a file here.
       raise UserError(f"{self.path}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+  """Yields a local file with the content of one that may be in a store.
+
+  Raises:
+    UserError: if the store cannot be reached.
+  """
+  if files.is_local(path):
+    yield path
+    return
+  folder, _, name = path.rpartition("/")
+  with tempfile.TemporaryDirectory() as here:
+    ObjectStore(folder).fetch([name], here)
+    yield os.path.join(here, name)
+
+
+@contextlib.contextmanager
+def small_files(path: str, names: Sequence[str]) -> Iterator[str]:
+  """Yields a local folder that stands for one that may be in a store.
+
+  Of a folder in a store it begins with the files of these names. What the body
+  writes is copied out at the end, in the order of writing, and what it deletes
+  is deleted.
+
+  Raises:
+    UserError: if the store cannot be reached.
+  """
+  if files.is_local(path):
+    yield path
+    return
+  store = ObjectStore(path)
+  with tempfile.TemporaryDirectory() as here:
+    there = [name for name in names if name in store.files()]
+    store.fetch(there, here)
+    before = _times(here)
+    try:
+      yield here
+    finally:
+      after = _times(here)
+      written = [name for name in after if before.get(name) != after[name]]
+      store.put(sorted(written, key=after.__getitem__), here)
+      store.remove([name for name in there if name not in after])
+
+
+def _times(folder: str) -> dict[str, int]:
+  """Returns when each file was written."""
+  return {entry.name: entry.stat().st_mtime_ns for entry in os.scandir(folder)}
 
 
 def _reason(error: Exception) -> str:
