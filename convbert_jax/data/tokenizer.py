@@ -1,10 +1,12 @@
 """WordPiece as records are built with: from text to token ids."""
 
+import functools
 import hashlib
 import itertools
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -72,6 +74,11 @@ class WordPiece:
     )
     self._tokenizer = _make_tokenizer(ids, **self.settings)
     self._clear_cache()
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    # Other processes make their own; the library's object stays here.
+    make = functools.partial(WordPiece, self.vocabulary, **self.settings)
+    return make, ()
 
   @property
   def vocab_size(self) -> int:
