@@ -4,7 +4,7 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test test-slow peers targets test-targets lint
+.PHONY: quickstart test test-slow peers targets test-targets test-beam lint
 quickstart: $(INSTALLED)
 	.venv/bin/python -m experiments.quickstart
 
@@ -14,8 +14,7 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	.venv/bin/python -m pytest -m slow
 
-# PyTorch, transformers, TensorFlow and Apache Beam, for the slow tests that
-# need them.
+# PyTorch, transformers and TensorFlow, for the slow tests that need them.
 peers: $(INSTALLED)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --requirement tests/requirements-peers.txt
@@ -28,12 +27,18 @@ test-targets: .venv-targets/.installed
 	.venv-targets/bin/python -m pytest -m slow $(PYTEST) \
 	  tests/planning/test_targets.py
 
-.venv-targets/.installed: requirements.txt tests/requirements-targets.txt
-	$(PYTHON) -m venv .venv-targets
-	@echo "installing the compilers into .venv-targets, once (a few minutes)"
-	@.venv-targets/bin/python -m pip install --quiet \
+# Apache Beam takes older releases of what other tests need.
+test-beam: .venv-beam/.installed
+	.venv-beam/bin/python -m pytest -m slow $(PYTEST) \
+	  tests/data/test_beam_pipeline.py \
+	  tests/experiments/test_build_data_beam.py
+
+.venv-%/.installed: requirements.txt tests/requirements-%.txt
+	$(PYTHON) -m venv .venv-$*
+	@echo "installing requirements-$*.txt into .venv-$*, once (a few minutes)"
+	@.venv-$*/bin/python -m pip install --quiet \
 	  --disable-pip-version-check --requirement requirements.txt \
-	  --requirement tests/requirements-targets.txt
+	  --requirement tests/requirements-$*.txt
 	@touch $@
 
 lint: $(INSTALLED)

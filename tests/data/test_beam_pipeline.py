@@ -15,7 +15,7 @@ pytest.importorskip("apache_beam", reason="pip install -e '.[beam]' has it")
 
 from convbert_jax.data import beam_pipeline
 
-pytestmark = pytest.mark.slow  # Run where `make peers` has installed it.
+pytestmark = pytest.mark.slow  # `make test-beam` installs it and runs them.
 
 # What DirectRunner ends at where it cannot fetch a program from the network.
 RUNNER = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
