@@ -20,6 +20,7 @@ FLOORS = (
   {"pretraining"},
   {"finetuning"},
   {"inference", "planning"},
+  {"studies"},
 )
 ROOMS = set().union(*FLOORS)
 # The package's front door looks everything up by name, and imports it late.

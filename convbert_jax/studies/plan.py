@@ -157,9 +157,11 @@ def make_plan(
     variant: [vocabulary, *shared, *pretraining, *study.own(variant)[0]]
     for variant in study.variants
   }
-  base = _measured(
-    study, load(study.config, settings[study.reference]), step_seconds
+  config = load(study.config, settings[study.reference])
+  manifest.check(
+    max_seq_length=config.max_seq_length, vocab_size=config.model.vocab_size
   )
+  base = _measured(study, config, step_seconds)
   configs, costs = {}, {}
   for variant in study.variants:
     config = load(study.config, settings[variant])

@@ -54,6 +54,23 @@ def test_a_dry_run_lists_runs_and_costs_and_makes_nothing(arguments, tmp_path):
   assert not (tmp_path / "all").exists()
 
 
+def test_the_study_of_the_docs_can_be_run(arguments, tmp_path):
+  (text,) = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs/studies.md").read_text(), re.DOTALL
+  )
+  (tmp_path / "mine.py").write_text(text)
+  done = run(
+    "sweep",
+    *arguments,
+    f"--studies={tmp_path / 'mine.py'}",
+    "--study=rates",
+    "--config=configs/pretrain.py:size=tiny,seq=32",
+    "--dry_run",
+  )
+  assert done.returncode == 0, done.stderr
+  assert "3 variants x 3 seeds" in done.stdout
+
+
 @pytest.mark.parametrize(
   ("more", "message"),
   [

@@ -3,13 +3,22 @@
 import dataclasses
 
 import pytest
+from programs import ROOT
 
+from configs.sweeps import STUDIES
 from convbert_jax import old_configs
 from convbert_jax.errors import UserError
 from convbert_jax.objective.electra import make_electra
 from convbert_jax.objective.flops import matmul_flops_per_token
 from convbert_jax.studies import kept
-from convbert_jax.studies.plan import FINETUNE, PRETRAIN, cost_of, identity_of
+from convbert_jax.studies.plan import (
+  FINETUNE,
+  PRETRAIN,
+  cost_of,
+  identity_of,
+  make_plan,
+)
+from convbert_jax.studies.study import Study
 from experiments.config_files import load_config
 
 BASE = {"seed": 0, "model": {"width": 8}, "checkpoint": {"keep_last": 2}}
@@ -135,6 +144,27 @@ def test_a_field_that_was_added_since_changes_no_name(monkeypatch):
   assert identity_of(added, {}) == before
   added["model"]["new"] = "other"
   assert identity_of(added, {}) != before
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_a_plan(records, name, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  found = make_plan(
+    Study(name=name, **STUDIES[name]),
+    load_config,
+    [f"data.path={records}", "max_seq_length=32"],
+    lambda task: ["data.path=glue"],
+  )
+  study = found.study
+  tasks = len(study.tasks) + 1
+  num_runs = len(study.variants) * len(study.seeds) * tasks
+  assert len(found.runs) == num_runs
+  assert min(cost.num_steps for cost in found.costs.values()) > 100
+
+
+def test_records_that_do_not_fit_are_refused(plan):
+  with pytest.raises(UserError, match="built with max_seq_length 32"):
+    plan("max_seq_length=64")
 
 
 def test_a_plan_is_kept_and_read(plan, tmp_path):
