@@ -170,7 +170,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         "vocab_size": 30_522,
         "head_ratio": 2,
         "conv_kernel_size": 9,
-        "conv_type": "span_dynamic",  # or "none"
+        # Or "dynamic", "light", "static", "none".
+        "conv_type": "span_dynamic",
         "head_size_rule": "tf1",  # or "hf", as transformers has it
         "max_position_embeddings": 512,
         "type_vocab_size": 2,

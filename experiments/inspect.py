@@ -76,8 +76,8 @@ def main() -> None:
   inside = None if _SENTENCE.value is None else _look(source, _SENTENCE.value)
   statistics = _measure(source, paths) if paths else None
   lines = [] if statistics is None else inspection_page.summarise(statistics)
-  if not source.model.config.has_conv:
-    lines.append("the model has no convolution: no kernels are drawn")
+  if not source.model.config.has_conv_kernels:
+    lines.append("the model has no convolution kernels: none are drawn")
   pictures = inspection_page.draw(statistics, inside, layers)
   inspection_page.write(
     folder, _MODEL.value, lines, pictures, statistics, inside

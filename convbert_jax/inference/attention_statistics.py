@@ -200,12 +200,12 @@ def _sums(
   model: nn.Module, params: Any, special_ids: jax.Array, batch: batching.Batch
 ) -> Totals:
   """Returns totals over a batch; see `_attention_totals`, `_kernel_totals`."""
-  has_conv = model.config.has_conv
+  has_kernels = model.config.has_conv_kernels
   output = model.apply(
     {"params": params},
     **batch,
     output_attentions=True,
-    output_conv_kernels=has_conv,
+    output_conv_kernels=has_kernels,
   )
   if not output.attentions:
     raise UserError("the model has no attention maps to look at")
@@ -225,7 +225,7 @@ def _sums(
     "heads": _stacked(read(layer) for layer in output.attentions),
     "uniform": read(jnp.broadcast_to(uniform_Bx1x1xT, shape)),
   }
-  if has_conv:
+  if has_kernels:
     totals["kernels"] = _stacked(
       _kernel_totals(layer, text_BxT) for layer in output.conv_kernels
     )

@@ -127,7 +127,7 @@ def look_inside(source: Pretrained, text: str) -> Inside:
   apply = functools.partial(
     source.model.apply,
     output_attentions=True,
-    output_conv_kernels=source.model.config.has_conv,
+    output_conv_kernels=source.model.config.has_conv_kernels,
   )
   output = jax.device_get(jax.jit(apply)({"params": source.params}, **batch))
   attention = np.stack([layer[0] for layer in output.attentions])

@@ -127,6 +127,11 @@ class ConvBertConfig:
     return CONV_KINDS[self.conv_type].heads is not None
 
   @property
+  def has_conv_kernels(self) -> bool:
+    """Whether the convolution heads sum values that kernels weight."""
+    return self.has_conv and CONV_KINDS[self.conv_type].sums_values
+
+  @property
   def mixed_size(self) -> int:
     """Width of all heads of both kinds together."""
     return self.all_head_size * (2 if self.has_conv else 1)

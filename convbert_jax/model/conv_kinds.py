@@ -47,10 +47,16 @@ class Parameter:
 # By group and name, as they stand in the parameter tree.
 Parameters = Mapping[str, Mapping[str, Parameter]]
 # (parameters by group and name, hidden [B, T, M], query [B, T, H, D],
-# values [B, T, H, D]) -> (heads [B, T, H, D], kernels [B, T, H, K]).
+# values [B, T, H, D] or None) -> (heads [B, T, H, D], kernels [B, T, H, K] or
+# None).
 Heads = Callable[
-  [Mapping[str, Mapping[str, jax.Array]], jax.Array, jax.Array, jax.Array],
-  tuple[jax.Array, jax.Array],
+  [
+    Mapping[str, Mapping[str, jax.Array]],
+    jax.Array,
+    jax.Array,
+    jax.Array | None,
+  ],
+  tuple[jax.Array, jax.Array | None],
 ]
 
 
@@ -61,42 +67,63 @@ class ConvKind:
   Attributes:
     heads: from parameters and activations to the heads; None for a layer of
       attention heads alone. Parameters come in the dtype of the activations.
-      The values are projected by `MixedAttention`.
     parameters: from a config to the parameters of `heads`. Their order decides
       what each is drawn from: append, do not reorder.
     products: from a config to the multiplications for each token in matrix
       products with these parameters.
     expressible_in: names of the checkpoint formats that can hold the kind,
       besides our own: "tf1" (the original's), "hf" (transformers').
+    sums_values: whether the heads are sums of values, weighted by kernels. The
+      values are projected by `MixedAttention`. Otherwise there are neither.
   """
 
   heads: Heads | None
   parameters: Callable[["ConvBertConfig"], Parameters] = lambda config: {}
   products: Callable[["ConvBertConfig"], int] = lambda config: 0
   expressible_in: frozenset[str] = frozenset()
+  sums_values: bool = True
 
 
-def _span_dynamic_parameters(config: "ConvBertConfig") -> Parameters:
+def _static_parameters(config: "ConvBertConfig") -> Parameters:
   taps, width = config.conv_kernel_size, config.hidden_size
-  heads, num_logits = config.all_head_size, config.num_heads_kept * taps
-  stddev = config.initializer_range
+  heads = config.all_head_size
   return {
     "conv_key": {
       "depthwise_kernel": Parameter(
         (taps, width), (None, "hidden"), 1.0 / taps
       ),
       "pointwise_kernel": Parameter(
-        (width, heads), ("hidden", config.heads_axis), stddev
+        (width, heads),
+        ("hidden", config.heads_axis),
+        config.initializer_range,
       ),
       "bias": Parameter((heads,), (config.heads_axis,)),
     },
-    "conv_kernel": {
-      "kernel": Parameter(
-        (heads, num_logits), (config.heads_axis, None), stddev
-      ),
-      "bias": Parameter((num_logits,), (None,), values=_first_logits(config)),
-    },
   }
+
+
+def _light_parameters(config: "ConvBertConfig") -> Parameters:
+  shape = (_num_logits(config),)
+  logits = Parameter(shape, (None,), values=_first_logits(config))
+  return {"conv_kernel": {"bias": logits}}
+
+
+def _dynamic_parameters(config: "ConvBertConfig") -> Parameters:
+  kernel = Parameter(
+    (config.all_head_size, _num_logits(config)),
+    (config.heads_axis, None),
+    config.initializer_range,
+  )
+  light = _light_parameters(config)["conv_kernel"]
+  return {"conv_kernel": {"kernel": kernel, **light}}
+
+
+def _span_dynamic_parameters(config: "ConvBertConfig") -> Parameters:
+  return {**_static_parameters(config), **_dynamic_parameters(config)}
+
+
+def _num_logits(config: "ConvBertConfig") -> int:
+  return config.num_heads_kept * config.conv_kernel_size
 
 
 def _first_logits(config: "ConvBertConfig") -> tuple[float, ...]:
@@ -122,9 +149,16 @@ def _first_logits(config: "ConvBertConfig") -> tuple[float, ...]:
   )
 
 
+def _static_products(config: "ConvBertConfig") -> int:
+  return config.hidden_size * config.all_head_size
+
+
+def _dynamic_products(config: "ConvBertConfig") -> int:
+  return config.all_head_size * _num_logits(config)
+
+
 def _span_dynamic_products(config: "ConvBertConfig") -> int:
-  num_logits = config.num_heads_kept * config.conv_kernel_size
-  return config.all_head_size * (config.hidden_size + num_logits)
+  return _static_products(config) + _dynamic_products(config)
 
 
 CONV_KINDS: dict[str, ConvKind] = {
@@ -133,6 +167,19 @@ CONV_KINDS: dict[str, ConvKind] = {
     parameters=_span_dynamic_parameters,
     products=_span_dynamic_products,
     expressible_in=frozenset({"tf1", "hf"}),
+  ),
+  # What else could stand there, for comparison.
+  "dynamic": ConvKind(
+    heads=span_conv.dynamic_heads,
+    parameters=_dynamic_parameters,
+    products=_dynamic_products,
+  ),
+  "light": ConvKind(heads=span_conv.light_heads, parameters=_light_parameters),
+  "static": ConvKind(
+    heads=span_conv.static_heads,
+    parameters=_static_parameters,
+    products=_static_products,
+    sums_values=False,
   ),
   # BERT, with a head ratio of 1. transformers always has convolution heads.
   "none": ConvKind(heads=None, expressible_in=frozenset({"tf1"})),

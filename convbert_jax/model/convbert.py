@@ -85,11 +85,11 @@ class ConvBertModel(nn.Module):
     Raises:
       UserError: if the sequences are too long, if not exactly one of
         `input_ids` and `inputs_embeds` is given, if it or the head mask has
-        another shape, or if convolution kernels are asked for and there are no
-        convolution heads.
+        another shape, or if convolution kernels are asked for and there are
+        none.
     """
     words = self._checked_words(input_ids, inputs_embeds)
-    if output_conv_kernels and not self.config.has_conv:
+    if output_conv_kernels and not self.config.has_conv_kernels:
       raise errors.UserError(
         f"conv_type={self.config.conv_type!r} has no convolution kernels; "
         "leave output_conv_kernels off"

@@ -20,7 +20,8 @@ def encoder_flops(config: ConvBertConfig, length: int) -> float:
   attention = 3 * width * heads + 2 * length * heads
   if config.has_conv:
     kind = CONV_KINDS[config.conv_type]
-    attention += width * heads + kind.products(config)
+    values = width * heads if kind.sums_values else 0
+    attention += values + kind.products(config)
   attention += config.mixed_size * width
   feed_forward = 2 * width * config.intermediate_size // config.num_groups
   project = config.embedding_size * width

@@ -45,7 +45,7 @@ class MixedAttention(nn.Module):
     """
     config = self.config
     names = ["query", "key", "value"]
-    if config.has_conv:
+    if config.has_conv_kernels:
       # Not the attention's value: the convolution has a projection of its own.
       names.append("conv_value")
     projected = self._project(hidden_BxTxM, names)
@@ -63,7 +63,7 @@ class MixedAttention(nn.Module):
     heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:
       convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
-        hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
+        hidden_BxTxM, query_BxTxHxD, projected.get("conv_value"), mask_BxT
       )
       heads.append(convolved_BxTxHxD)
     # Attention first: the output map of the original reads them in this order.
@@ -109,15 +109,19 @@ class MixedAttention(nn.Module):
     self,
     hidden_BxTxM: jax.Array,
     query_BxTxHxD: jax.Array,
-    value_BxTxHxD: jax.Array,
+    value_BxTxHxD: jax.Array | None,
     mask_BxT: jax.Array,
-  ) -> tuple[jax.Array, jax.Array]:
-    """Returns the convolution heads [B, T, H, D] and kernels [B, T, H, K]."""
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the convolution heads [B, T, H, D] and kernels [B, T, H, K].
+
+    Values and kernels are None where the kind has none.
+    """
     config = self.config
     if config.mask_padding_in_conv:
       real_BxT = mask_BxT.astype(hidden_BxTxM.dtype)
       hidden_BxTxM = hidden_BxTxM * real_BxT[:, :, None]
-      value_BxTxHxD = value_BxTxHxD * real_BxT[:, :, None, None]
+      if value_BxTxHxD is not None:
+        value_BxTxHxD = value_BxTxHxD * real_BxT[:, :, None, None]
     kind = CONV_KINDS[config.conv_type]
     params = {
       group: layers.Parameters(specs, config.dtype, name=group)()

@@ -1,4 +1,4 @@
-"""Depthwise and span-based dynamic convolution over the sequence.
+"""Depthwise and dynamic convolutions over the sequence, and heads made of them.
 
 Both are cross-correlations with zeros outside the sequence: tap `j` of a
 window of `K` touches position `t + j - (K - 1) / 2`. They add up `K` shifted
@@ -40,19 +40,115 @@ def span_dynamic_heads(
   Returns:
     The heads [B, T, H, D], and their kernels [B, T, H, K], which sum to 1.
   """
-  key = params["conv_key"]
+  span_BxTxA = _separable_conv(params["conv_key"], hidden_BxTxM)
+  seed_BxTxA = span_BxTxA * query_BxTxHxD.reshape(span_BxTxA.shape)
+  return _generated_heads(params["conv_kernel"], seed_BxTxA, value_BxTxHxD)
+
+
+def dynamic_heads(
+  params: Mapping[str, Mapping[str, jax.Array]],
+  hidden_BxTxM: jax.Array,
+  query_BxTxHxD: jax.Array,
+  value_BxTxHxD: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Convolves values with kernels made from single tokens.
+
+  Wu et al. 2019, "Pay less attention with lightweight and dynamic
+  convolutions", in the place that ConvBERT gives to its own: `softmax(W Q)`.
+
+  Args:
+    params: in `conv_kernel`, `kernel` [A, HK] and `bias` [HK].
+    hidden_BxTxM: not read.
+    query_BxTxHxD: the attention heads' queries, unscaled.
+    value_BxTxHxD: what is summed.
+
+  Returns:
+    As `span_dynamic_heads`.
+  """
+  del hidden_BxTxM
+  query_BxTxA = query_BxTxHxD.reshape(*query_BxTxHxD.shape[:2], -1)
+  return _generated_heads(params["conv_kernel"], query_BxTxA, value_BxTxHxD)
+
+
+def light_heads(
+  params: Mapping[str, Mapping[str, jax.Array]],
+  hidden_BxTxM: jax.Array,
+  query_BxTxHxD: jax.Array,
+  value_BxTxHxD: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Convolves values with a kernel for each head, the same at every position.
+
+  Wu et al. 2019; the kernel is a softmax of what is learnt.
+
+  Args:
+    params: in `conv_kernel`, `bias` [HK], the logits.
+    hidden_BxTxM: not read.
+    query_BxTxHxD: not read.
+    value_BxTxHxD: what is summed.
+
+  Returns:
+    As `span_dynamic_heads`.
+  """
+  del hidden_BxTxM, query_BxTxHxD
+  logits_HK = params["conv_kernel"]["bias"]
+  shape = (*value_BxTxHxD.shape[:2], *logits_HK.shape)
+  logits_BxTxHK = jnp.broadcast_to(logits_HK[None, None], shape)
+  return _weighted_heads(logits_BxTxHK, value_BxTxHxD)
+
+
+def static_heads(
+  params: Mapping[str, Mapping[str, jax.Array]],
+  hidden_BxTxM: jax.Array,
+  query_BxTxHxD: jax.Array,
+  value_BxTxHxD: None,
+) -> tuple[jax.Array, None]:
+  """Convolves the layer's input, depthwise and then pointwise.
+
+  It is what `span_dynamic_heads` makes its kernels from.
+
+  Args:
+    params: in `conv_key`, as for `span_dynamic_heads`.
+    hidden_BxTxM: the layer's input.
+    query_BxTxHxD: not read, but for its shape.
+    value_BxTxHxD: there are none.
+
+  Returns:
+    The heads [B, T, H, D], and None.
+  """
+  del value_BxTxHxD
+  heads_BxTxA = _separable_conv(params["conv_key"], hidden_BxTxM)
+  return heads_BxTxA.reshape(query_BxTxHxD.shape), None
+
+
+def _separable_conv(
+  key: Mapping[str, jax.Array], hidden_BxTxM: jax.Array
+) -> jax.Array:
+  """Returns a depthwise, then a pointwise convolution, [B, T, A]."""
   convolved_BxTxM = depthwise_conv(hidden_BxTxM, key["depthwise_kernel"])
-  span_BxTxA = grouped_linear.linear(
+  return grouped_linear.linear(
     checkpoint_name(convolved_BxTxM, "depthwise_conv"),
     key["pointwise_kernel"],
     key["bias"],
   )
+
+
+def _generated_heads(
+  generator: Mapping[str, jax.Array],
+  seed_BxTxA: jax.Array,
+  value_BxTxHxD: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Makes kernels from `seed_BxTxA` and convolves the values with them."""
   logits_BxTxHK = grouped_linear.linear(
-    span_BxTxA * query_BxTxHxD.reshape(span_BxTxA.shape),
-    params["conv_kernel"]["kernel"],
-    params["conv_kernel"]["bias"],
+    seed_BxTxA, generator["kernel"], generator["bias"]
   )
-  logits_BxTxHxK = logits_BxTxHK.reshape(*query_BxTxHxD.shape[:-1], -1)
+  return _weighted_heads(logits_BxTxHK, value_BxTxHxD)
+
+
+def _weighted_heads(
+  logits_BxTxHK: jax.Array, value_BxTxHxD: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the values convolved with softmaxed kernels, and the kernels."""
+  logits_BxTxHxK = logits_BxTxHK.reshape(*value_BxTxHxD.shape[:-1], -1)
   kernel_BxTxHxK = normalization.softmax(
     numerics.precise(logits_BxTxHxK)
   ).astype(value_BxTxHxD.dtype)

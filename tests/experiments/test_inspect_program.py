@@ -88,7 +88,7 @@ def test_a_model_without_convolution_says_so(folder, tmp_path):
     f"--output={output}",
   )
   assert done.returncode == 0, done.stderr
-  assert done.stdout.count("no convolution: no kernels are drawn\n") == 1
+  assert done.stdout.count("no convolution kernels: none are drawn\n") == 1
   names = {path.stem for path in output.glob("*.png")}
   assert names == MEASURES | {"attention_maps"}
 

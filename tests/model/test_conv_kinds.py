@@ -4,9 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny_convbert import TINY
+import pytest
+from tiny_convbert import TINY, random_params
 
 from convbert_jax import ConvBertConfig, ConvBertModel
+from convbert_jax.errors import UserError
 from convbert_jax.model import flops
 from convbert_jax.model.conv_kinds import CONV_KINDS, ConvKind, Parameter
 from convbert_jax.ops import span_conv
@@ -55,8 +57,45 @@ def test_a_new_kind_needs_no_more_than_its_row(monkeypatch):
 
 def test_the_formats_that_hold_each_kind():
   holders = {name: kind.expressible_in for name, kind in CONV_KINDS.items()}
-  assert holders == {"span_dynamic": {"tf1", "hf"}, "none": {"tf1"}}
+  assert holders == {
+    "span_dynamic": {"tf1", "hf"},
+    "none": {"tf1"},
+    # Ours alone.
+    **{name: set() for name in ("dynamic", "light", "static")},
+  }
   assert CONV_KINDS[ConvBertConfig().conv_type].heads is not None
+
+
+@pytest.mark.parametrize(
+  ("kind", "ratio"),
+  [*((kind, 2) for kind in CONV_KINDS), ("light", 1), ("dynamic", 4)],
+)
+def test_pads_change_nothing_in_any_kind(kind, ratio):
+  config = TINY.replace(
+    conv_type=kind,
+    head_ratio=ratio,
+    num_hidden_layers=2,
+    mask_padding_in_conv=True,
+  )
+  model = ConvBertModel(config)
+  params = {"params": random_params(model, IDS)}
+  apply = jax.jit(model.apply)
+  alone = apply(params, IDS).last_hidden_state
+  padded = np.concatenate([IDS, [[1, 2, 3, 4]] * 2], axis=1)
+  mask = np.concatenate([np.ones_like(IDS), np.zeros((2, 4), int)], axis=1)
+  out = apply(params, padded, mask).last_hidden_state
+  np.testing.assert_allclose(out[:, : IDS.shape[1]], alone, atol=2e-6)
+  # They would, if it did not matter: a real token in their place does.
+  seen = apply(params, padded).last_hidden_state
+  assert np.abs(seen[:, : IDS.shape[1]] - alone).max() > 1e-2
+
+
+def test_a_kind_without_kernels_refuses_to_return_them():
+  model = ConvBertModel(TINY.replace(conv_type="static"))
+  params = {"params": random_params(model, IDS)}
+  assert "conv_value" not in params["params"]["encoder"]["layers"]["attention"]
+  with pytest.raises(UserError, match="'static' has no convolution kernels"):
+    model.apply(params, IDS, output_conv_kernels=True)
 
 
 def first_kernels(**changes):
@@ -68,10 +107,12 @@ def first_kernels(**changes):
   return np.stack(kernels).mean((1, 2))
 
 
-def test_kernels_are_alike_at_first_unless_spread():
+@pytest.mark.parametrize("kind", ["span_dynamic", "light"])
+def test_kernels_are_alike_at_first_unless_spread(kind):
   same = np.full((2, 4, 5), 1 / 5)
   shape = {
-    "num_hidden_layers": 2, "num_attention_heads": 8, "conv_kernel_size": 5
+    "num_hidden_layers": 2, "num_attention_heads": 8, "conv_kernel_size": 5,
+    "conv_type": kind,
   }  # fmt: skip
   np.testing.assert_allclose(first_kernels(**shape), same, atol=1e-4)
   # Previous token, next, the one before the previous, the one after the next.

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import toy_training as toy
+from tiny_convbert import TINY
 from tiny_electra import SPECIAL, make_batch, make_electra
 
 from convbert_jax.pretraining.train_step import make_train_step
@@ -14,9 +15,9 @@ from convbert_jax.training.state import make_init
 NUM_STEPS = 3
 
 
-def train(mesh):
+def train(mesh, config=TINY):
   """Takes some steps with dropout; returns parameters, losses, compilations."""
-  electra = make_electra()
+  electra = make_electra(config)
   optimizer = make_optimizer(
     OptimizerConfig(learning_rate=1e-2, warmup_steps=1), 100
   )
@@ -59,6 +60,20 @@ def test_eight_devices_learn_what_one_learns(on_one, axes):
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
     params,
     on_one[0],
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dynamic", "light", "static", "none"])
+def test_every_kind_of_convolution_does(kind):
+  config = TINY.replace(conv_type=kind, num_attention_heads=8)
+  params, losses, _ = train(toy.make_mesh(1), config)
+  on_eight = train(sharding.make_mesh(data=2, fsdp=2, tensor=2), config)
+  np.testing.assert_allclose(losses, on_eight[1], rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    params,
+    on_eight[0],
   )
 
 
