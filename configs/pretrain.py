@@ -5,8 +5,9 @@
     --workdir=runs/small --config.data.path=runs/records
 
 `size` is one of `tiny`, `small`, `medium-small` and `base`; `seq` is the
-number of tokens in an example. Any field can be set from the command line, as
-in `--config.optimizer.learning_rate=1e-4`.
+number of tokens in an example. `batch=4096` takes another batch than that of
+the size, and changes with it what has to change: see `_with_batch`. Any field
+can be set from the command line, as in `--config.optimizer.learning_rate=1e-4`.
 
 The recipes of `small`, `medium-small` and `base` are those of the authors'
 code: a million steps at 128 tokens. What to expect of them are the paper's
@@ -23,8 +24,14 @@ show that it learns.
 """
 
 import difflib
+from typing import Any
 
 from ml_collections import ConfigDict
+
+# Share of a run with another batch than its size's.
+_MOST_WARMUP = 0.2
+
+_ALL_SIZES = {"beta2": 0.999, "eval_batches": 100}
 
 # What differs between sizes; everything else is in `get_config`.
 SIZES = {
@@ -144,7 +151,7 @@ def get_config(arguments: str = "") -> ConfigDict:
   """Returns the pre-training config of one size.
 
   Args:
-    arguments: "size=small,seq=128", either part optional.
+    arguments: "size=small,seq=128,batch=1024", each part optional.
 
   Returns:
     The config; the lengths are in tokens, the batch sizes in examples over
@@ -153,8 +160,10 @@ def get_config(arguments: str = "") -> ConfigDict:
   Raises:
     ValueError: an argument is unknown or its value not valid.
   """
-  size, max_seq_length = _parse_arguments(arguments)
-  recipe = SIZES[size]
+  size, max_seq_length, batch_size = _parse_arguments(arguments)
+  recipe = _ALL_SIZES | SIZES[size]
+  if batch_size not in {0, recipe["batch_size"]}:
+    recipe = _with_batch(recipe, batch_size)
   return ConfigDict(
     {
       "seed": 0,
@@ -214,7 +223,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "decay_power": 1.0,
         "weight_decay_rate": 0.01,
         "beta1": 0.9,
-        "beta2": 0.999,
+        "beta2": recipe["beta2"],
         "epsilon": 1e-6,
         "clip_norm": 1.0,
         "update_clip": 0.0,
@@ -233,7 +242,7 @@ def get_config(arguments: str = "") -> ConfigDict:
       "eval": {
         "every": recipe["eval_every"],  # 0: at the end, -1: never
         "batch_size": recipe["batch_size"],
-        "max_batches": 100,  # 0: the whole held-out split
+        "max_batches": recipe["eval_batches"],  # 0: the whole held-out split
       },
       "checkpoint": {
         "save_every": recipe["save_every"],
@@ -286,14 +295,51 @@ def split_arguments(arguments: str, defaults: dict[str, str]) -> dict[str, str]:
   return values
 
 
-def _parse_arguments(arguments: str) -> tuple[str, int]:
-  """Returns size and sequence length out of "size=small,seq=128"."""
-  values = split_arguments(arguments, {"size": "small", "seq": "128"})
+def _with_batch(recipe: dict[str, Any], batch_size: int) -> dict[str, Any]:
+  """Returns a recipe for another batch, which sees as many examples.
+
+  The rate grows with the root of the batch, and Adam's memory of squared
+  gradients stays as long in examples (Malladi et al. 2022). Bias correction
+  replaces the boost that the first updates have without it. The warmup keeps
+  its number of steps (You et al. 2020), up to a share of the run.
+  docs/pretraining.md, "Large batches", has what was tried.
+  """
+  factor = batch_size / recipe["batch_size"]
+
+  def fewer(steps: int) -> int:
+    return max(1, round(steps / factor))
+
+  num_steps = fewer(recipe["num_steps"])
+  most_warmup = round(_MOST_WARMUP * num_steps)
+  return {
+    **recipe,
+    "batch_size": batch_size,
+    "num_steps": num_steps,
+    "learning_rate": float(f"{recipe['learning_rate'] * factor**0.5:.3g}"),
+    "beta2": round(max(0.0, 1 - factor * (1 - recipe["beta2"])), 6),
+    "bias_correction": True,
+    "warmup_steps": max(1, min(recipe["warmup_steps"], most_warmup)),
+    **{
+      name: fewer(recipe[name])
+      for name in ("save_every", "eval_every", "eval_batches", "report_every")
+    },
+  }
+
+
+def _parse_arguments(arguments: str) -> tuple[str, int, int]:
+  """Returns the parts of "size=small,seq=128,batch=1024"; no batch is 0."""
+  defaults = {"size": "small", "seq": "128", "batch": ""}
+  values = split_arguments(arguments, defaults)
   if not (values["seq"].isdecimal() and int(values["seq"]) > 0):
     raise ValueError(
       f"seq={values['seq']} is no number of tokens; write seq=128, say"
     )
-  return values["size"], int(values["seq"])
+  batch = values["batch"] or "0"
+  if not batch.isdecimal() or (values["batch"] and int(batch) < 1):
+    raise ValueError(
+      f"batch={values['batch']} is no number of examples; write batch=1024, say"
+    )
+  return values["size"], int(values["seq"]), int(batch)
 
 
 def _check_name(kind: str, name: str, valid: dict[str, object]) -> None:

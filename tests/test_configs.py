@@ -16,7 +16,10 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 PRETRAIN = str(CONFIGS / "pretrain.py")
 FINETUNE = str(CONFIGS / "finetune.py")
 SIZES = ("tiny", "small", "medium-small", "base")
-NAMED = [f"size={size},seq=128" for size in SIZES] + ["size=base,seq=512"]
+NAMED = [f"size={size},seq=128" for size in SIZES] + [
+  "size=base,seq=512",
+  "size=base,seq=128,batch=4096",
+]
 
 
 FINETUNINGS = [
@@ -58,10 +61,12 @@ def test_arguments_have_defaults_and_any_order():
   [
     ("size=smal", "unknown size 'smal'; did you mean 'small'?"),
     ("size=", "(valid: tiny, small, medium-small, base)"),
-    ("large", "unknown argument 'large'; (valid: size, seq)"),
+    ("large", "unknown argument 'large'; (valid: size, seq, batch)"),
     ("size=small,sequence=128", "unknown argument 'sequence'"),
     ("seq=0", "seq=0 is no number of tokens"),
     ("seq=long", "seq=long is no number of tokens"),
+    ("batch=0", "batch=0 is no number of examples"),
+    ("batch=1k", "batch=1k is no number of examples; write batch=1024, say"),
   ],
 )
 def test_wrong_arguments_name_the_valid_ones(arguments, message):
@@ -69,6 +74,25 @@ def test_wrong_arguments_name_the_valid_ones(arguments, message):
     load_config(f"{PRETRAIN}:{arguments}")
   assert message in str(caught.value)
   assert "\n" not in str(caught.value)
+
+
+def test_another_batch_sees_as_many_examples():
+  one = load_config(f"{PRETRAIN}:size=base")
+  assert load_config(f"{PRETRAIN}:size=base,batch=256") == one
+  for batch in (64, 1024, 8192):
+    other = load_config(f"{PRETRAIN}:size=base,batch={batch}")
+    assert other.batch_size == other.eval.batch_size == batch
+    assert other.num_steps * batch == one.num_steps * 256
+    factor = batch / 256
+    rate = one.optimizer.learning_rate * factor**0.5
+    assert other.optimizer.learning_rate == pytest.approx(rate, rel=5e-3)
+    # A memory as long in examples.
+    assert (1 - other.optimizer.beta2) / batch == pytest.approx(0.001 / 256)
+    assert other.optimizer.bias_correction
+    # As many steps, up to a fifth of all.
+    warmup = min(10_000, other.num_steps // 5)
+    assert other.optimizer.warmup_steps == warmup
+    assert other.eval.max_batches * batch == pytest.approx(25_600, rel=0.1)
 
 
 @pytest.mark.parametrize(
