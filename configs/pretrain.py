@@ -29,7 +29,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 # Share of a run with another batch than its size's.
-_MOST_WARMUP = 0.2
+_MOST_WARMUP = 0.1
 
 _ALL_SIZES = {"beta2": 0.999, "eval_batches": 100}
 

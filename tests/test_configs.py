@@ -89,8 +89,8 @@ def test_another_batch_sees_as_many_examples():
     # A memory as long in examples.
     assert (1 - other.optimizer.beta2) / batch == pytest.approx(0.001 / 256)
     assert other.optimizer.bias_correction
-    # As many steps, up to a fifth of all.
-    warmup = min(10_000, other.num_steps // 5)
+    # As many steps, up to a tenth of all.
+    warmup = min(10_000, other.num_steps // 10)
     assert other.optimizer.warmup_steps == warmup
     assert other.eval.max_batches * batch == pytest.approx(25_600, rel=0.1)
 
