@@ -173,6 +173,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "conv_type": "span_dynamic",  # or "none"
         "head_size_rule": "tf1",  # or "hf", as transformers has it
         "max_position_embeddings": 512,
+        "position_type": "absolute",  # or "rotary"
         "type_vocab_size": 2,
         "hidden_act": "gelu",
         "hidden_dropout_prob": recipe["dropout"],

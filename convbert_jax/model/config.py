@@ -19,6 +19,7 @@ from typing import Self
 
 from convbert_jax import errors
 from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import activations, partitioning
 
 HEAD_SIZE_RULES = ("tf1", "hf")
@@ -48,6 +49,9 @@ class ConvBertConfig:
       original does, "hf" from the kept ones as transformers does. They agree
       for a head ratio of 2 and two heads or more.
     max_position_embeddings: longest sequence, in tokens.
+    position_type: how the order of tokens is known, a row of
+      `position_kinds.POSITION_KINDS`: "absolute", a table, as in the original;
+      "rotary", no table, queries and keys of the attention heads are turned.
     type_vocab_size: number of segment types.
     hidden_act: activation of the feed-forward part and of the heads, one of
       `activations.BY_NAME`.
@@ -82,6 +86,7 @@ class ConvBertConfig:
   conv_type: str = "span_dynamic"
   head_size_rule: str = "tf1"
   max_position_embeddings: int = 512
+  position_type: str = "absolute"
   type_vocab_size: int = 2
   hidden_act: str = "gelu"
   hidden_dropout_prob: float = 0.1
@@ -140,6 +145,7 @@ class ConvBertConfig:
       ("conv_type", CONV_KINDS),
       ("head_size_rule", HEAD_SIZE_RULES),
       ("conv_kernel_init", CONV_KERNEL_INITS),
+      ("position_type", POSITION_KINDS),
       ("hidden_act", activations.BY_NAME),
       ("dtype", DTYPES),
       ("remat", REMAT_POLICIES),
@@ -178,6 +184,14 @@ class ConvBertConfig:
       raise errors.UserError(
         f"hidden_size={self.hidden_size} leaves no width for "
         f"num_attention_heads={heads}; take fewer heads or a larger width"
+      )
+    multiple = POSITION_KINDS[self.position_type].head_size_multiple
+    if self.head_size % multiple:
+      raise errors.UserError(
+        f"position_type={self.position_type!r} needs a head size that is a"
+        f" multiple of {multiple}, and hidden_size={self.hidden_size} with"
+        f" num_attention_heads={heads} gives {self.head_size}; change one of"
+        " them"
       )
     for field in ("hidden_size", "intermediate_size"):
       if getattr(self, field) % self.num_groups:

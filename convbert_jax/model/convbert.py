@@ -70,7 +70,8 @@ class ConvBertModel(nn.Module):
       input_ids: [B, T], `T` up to `max_position_embeddings`.
       attention_mask: [B, T], 1 for real positions; all of them if None.
       token_type_ids: [B, T] segment of each position; zeros if None.
-      position_ids: [B, T] rows of the position table; 0 to T - 1 if None.
+      position_ids: [B, T] positions, rows of the table if there is one; 0 to
+        T - 1 if None.
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       head_mask: [H] for all layers, or [L, H]; multiplied with the attention
         probabilities of the kept heads, so that 0 removes a head.
@@ -109,6 +110,7 @@ class ConvBertModel(nn.Module):
       embedded,
       attention_mask,
       self._head_mask_of_layers(head_mask),
+      position_ids,
       deterministic=deterministic,
       output_hidden_states=output_hidden_states,
       output_attentions=output_attentions,

@@ -5,6 +5,8 @@ original's variables have other names: `conv_attn_key` for `conv_key`,
 `conv_attn_kernel` for `conv_kernel`, `conv_attn_point` for `conv_value`.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import attention, grouped_linear, partitioning
 
 
@@ -28,6 +31,7 @@ class MixedAttention(nn.Module):
     mask_BxT: jax.Array,
     head_mask_H: jax.Array | None,
     *,
+    positions: Any = None,
     deterministic: bool,
   ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Computes all heads.
@@ -36,6 +40,7 @@ class MixedAttention(nn.Module):
       hidden_BxTxM: the layer's input.
       mask_BxT: 1 for real positions, 0 for padding.
       head_mask_H: multiplied with the attention probabilities, or None.
+      positions: what the kind of positions has prepared, or None.
       deterministic: no dropout.
 
     Returns:
@@ -49,11 +54,15 @@ class MixedAttention(nn.Module):
       # Not the attention's value: the convolution has a projection of its own.
       names.append("conv_value")
     projected = self._project(hidden_BxTxM, names)
-    query_BxTxHxD = projected["query"]
+    query_BxTxHxD, key_BxTxHxD = projected["query"], projected["key"]
+    place = POSITION_KINDS[config.position_type].apply
+    if place is not None:
+      query_BxTxHxD = place(query_BxTxHxD, positions)
+      key_BxTxHxD = place(key_BxTxHxD, positions)
     rate = 0.0 if deterministic else config.attention_probs_dropout_prob
     attended_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
       query_BxTxHxD,
-      projected["key"],
+      key_BxTxHxD,
       projected["value"],
       mask_BxT,
       head_mask_H,
@@ -63,7 +72,7 @@ class MixedAttention(nn.Module):
     heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:
       convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
-        hidden_BxTxM, query_BxTxHxD, projected["conv_value"], mask_BxT
+        hidden_BxTxM, projected["query"], projected["conv_value"], mask_BxT
       )
       heads.append(convolved_BxTxHxD)
     # Attention first: the output map of the original reads them in this order.

@@ -31,6 +31,7 @@ _OURS_ALONE = {
   "conv_type",
   "head_size_rule",
   "mask_padding_in_conv",
+  "position_type",
   "dtype",
   "remat",
   "scan_unroll",

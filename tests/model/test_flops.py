@@ -51,6 +51,7 @@ def count(jaxpr):
     {"num_hidden_layers": 3, "num_groups": 2},
     {"conv_type": "none", "head_ratio": 1, "embedding_size": 16},
     {"head_ratio": 4, "conv_kernel_size": 5},
+    {"position_type": "rotary"},
   ],
 )
 def test_the_count_is_that_of_the_program(fields):
