@@ -47,7 +47,7 @@ class EncoderLayer(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask_BxT: jax.Array,
+    mask: jax.Array,
     positions: Any,
     head_mask_H: jax.Array | None,
   ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
@@ -57,7 +57,7 @@ class EncoderLayer(nn.Module):
       config, name="attention"
     )(
       hidden_BxTxM,
-      mask_BxT,
+      mask,
       head_mask_H,
       positions=positions,
       deterministic=self.deterministic,
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask_BxT: jax.Array,
+    mask: jax.Array,
     head_mask_LxH: jax.Array | None,
     position_ids_BxT: jax.Array | None,
     *,
@@ -145,7 +145,7 @@ class Encoder(nn.Module):
 
     Args:
       hidden_BxTxM: embeddings at model width.
-      mask_BxT: 1 for real positions, 0 for padding.
+      mask: [B, T] or [B, T, T], see `MixedAttention`.
       head_mask_LxH: multiplied with the attention probabilities, or None.
       position_ids_BxT: positions; in order if None.
       deterministic: no dropout.
@@ -182,7 +182,7 @@ class Encoder(nn.Module):
       name="layers",
     )(
       hidden_BxTxM,
-      mask_BxT,
+      mask,
       self._positions(position_ids_BxT, hidden_BxTxM.shape[1]),
       head_mask_LxH,
     )

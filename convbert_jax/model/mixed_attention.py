@@ -28,7 +28,7 @@ class MixedAttention(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask_BxT: jax.Array,
+    mask: jax.Array,
     head_mask_H: jax.Array | None,
     *,
     positions: Any = None,
@@ -38,7 +38,8 @@ class MixedAttention(nn.Module):
 
     Args:
       hidden_BxTxM: the layer's input.
-      mask_BxT: 1 for real positions, 0 for padding.
+      mask: [B, T], 1 for real positions, 0 for padding; without convolution
+        heads also [B, T, T], 1 where a query, a row, may attend.
       head_mask_H: multiplied with the attention probabilities, or None.
       positions: what the kind of positions has prepared, or None.
       deterministic: no dropout.
@@ -64,7 +65,7 @@ class MixedAttention(nn.Module):
       query_BxTxHxD,
       key_BxTxHxD,
       projected["value"],
-      mask_BxT,
+      mask,
       head_mask_H,
       dropout_rate=rate,
       dropout_key=self.make_rng("dropout") if rate else None,
@@ -72,12 +73,12 @@ class MixedAttention(nn.Module):
     heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:
       convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
-        hidden_BxTxM, projected["query"], projected["conv_value"], mask_BxT
+        hidden_BxTxM, projected["query"], projected["conv_value"], mask
       )
       heads.append(convolved_BxTxHxD)
     # Attention first: the output map of the original reads them in this order.
     heads_BxTxSxA = jnp.stack(heads, axis=2).reshape(
-      *mask_BxT.shape, len(heads), config.all_head_size
+      *hidden_BxTxM.shape[:2], len(heads), config.all_head_size
     )
     heads_BxTxSxA = checkpoint_name(heads_BxTxSxA, "mixed_heads")
     return heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK

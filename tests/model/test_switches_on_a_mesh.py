@@ -11,6 +11,7 @@ from convbert_jax.ops import partitioning
 from convbert_jax.training import sharding
 
 BATCH = make_batch(rows=8, length=16)
+PADDING = np.asarray(BATCH["attention_mask"])
 LABELS = np.random.default_rng(1).integers(0, 2, (8, 16))
 
 
@@ -37,13 +38,15 @@ def loss_and_gradient(config, mask, mesh=None):
 
 
 @pytest.mark.parametrize(
-  "fields",
-  [{"position_type": "rotary"}],
-  ids=str,
+  ("fields", "mask"),
+  [
+    ({"position_type": "rotary"}, PADDING),
+    ({"conv_type": "none"}, PADDING[:, None] * np.tril(np.ones((16, 16), int))),
+  ],
+  ids=["rotary", "causal"],
 )
-def test_all_axes(fields):
+def test_all_axes(fields, mask):
   config = TINY.replace(num_hidden_layers=2, **fields)
-  mask = BATCH["attention_mask"]
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   loss, grads = loss_and_gradient(config, mask, mesh)
   one_loss, one_grads = loss_and_gradient(config, mask)
