@@ -171,6 +171,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         "head_ratio": 2,
         "conv_kernel_size": 9,
         "conv_type": "span_dynamic",  # or "none"
+        # Of the attention heads, or the convolution's "own".
+        "conv_query": "attention",
         "head_size_rule": "tf1",  # or "hf", as transformers has it
         "max_position_embeddings": 512,
         "position_type": "absolute",  # or "rotary"

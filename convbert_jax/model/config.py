@@ -24,6 +24,7 @@ from convbert_jax.ops import activations, partitioning
 
 HEAD_SIZE_RULES = ("tf1", "hf")
 CONV_KERNEL_INITS = ("uniform", "spread")
+CONV_QUERIES = ("attention", "own")
 DTYPES = ("float32", "bfloat16", "float64")
 REMAT_POLICIES = ("none", "elementwise", "dots", "full")
 
@@ -45,6 +46,9 @@ class ConvBertConfig:
     num_groups: blocks of the grouped feed-forward maps; 1 is a plain map.
     conv_type: kind of the convolution heads, a row of `conv_kinds.CONV_KINDS`;
       "none" for attention heads alone.
+    conv_query: which query the kernels of the convolution are made with:
+      "attention", that of the attention heads, as in the original; "own", a
+      projection for it alone.
     head_size_rule: "tf1" takes the head size from the configured heads as the
       original does, "hf" from the kept ones as transformers does. They agree
       for a head ratio of 2 and two heads or more.
@@ -84,6 +88,7 @@ class ConvBertConfig:
   conv_kernel_size: int = 9
   num_groups: int = 1
   conv_type: str = "span_dynamic"
+  conv_query: str = "attention"
   head_size_rule: str = "tf1"
   max_position_embeddings: int = 512
   position_type: str = "absolute"
@@ -132,6 +137,17 @@ class ConvBertConfig:
     return CONV_KINDS[self.conv_type].heads is not None
 
   @property
+  def projections(self) -> tuple[str, ...]:
+    """Names of a layer's maps from its input to heads, of equal width."""
+    names: tuple[str, ...] = ("query", "key", "value")
+    if self.has_conv:
+      # Not the attention's value: the convolution has a projection of its own.
+      names += ("conv_value",)
+    if self.conv_query == "own":
+      names += ("conv_query",)
+    return names
+
+  @property
   def mixed_size(self) -> int:
     """Width of all heads of both kinds together."""
     return self.all_head_size * (2 if self.has_conv else 1)
@@ -143,6 +159,7 @@ class ConvBertConfig:
   def _check_choices(self) -> None:
     for field, valid in (
       ("conv_type", CONV_KINDS),
+      ("conv_query", CONV_QUERIES),
       ("head_size_rule", HEAD_SIZE_RULES),
       ("conv_kernel_init", CONV_KERNEL_INITS),
       ("position_type", POSITION_KINDS),
@@ -152,6 +169,11 @@ class ConvBertConfig:
     ):
       if getattr(self, field) not in valid:
         raise errors.unknown_name(field, getattr(self, field), valid)
+    if self.conv_query == "own" and not self.has_conv:
+      raise errors.UserError(
+        f"conv_query='own' with conv_type={self.conv_type!r}: there are no"
+        " convolution heads to ask it; leave conv_query='attention'"
+      )
 
   def _check_ranges(self) -> None:
     for field in dataclasses.fields(self):

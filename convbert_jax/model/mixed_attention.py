@@ -50,11 +50,7 @@ class MixedAttention(nn.Module):
       [B, T, H, K], or None.
     """
     config = self.config
-    names = ["query", "key", "value"]
-    if config.has_conv:
-      # Not the attention's value: the convolution has a projection of its own.
-      names.append("conv_value")
-    projected = self._project(hidden_BxTxM, names)
+    projected = self._project(hidden_BxTxM)
     query_BxTxHxD, key_BxTxHxD = projected["query"], projected["key"]
     place = POSITION_KINDS[config.position_type].apply
     if place is not None:
@@ -73,7 +69,10 @@ class MixedAttention(nn.Module):
     heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:
       convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
-        hidden_BxTxM, projected["query"], projected["conv_value"], mask
+        hidden_BxTxM,
+        projected["conv_query" if config.conv_query == "own" else "query"],
+        projected["conv_value"],
+        mask,
       )
       heads.append(convolved_BxTxHxD)
     # Attention first: the output map of the original reads them in this order.
@@ -83,11 +82,10 @@ class MixedAttention(nn.Module):
     heads_BxTxSxA = checkpoint_name(heads_BxTxSxA, "mixed_heads")
     return heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK
 
-  def _project(
-    self, hidden_BxTxM: jax.Array, names: list[str]
-  ) -> dict[str, jax.Array]:
-    """Returns the named projections, [B, T, H, D] each."""
+  def _project(self, hidden_BxTxM: jax.Array) -> dict[str, jax.Array]:
+    """Returns the projections by name, [B, T, H, D] each."""
     config = self.config
+    names = config.projections
     # One product for all of them.
     kernels, biases = zip(
       *(

@@ -52,6 +52,7 @@ def count(jaxpr):
     {"conv_type": "none", "head_ratio": 1, "embedding_size": 16},
     {"head_ratio": 4, "conv_kernel_size": 5},
     {"position_type": "rotary"},
+    {"conv_query": "own", "num_hidden_layers": 2},
   ],
 )
 def test_the_count_is_that_of_the_program(fields):

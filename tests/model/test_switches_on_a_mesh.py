@@ -41,9 +41,10 @@ def loss_and_gradient(config, mask, mesh=None):
   ("fields", "mask"),
   [
     ({"position_type": "rotary"}, PADDING),
+    ({"conv_query": "own"}, PADDING),
     ({"conv_type": "none"}, PADDING[:, None] * np.tril(np.ones((16, 16), int))),
   ],
-  ids=["rotary", "causal"],
+  ids=["rotary", "own query", "causal"],
 )
 def test_all_axes(fields, mask):
   config = TINY.replace(num_hidden_layers=2, **fields)
