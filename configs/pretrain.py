@@ -181,8 +181,11 @@ def get_config(arguments: str = "") -> ConfigDict:
         "conv_kernel_size": 9,
         # Or "dynamic", "light", "static", "none".
         "conv_type": "span_dynamic",
+        # Of the attention heads, or the convolution's "own".
+        "conv_query": "attention",
         "head_size_rule": "tf1",  # or "hf", as transformers has it
         "max_position_embeddings": 512,
+        "position_type": "absolute",  # or "rotary"
         "type_vocab_size": 2,
         "hidden_act": "gelu",
         "hidden_dropout_prob": recipe["dropout"],

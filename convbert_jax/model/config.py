@@ -19,10 +19,12 @@ from typing import Self
 
 from convbert_jax import errors
 from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import activations, partitioning
 
 HEAD_SIZE_RULES = ("tf1", "hf")
 CONV_KERNEL_INITS = ("uniform", "spread")
+CONV_QUERIES = ("attention", "own")
 DTYPES = ("float32", "bfloat16", "float64")
 REMAT_POLICIES = ("none", "elementwise", "dots", "full")
 
@@ -44,10 +46,16 @@ class ConvBertConfig:
     num_groups: blocks of the grouped feed-forward maps; 1 is a plain map.
     conv_type: kind of the convolution heads, a row of `conv_kinds.CONV_KINDS`;
       "none" for attention heads alone.
+    conv_query: which query the kernels of the convolution are made with:
+      "attention", that of the attention heads, as in the original; "own", a
+      projection for it alone.
     head_size_rule: "tf1" takes the head size from the configured heads as the
       original does, "hf" from the kept ones as transformers does. They agree
       for a head ratio of 2 and two heads or more.
     max_position_embeddings: longest sequence, in tokens.
+    position_type: how the order of tokens is known, a row of
+      `position_kinds.POSITION_KINDS`: "absolute", a table, as in the original;
+      "rotary", no table, queries and keys of the attention heads are turned.
     type_vocab_size: number of segment types.
     hidden_act: activation of the feed-forward part and of the heads, one of
       `activations.BY_NAME`.
@@ -80,8 +88,10 @@ class ConvBertConfig:
   conv_kernel_size: int = 9
   num_groups: int = 1
   conv_type: str = "span_dynamic"
+  conv_query: str = "attention"
   head_size_rule: str = "tf1"
   max_position_embeddings: int = 512
+  position_type: str = "absolute"
   type_vocab_size: int = 2
   hidden_act: str = "gelu"
   hidden_dropout_prob: float = 0.1
@@ -132,6 +142,17 @@ class ConvBertConfig:
     return self.has_conv and CONV_KINDS[self.conv_type].sums_values
 
   @property
+  def projections(self) -> tuple[str, ...]:
+    """Names of a layer's maps from its input to heads, of equal width."""
+    names: tuple[str, ...] = ("query", "key", "value")
+    if self.has_conv_kernels:
+      # Not the attention's value: the convolution has a projection of its own.
+      names += ("conv_value",)
+    if self.conv_query == "own":
+      names += ("conv_query",)
+    return names
+
+  @property
   def mixed_size(self) -> int:
     """Width of all heads of both kinds together."""
     return self.all_head_size * (2 if self.has_conv else 1)
@@ -143,14 +164,21 @@ class ConvBertConfig:
   def _check_choices(self) -> None:
     for field, valid in (
       ("conv_type", CONV_KINDS),
+      ("conv_query", CONV_QUERIES),
       ("head_size_rule", HEAD_SIZE_RULES),
       ("conv_kernel_init", CONV_KERNEL_INITS),
+      ("position_type", POSITION_KINDS),
       ("hidden_act", activations.BY_NAME),
       ("dtype", DTYPES),
       ("remat", REMAT_POLICIES),
     ):
       if getattr(self, field) not in valid:
         raise errors.unknown_name(field, getattr(self, field), valid)
+    if self.conv_query == "own" and not CONV_KINDS[self.conv_type].reads_query:
+      raise errors.UserError(
+        f"conv_query='own' with conv_type={self.conv_type!r}: no kernel is made"
+        " with it; leave conv_query='attention'"
+      )
 
   def _check_ranges(self) -> None:
     for field in dataclasses.fields(self):
@@ -183,6 +211,14 @@ class ConvBertConfig:
       raise errors.UserError(
         f"hidden_size={self.hidden_size} leaves no width for "
         f"num_attention_heads={heads}; take fewer heads or a larger width"
+      )
+    multiple = POSITION_KINDS[self.position_type].head_size_multiple
+    if self.head_size % multiple:
+      raise errors.UserError(
+        f"position_type={self.position_type!r} needs a head size that is a"
+        f" multiple of {multiple}, and hidden_size={self.hidden_size} with"
+        f" num_attention_heads={heads} gives {self.head_size}; change one of"
+        " them"
       )
     for field in ("hidden_size", "intermediate_size"):
       if getattr(self, field) % self.num_groups:

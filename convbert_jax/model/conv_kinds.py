@@ -73,6 +73,7 @@ class ConvKind:
       products with these parameters.
     expressible_in: names of the checkpoint formats that can hold the kind,
       besides our own: "tf1" (the original's), "hf" (transformers').
+    reads_query: whether the heads depend on the query.
     sums_values: whether the heads are sums of values, weighted by kernels. The
       values are projected by `MixedAttention`. Otherwise there are neither.
   """
@@ -81,6 +82,7 @@ class ConvKind:
   parameters: Callable[["ConvBertConfig"], Parameters] = lambda config: {}
   products: Callable[["ConvBertConfig"], int] = lambda config: 0
   expressible_in: frozenset[str] = frozenset()
+  reads_query: bool = True
   sums_values: bool = True
 
 
@@ -174,13 +176,20 @@ CONV_KINDS: dict[str, ConvKind] = {
     parameters=_dynamic_parameters,
     products=_dynamic_products,
   ),
-  "light": ConvKind(heads=span_conv.light_heads, parameters=_light_parameters),
+  "light": ConvKind(
+    heads=span_conv.light_heads,
+    parameters=_light_parameters,
+    reads_query=False,
+  ),
   "static": ConvKind(
     heads=span_conv.static_heads,
     parameters=_static_parameters,
     products=_static_products,
+    reads_query=False,
     sums_values=False,
   ),
   # BERT, with a head ratio of 1. transformers always has convolution heads.
-  "none": ConvKind(heads=None, expressible_in=frozenset({"tf1"})),
+  "none": ConvKind(
+    heads=None, expressible_in=frozenset({"tf1"}), reads_query=False
+  ),
 }

@@ -68,9 +68,14 @@ class ConvBertModel(nn.Module):
 
     Args:
       input_ids: [B, T], `T` up to `max_position_embeddings`.
-      attention_mask: [B, T], 1 for real positions; all of them if None.
+      attention_mask: [B, T], 1 for real positions; all of them if None. Or
+        [B, T, T], 1 where the token of a row may attend to that of a column,
+        for `conv_type` "none" alone: convolutions see all their window. A row
+        without a 1 attends to everything. Heads that need to know which
+        positions are real take the diagonal.
       token_type_ids: [B, T] segment of each position; zeros if None.
-      position_ids: [B, T] rows of the position table; 0 to T - 1 if None.
+      position_ids: [B, T] positions, rows of the table if there is one; 0 to
+        T - 1 if None.
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       head_mask: [H] for all layers, or [L, H]; multiplied with the attention
         probabilities of the kept heads, so that 0 removes a head.
@@ -84,9 +89,9 @@ class ConvBertModel(nn.Module):
 
     Raises:
       UserError: if the sequences are too long, if not exactly one of
-        `input_ids` and `inputs_embeds` is given, if it or the head mask has
-        another shape, or if convolution kernels are asked for and there are
-        none.
+        `input_ids` and `inputs_embeds` is given, if it or a mask has another
+        shape, if a mask [B, T, T] meets convolution heads, or if convolution
+        kernels are asked for and there are none.
     """
     words = self._checked_words(input_ids, inputs_embeds)
     if output_conv_kernels and not self.config.has_conv_kernels:
@@ -95,8 +100,7 @@ class ConvBertModel(nn.Module):
         "leave output_conv_kernels off"
       )
     batch_and_length = words.shape[:2]
-    if attention_mask is None:
-      attention_mask = jnp.ones(batch_and_length, jnp.int32)
+    attention_mask = self._checked_mask(attention_mask, batch_and_length)
     if token_type_ids is None:
       token_type_ids = jnp.zeros(batch_and_length, jnp.int32)
     embedded = self.embeddings(
@@ -109,6 +113,7 @@ class ConvBertModel(nn.Module):
       embedded,
       attention_mask,
       self._head_mask_of_layers(head_mask),
+      position_ids,
       deterministic=deterministic,
       output_hidden_states=output_hidden_states,
       output_attentions=output_attentions,
@@ -143,6 +148,26 @@ class ConvBertModel(nn.Module):
         f" {width}], the last being embedding_size, not hidden_size"
       )
     return inputs_embeds
+
+  def _checked_mask(
+    self, mask: jax.Array | None, batch_and_length: tuple[int, int]
+  ) -> jax.Array:
+    """Returns the mask, [B, T] or [B, T, T]."""
+    if mask is None:
+      return jnp.ones(batch_and_length, jnp.int32)
+    batch, length = batch_and_length
+    if mask.shape not in ((batch, length), (batch, length, length)):
+      raise errors.UserError(
+        f"attention_mask of shape {mask.shape}: give [batch, length]"
+        f" {(batch, length)}, or [batch, length, length]"
+      )
+    if mask.ndim == 3 and self.config.has_conv:
+      raise errors.UserError(
+        f"attention_mask of shape {mask.shape}: the convolution heads of"
+        f" conv_type={self.config.conv_type!r} cannot respect a mask for each"
+        " query; give [batch, length], or take conv_type='none'"
+      )
+    return mask
 
   def _head_mask_of_layers(
     self, head_mask: jax.Array | None

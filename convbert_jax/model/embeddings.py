@@ -5,6 +5,7 @@ import jax
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig, check_sequence_length
+from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import lookup, numerics, partitioning
 
 
@@ -12,7 +13,8 @@ class Embeddings(nn.Module):
   """Sum of three tables, layer norm, dropout (reference: `embeddings` scope).
 
   Padding is an ordinary row of the word table, and positions count from zero
-  whatever the mask says.
+  whatever the mask says. The position table is there if the kind of positions
+  has one.
   """
 
   config: ConvBertConfig
@@ -25,10 +27,11 @@ class Embeddings(nn.Module):
       self, "word_embeddings", (config.vocab_size, width), ("vocab", "embed"),
       init, config.dtype,
     )  # fmt: skip
-    self.position_embeddings = layers.table(
-      self, "position_embeddings", (config.max_position_embeddings, width),
-      (None, "embed"), init,
-    )  # fmt: skip
+    if POSITION_KINDS[config.position_type].has_table:
+      self.position_embeddings = layers.table(
+        self, "position_embeddings", (config.max_position_embeddings, width),
+        (None, "embed"), init,
+      )  # fmt: skip
     self.token_type_embeddings = layers.table(
       self, "token_type_embeddings", (config.type_vocab_size, width),
       (None, "embed"), init,
@@ -49,20 +52,30 @@ class Embeddings(nn.Module):
     Args:
       words: [B, T] ids, or [B, T, E] in place of the word table's rows.
       token_type_ids_BxT: segments.
-      position_ids_BxT: rows of the position table; in order if None.
+      position_ids_BxT: rows of the position table, if there is one; in order
+        if None.
       deterministic: no dropout.
     """
     length = words.shape[1]
     check_sequence_length(self.config, length)
     if words.ndim == 2:
       words = lookup.rows(self.word_embeddings[None], words)
-    if position_ids_BxT is None:
-      positions = self.position_embeddings[None, :length]
-    else:
-      positions = self.position_embeddings[position_ids_BxT]
+    positions = self._positions(position_ids_BxT, length)
     types_BxTxE = self.token_type_embeddings[token_type_ids_BxT]
-    summed_BxTxE = numerics.precise(words) + types_BxTxE + positions
+    summed_BxTxE = numerics.precise(words) + types_BxTxE
+    if positions is not None:
+      summed_BxTxE += positions
     summed_BxTxE = partitioning.constrain(summed_BxTxE, "batch", None, None)
     return self.dropout(
       self.layer_norm(summed_BxTxE), deterministic=deterministic
     )
+
+  def _positions(
+    self, position_ids_BxT: jax.Array | None, length: int
+  ) -> jax.Array | None:
+    """Returns rows of the position table, [B, T, E] or [1, T, E], if any."""
+    if not POSITION_KINDS[self.config.position_type].has_table:
+      return None
+    if position_ids_BxT is None:
+      return self.position_embeddings[None, :length]
+    return self.position_embeddings[position_ids_BxT]

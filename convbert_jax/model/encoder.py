@@ -1,11 +1,15 @@
 """The stack of layers, scanned over the first axis of their parameters."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import MixedAttention
+from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import activations, partitioning
 
 # Costly to recompute and small to keep, like the products with weights. Each is
@@ -43,14 +47,21 @@ class EncoderLayer(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask_BxT: jax.Array,
+    mask: jax.Array,
+    positions: Any,
     head_mask_H: jax.Array | None,
   ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
     """Returns the layer's output [B, T, M], and the arrays asked for."""
     config = self.config
     heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
       config, name="attention"
-    )(hidden_BxTxM, mask_BxT, head_mask_H, deterministic=self.deterministic)
+    )(
+      hidden_BxTxM,
+      mask,
+      head_mask_H,
+      positions=positions,
+      deterministic=self.deterministic,
+    )
     # Attention heads above convolution heads: no contiguous part of the rows
     # belongs to a device's heads.
     hidden_BxTxM = ResidualOutput(
@@ -121,8 +132,9 @@ class Encoder(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask_BxT: jax.Array,
+    mask: jax.Array,
     head_mask_LxH: jax.Array | None,
+    position_ids_BxT: jax.Array | None,
     *,
     deterministic: bool,
     output_hidden_states: bool,
@@ -133,8 +145,9 @@ class Encoder(nn.Module):
 
     Args:
       hidden_BxTxM: embeddings at model width.
-      mask_BxT: 1 for real positions, 0 for padding.
+      mask: [B, T] or [B, T, T], see `MixedAttention`.
       head_mask_LxH: multiplied with the attention probabilities, or None.
+      position_ids_BxT: positions; in order if None.
       deterministic: no dropout.
       output_hidden_states: return every layer's output.
       output_attentions: return every layer's probabilities.
@@ -155,7 +168,7 @@ class Encoder(nn.Module):
       layer,
       variable_axes={"params": 0},
       split_rngs={"params": True, "dropout": True},
-      in_axes=(nn.broadcast, 0),
+      in_axes=(nn.broadcast, nn.broadcast, 0),
       length=config.num_hidden_layers,
       unroll=config.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
@@ -167,4 +180,19 @@ class Encoder(nn.Module):
       output_attentions,
       output_conv_kernels,
       name="layers",
-    )(hidden_BxTxM, mask_BxT, head_mask_LxH)
+    )(
+      hidden_BxTxM,
+      mask,
+      self._positions(position_ids_BxT, hidden_BxTxM.shape[1]),
+      head_mask_LxH,
+    )
+
+  def _positions(self, position_ids_BxT: jax.Array | None, length: int) -> Any:
+    """Returns what every layer's attention takes of the positions, or None."""
+    config = self.config
+    prepare = POSITION_KINDS[config.position_type].prepare
+    if prepare is None:
+      return None
+    if position_ids_BxT is None:
+      position_ids_BxT = jnp.arange(length)[None]
+    return prepare(position_ids_BxT, config.head_size, config.dtype)

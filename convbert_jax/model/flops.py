@@ -17,11 +17,8 @@ def encoder_flops(config: ConvBertConfig, length: int) -> float:
     length: tokens of a sequence, padding included.
   """
   width, heads = config.hidden_size, config.all_head_size
-  attention = 3 * width * heads + 2 * length * heads
-  if config.has_conv:
-    kind = CONV_KINDS[config.conv_type]
-    values = width * heads if kind.sums_values else 0
-    attention += values + kind.products(config)
+  attention = len(config.projections) * width * heads + 2 * length * heads
+  attention += CONV_KINDS[config.conv_type].products(config)
   attention += config.mixed_size * width
   feed_forward = 2 * width * config.intermediate_size // config.num_groups
   project = config.embedding_size * width

@@ -10,7 +10,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
 from convbert_jax.model.outputs import HeadOutput
-from convbert_jax.ops import activations, lookup, losses, numerics
+from convbert_jax.ops import activations, attention, lookup, losses, numerics
 
 
 class GeneratorPredictions(nn.Module):
@@ -146,6 +146,7 @@ class ConvBertForPreTraining(nn.Module):
     loss = None
     if labels is not None:
       if attention_mask is not None:
-        labels = jnp.where(attention_mask > 0, labels, losses.IGNORED)
+        real_BxT = attention.real_positions(attention_mask)
+        labels = jnp.where(real_BxT > 0, labels, losses.IGNORED)
       loss = losses.mean(losses.binary_cross_entropy(logits_BxT, labels))
     return HeadOutput(logits_BxT, loss, **output.intermediates())

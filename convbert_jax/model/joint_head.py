@@ -19,7 +19,13 @@ from convbert_jax.model.outputs import (
   JointQuestionAnsweringOutput,
   QuestionAnsweringOutput,
 )
-from convbert_jax.ops import activations, grouped_linear, losses, numerics
+from convbert_jax.ops import (
+  activations,
+  attention,
+  grouped_linear,
+  losses,
+  numerics,
+)
 
 # Added to the logits of positions that cannot hold an answer.
 _DISALLOWED = -1000.0
@@ -196,7 +202,7 @@ def _disallowed(
   if token_type_ids is not None:
     context_BxT = token_type_ids != 0
     if attention_mask is not None:
-      context_BxT &= attention_mask != 0
+      context_BxT &= attention.real_positions(attention_mask) != 0
     allowed_BxT = allowed_BxT | context_BxT
   return jnp.where(allowed_BxT, 0.0, _DISALLOWED)
 

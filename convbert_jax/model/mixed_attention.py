@@ -5,6 +5,8 @@ original's variables have other names: `conv_attn_key` for `conv_key`,
 `conv_attn_kernel` for `conv_kernel`, `conv_attn_point` for `conv_value`.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import attention, grouped_linear, partitioning
 
 
@@ -25,17 +28,20 @@ class MixedAttention(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask_BxT: jax.Array,
+    mask: jax.Array,
     head_mask_H: jax.Array | None,
     *,
+    positions: Any = None,
     deterministic: bool,
   ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Computes all heads.
 
     Args:
       hidden_BxTxM: the layer's input.
-      mask_BxT: 1 for real positions, 0 for padding.
+      mask: [B, T], 1 for real positions, 0 for padding; without convolution
+        heads also [B, T, T], 1 where a query, a row, may attend.
       head_mask_H: multiplied with the attention probabilities, or None.
+      positions: what the kind of positions has prepared, or None.
       deterministic: no dropout.
 
     Returns:
@@ -44,18 +50,18 @@ class MixedAttention(nn.Module):
       [B, T, H, K], or None.
     """
     config = self.config
-    names = ["query", "key", "value"]
-    if config.has_conv_kernels:
-      # Not the attention's value: the convolution has a projection of its own.
-      names.append("conv_value")
-    projected = self._project(hidden_BxTxM, names)
-    query_BxTxHxD = projected["query"]
+    projected = self._project(hidden_BxTxM)
+    query_BxTxHxD, key_BxTxHxD = projected["query"], projected["key"]
+    place = POSITION_KINDS[config.position_type].apply
+    if place is not None:
+      query_BxTxHxD = place(query_BxTxHxD, positions)
+      key_BxTxHxD = place(key_BxTxHxD, positions)
     rate = 0.0 if deterministic else config.attention_probs_dropout_prob
     attended_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
       query_BxTxHxD,
-      projected["key"],
+      key_BxTxHxD,
       projected["value"],
-      mask_BxT,
+      mask,
       head_mask_H,
       dropout_rate=rate,
       dropout_key=self.make_rng("dropout") if rate else None,
@@ -63,21 +69,23 @@ class MixedAttention(nn.Module):
     heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:
       convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
-        hidden_BxTxM, query_BxTxHxD, projected.get("conv_value"), mask_BxT
+        hidden_BxTxM,
+        projected["conv_query" if config.conv_query == "own" else "query"],
+        projected.get("conv_value"),
+        mask,
       )
       heads.append(convolved_BxTxHxD)
     # Attention first: the output map of the original reads them in this order.
     heads_BxTxSxA = jnp.stack(heads, axis=2).reshape(
-      *mask_BxT.shape, len(heads), config.all_head_size
+      *hidden_BxTxM.shape[:2], len(heads), config.all_head_size
     )
     heads_BxTxSxA = checkpoint_name(heads_BxTxSxA, "mixed_heads")
     return heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK
 
-  def _project(
-    self, hidden_BxTxM: jax.Array, names: list[str]
-  ) -> dict[str, jax.Array]:
-    """Returns the named projections, [B, T, H, D] each."""
+  def _project(self, hidden_BxTxM: jax.Array) -> dict[str, jax.Array]:
+    """Returns the projections by name, [B, T, H, D] each."""
     config = self.config
+    names = config.projections
     # One product for all of them.
     kernels, biases = zip(
       *(

@@ -245,13 +245,12 @@ class ConvBertForMultipleChoice(nn.Module):
 
     Args:
       input_ids: [B, C, T]; see `ConvBertModel`.
-      attention_mask: [B, C, T].
+      attention_mask: [B, C, T], or [B, C, T, T].
       token_type_ids: [B, C, T].
       position_ids: [B, C, T].
       inputs_embeds: [B, C, T, E].
       labels: [B], the number of the right choice; -100 is ignored.
-      **options: see `ConvBertModel`. Hidden states and the like come with
-        B * C rows.
+      **options: see `ConvBertModel`. Hidden states come with B * C rows.
 
     Raises:
       UserError: as `ConvBertModel`, or if an input has no axis of choices.
@@ -282,8 +281,9 @@ def _without_choices(**inputs: jax.Array | None) -> dict[str, Any]:
   """Returns the inputs with the axes of batch and choices merged."""
   given = {name: x for name, x in inputs.items() if x is not None}
   for name, x in given.items():
-    width = ", embedding_size" if name == "inputs_embeds" else ""
-    if x.ndim != (4 if width else 3):
+    ranks = {"attention_mask": (3, 4), "inputs_embeds": (4,)}.get(name, (3,))
+    if x.ndim not in ranks:
+      width = ", embedding_size" if name == "inputs_embeds" else ""
       raise errors.UserError(
         f"{name} of shape {x.shape}: give [batch, choices, length{width}]"
       )

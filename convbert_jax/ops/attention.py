@@ -10,11 +10,21 @@ from convbert_jax.ops import dropout, normalization, numerics
 MASKED_LOGIT = -10000.0
 
 
+def real_positions(mask: jax.Array) -> jax.Array:
+  """Returns [B, T] of either kind of mask, 1 for real positions.
+
+  Args:
+    mask: [B, T] as it is, or [B, T, T], of which it is the diagonal: a position
+      that may not attend to itself is padding.
+  """
+  return mask if mask.ndim == 2 else jnp.diagonal(mask, axis1=1, axis2=2)
+
+
 def dot_product_attention(
   query_BxTxHxD: jax.Array,
   key_BxTxHxD: jax.Array,
   value_BxTxHxD: jax.Array,
-  mask_BxT: jax.Array,
+  mask: jax.Array,
   head_mask_H: jax.Array | None = None,
   *,
   dropout_rate: float = 0.0,
@@ -26,8 +36,9 @@ def dot_product_attention(
     query_BxTxHxD: queries, unscaled.
     key_BxTxHxD: keys.
     value_BxTxHxD: values.
-    mask_BxT: 1 for keys that may be attended to, 0 for padding. Queries at
-      padding are computed like any other.
+    mask: [B, T], 1 for keys that may be attended to, 0 for padding; queries at
+      padding are computed like any other. Or [B, T, T], a row for each query; a
+      query that may attend to nothing attends to everything.
     head_mask_H: multiplied with each head's probabilities, after dropout.
     dropout_rate: share of the probabilities set to zero.
     dropout_key: needed if `dropout_rate` is not zero.
@@ -46,10 +57,10 @@ def dot_product_attention(
     key_BxTxHxD,
     preferred_element_type=precise,
   )
-  bias_BxT = (1 - mask_BxT).astype(precise) * MASKED_LOGIT
-  probs_BxHxTxT = normalization.softmax(
-    logits_BxHxTxT + bias_BxT[:, None, None, :]
-  )
+  bias = (1 - mask).astype(precise) * MASKED_LOGIT
+  # For all heads, and for all queries if it says nothing of them.
+  bias = bias[:, None, None, :] if mask.ndim == 2 else bias[:, None]
+  probs_BxHxTxT = normalization.softmax(logits_BxHxTxT + bias)
   probs_BxHxTxT = dropout.dropout(
     probs_BxHxTxT.astype(dtype), dropout_rate, dropout_key
   )

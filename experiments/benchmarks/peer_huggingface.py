@@ -28,9 +28,11 @@ from experiments.benchmarks import machine, peer_worker
 # Fields of our config that transformers' lacks.
 _OURS_ALONE = {
   "conv_kernel_init",
+  "conv_query",
   "conv_type",
   "head_size_rule",
   "mask_padding_in_conv",
+  "position_type",
   "dtype",
   "remat",
   "scan_unroll",

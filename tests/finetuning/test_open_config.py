@@ -70,6 +70,15 @@ def test_a_model_without_a_name(start, capsys):
   assert capsys.readouterr().out == ""
 
 
+def test_switches_are_the_model_s(start):
+  model = TINY.replace(position_type="rotary", conv_query="own")
+  found = start(model, "optimizer.learning_rate=1e-4").config
+  assert found.position_type == "rotary"
+  assert found.conv_query == "own"
+  with pytest.raises(UserError, match="position_type: rotary there, absolute"):
+    start(model, "model.position_type=absolute")
+
+
 def test_what_contradicts_the_model_is_one_line(start):
   cases = (
     ("task=cola", "model.head_ratio=4", "head_ratio: 2 there, 4 in the config"),

@@ -58,16 +58,27 @@ def test_a_new_convolution_is_refused_unless_it_names_the_format(monkeypatch):
 
 
 def test_every_field_of_today_is_decided():
-  """By its default alone the original's files hold these two."""
+  """By their defaults alone, files hold what is named here."""
   fields = {field.name for field in dataclasses.fields(ConvBertConfig)}
   known = {
     kind: {*found.config, *found.trained_with, *found.checked_apart}
     for kind, found in FORMATS.items()
   }
   same_whatever = {"conv_type", "dtype", "remat", "scan_unroll"}
-  assert known["hf"] == fields - same_whatever
+  ours = {"conv_query", "position_type"}
+  assert known["hf"] == fields - same_whatever - ours
   by_default = {"hidden_act", "layer_norm_eps"}
-  assert known["tf1"] == fields - same_whatever - by_default
+  assert known["tf1"] == fields - same_whatever - ours - by_default
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+  "changed", [{"position_type": "rotary"}, {"conv_query": "own"}], ids=str
+)
+def test_what_is_ours_alone_is_refused_by_name(kind, changed):
+  (field,) = changed
+  with pytest.raises(UserError, match=f"{field}='.*' cannot be converted"):
+    FORMATS[kind].check_config(ConvBertConfig(**changed))
 
 
 def test_a_new_option_of_a_head_is_refused(tmp_path):

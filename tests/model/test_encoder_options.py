@@ -10,8 +10,12 @@ import pytest
 from tiny_convbert import TINY, random_params
 
 from convbert_jax import ConvBertModel
+from convbert_jax.ops import numerics
 
 CONFIG = TINY.replace(num_hidden_layers=3)
+ROTARY = CONFIG.replace(position_type="rotary")
+# In float32 its largest gradients round by more than the tolerances.
+EXACT_ROTARY = ROTARY.replace(dtype="float64")
 IDS = np.random.default_rng(0).integers(0, 40, (2, 12))
 MASK = np.arange(12)[None] < np.array([[12], [7]])
 
@@ -30,33 +34,40 @@ def loss_and_gradient(config):
       params, IDS, MASK, deterministic=False,
       rngs={"dropout": jax.random.key(1)},
     )  # fmt: skip
-    return jnp.sum(output.last_hidden_state.astype(jnp.float32) ** 3)
+    return jnp.sum(numerics.precise(output.last_hidden_state) ** 3)
 
   return jax.jit(jax.value_and_grad(loss))
 
 
-@pytest.fixture(scope="module")
-def plain():
-  return loss_and_gradient(CONFIG)(init(CONFIG))
+@functools.cache
+def plain(config):
+  return loss_and_gradient(config)(init(config))
 
 
 @pytest.mark.parametrize(
-  "fields",
+  ("config", "fields"),
   [
-    {"remat": "elementwise", "scan_unroll": 2},
-    {"remat": "full"},
-    pytest.param({"remat": "dots"}, marks=pytest.mark.slow),
-    pytest.param({"scan_unroll": 3}, marks=pytest.mark.slow),
-    pytest.param({"remat": "elementwise"}, marks=pytest.mark.slow),
+    (CONFIG, {"remat": "elementwise", "scan_unroll": 2}),
+    (CONFIG, {"remat": "full"}),
+    (EXACT_ROTARY, {"remat": "elementwise", "scan_unroll": 2}),
+    pytest.param(CONFIG, {"remat": "dots"}, marks=pytest.mark.slow),
+    pytest.param(CONFIG, {"scan_unroll": 3}, marks=pytest.mark.slow),
+    pytest.param(CONFIG, {"remat": "elementwise"}, marks=pytest.mark.slow),
+    pytest.param(EXACT_ROTARY, {"remat": "dots"}, marks=pytest.mark.slow),
+    pytest.param(
+      EXACT_ROTARY, {"remat": "full", "scan_unroll": 3}, marks=pytest.mark.slow
+    ),
   ],
 )
-def test_remat_and_unrolling_change_nothing(plain, fields):
-  loss, grads = loss_and_gradient(CONFIG.replace(**fields))(init(CONFIG))
-  np.testing.assert_allclose(loss, plain[0], rtol=1e-6)
+def test_remat_and_unrolling_change_nothing(config, fields):
+  with jax.enable_x64(config.dtype == "float64"):
+    loss, grads = loss_and_gradient(config.replace(**fields))(init(config))
+    plain_loss, plain_grads = plain(config)
+  np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
     grads,
-    plain[1],
+    plain_grads,
   )
 
 
@@ -83,10 +94,11 @@ def _scans(jaxpr):
   return found
 
 
-def test_half_precision_computes_near_the_full_one():
+@pytest.mark.parametrize("config", [CONFIG, ROTARY], ids=["plain", "rotary"])
+def test_half_precision_computes_near_the_full_one(config):
   full, low = (
-    jax.jit(ConvBertModel(config).apply)(init(CONFIG), IDS, MASK)
-    for config in (CONFIG, CONFIG.replace(dtype="bfloat16"))
+    jax.jit(ConvBertModel(either).apply)(init(config), IDS, MASK)
+    for either in (config, config.replace(dtype="bfloat16"))
   )
   gap = np.abs(
     low.last_hidden_state.astype(np.float32) - full.last_hidden_state

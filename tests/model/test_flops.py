@@ -54,6 +54,8 @@ def count(jaxpr):
     {"conv_type": "dynamic"},
     {"conv_type": "light", "conv_kernel_size": 1},
     {"conv_type": "static", "head_ratio": 1},
+    {"position_type": "rotary"},
+    {"conv_query": "own", "num_hidden_layers": 2},
   ],
 )
 def test_the_count_is_that_of_the_program(fields):

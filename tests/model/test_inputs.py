@@ -35,6 +35,18 @@ REFUSED = [
   ("Model", IDS[:, None], {}, r"\(2, 1, 7\): give \[batch, length\]"),
   (
     "Model",
+    IDS,
+    {"attention_mask": IDS[:, :6]},
+    r"attention_mask of shape \(2, 6\): give \[batch, length\] \(2, 7\), or",
+  ),
+  (
+    "Model",
+    IDS,
+    {"attention_mask": np.zeros((2, 1, 7))},
+    r"of shape \(2, 1, 7\): give .* or \[batch, length, length\]",
+  ),
+  (
+    "Model",
     None,
     {"inputs_embeds": np.zeros((2, 7, 16))},
     r"\(2, 7, 16\): give \[batch, length, 8\], the last being embedding_size",

@@ -91,6 +91,11 @@ def test_initialisers():
     ({"conv_type": "span"}, "unknown conv_type 'span'.*span_dynamic"),
     ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0 must lie in"),
     ({"num_hidden_layers": 0}, "num_hidden_layers=0 must be at least 1"),
+    ({"conv_query": "owned"}, "unknown conv_query 'owned'; did you mean 'own'"),
+    (
+      {"conv_query": "own", "conv_type": "none"},
+      "conv_query='own' with conv_type='none'.*leave conv_query='attention'",
+    ),
     ({"hidden_act": "gelo"}, "unknown hidden_act 'gelo'; did you mean 'gelu'"),
   ],
 )
