@@ -183,6 +183,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         "conv_type": "span_dynamic",
         # Of the attention heads, or the convolution's "own".
         "conv_query": "attention",
+        # With convolution heads, from 0, as in 0,1,2; the others are BERT's.
+        "conv_layers": (),  # all
         "head_size_rule": "tf1",  # or "hf", as transformers has it
         "max_position_embeddings": 512,
         "position_type": "absolute",  # or "rotary"

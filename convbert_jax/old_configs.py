@@ -21,6 +21,7 @@ VALUES_BEFORE: dict[str, Any] = {
   "data.cache": "",
   "max_skipped_steps": 0,
   "model.conv_kernel_init": "uniform",
+  "model.conv_layers": (),
   "model.conv_query": "attention",
   "model.position_type": "absolute",
   "objective.prior_bias": False,

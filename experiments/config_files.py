@@ -140,9 +140,17 @@ def _parse_float(text: str) -> float:
     raise ValueError("expected a finite number") from None
 
 
+def _parse_ints(text: str) -> tuple[int, ...]:
+  try:
+    return tuple(int(part) for part in text.strip("() ").split(",") if part)
+  except ValueError:
+    raise ValueError("expected whole numbers, with commas between") from None
+
+
 _PARSERS = {
   bool: _parse_bool,
   int: _parse_int,
   float: _parse_float,
   str: str,
+  tuple: _parse_ints,
 }

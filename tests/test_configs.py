@@ -126,6 +126,8 @@ def other_value(value):
     return value + 3, str(value + 3)
   if isinstance(value, float):
     return value / 3 + 1e-7, repr(value / 3 + 1e-7)
+  if isinstance(value, tuple):
+    return (*value, 0, 3), ",".join(map(str, (*value, 0, 3)))
   return f"{value}, = 'x'", f"{value}, = 'x'"
 
 

@@ -22,6 +22,7 @@ from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.segments import check_alike
 
 # Of one batch, or summed over all; arrays and trees of arrays.
 Totals = dict[str, Any]
@@ -109,8 +110,9 @@ def measure(
 
   Raises:
     UserError: if there is no text, the length is none of the model's, or the
-      model has no vocabulary or no attention maps.
+      model has no vocabulary, no attention maps or unlike layers.
   """
+  check_alike(source.model.config, "statistics are made")
   config = source.model.config.replace(mask_padding_in_conv=True)
   model = source.model.clone(config=config)
   tokenizer = source.needed_tokenizer()

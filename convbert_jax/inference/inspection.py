@@ -13,6 +13,7 @@ from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.data.manifest import load_manifest
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.model.segments import check_alike
 from convbert_jax.objective import masking, run_folder
 from convbert_jax.objective.electra import Batch, make_electra
 from convbert_jax.training import sharding
@@ -120,8 +121,9 @@ def look_inside(source: Pretrained, text: str) -> Inside:
     text: no longer than the model's longest sequence.
 
   Raises:
-    UserError: if it is longer, or the model has no vocabulary.
+    UserError: if it is longer, or the model has no vocabulary or unlike layers.
   """
+  check_alike(source.model.config, "maps are drawn")
   tokenizer = source.needed_tokenizer()
   batch = tokenizer([text])
   apply = functools.partial(

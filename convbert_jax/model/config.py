@@ -49,6 +49,9 @@ class ConvBertConfig:
     conv_query: which query the kernels of the convolution are made with:
       "attention", that of the attention heads, as in the original; "own", a
       projection for it alone.
+    conv_layers: the layers that have convolution heads, counted from 0; all if
+      empty, as in the original. The others have all `num_attention_heads` as
+      attention heads and no convolution, as in BERT.
     head_size_rule: "tf1" takes the head size from the configured heads as the
       original does, "hf" from the kept ones as transformers does. They agree
       for a head ratio of 2 and two heads or more.
@@ -89,6 +92,7 @@ class ConvBertConfig:
   num_groups: int = 1
   conv_type: str = "span_dynamic"
   conv_query: str = "attention"
+  conv_layers: tuple[int, ...] = ()
   head_size_rule: str = "tf1"
   max_position_embeddings: int = 512
   position_type: str = "absolute"
@@ -105,9 +109,12 @@ class ConvBertConfig:
   scan_unroll: int = 1
 
   def __post_init__(self) -> None:
+    # Of JSON, a list.
+    object.__setattr__(self, "conv_layers", tuple(self.conv_layers))
     self._check_choices()
     self._check_ranges()
     self._check_geometry()
+    self._check_conv_layers()
 
   @property
   def num_heads_kept(self) -> int:
@@ -157,9 +164,18 @@ class ConvBertConfig:
     """Width of all heads of both kinds together."""
     return self.all_head_size * (2 if self.has_conv else 1)
 
-  def replace(self, **changes: int | float | str | bool) -> Self:
+  def replace(
+    self, **changes: int | float | str | bool | tuple[int, ...]
+  ) -> Self:
     """Returns a copy with `changes`, checked like a new one."""
     return dataclasses.replace(self, **changes)
+
+  def without_conv(self) -> Self:
+    """Returns a config with every head an attention head, as in BERT."""
+    return self.replace(
+      conv_type="none", conv_query="attention", conv_layers=(), head_ratio=1,
+      head_size_rule="tf1",
+    )  # fmt: skip
 
   def _check_choices(self) -> None:
     for field, valid in (
@@ -227,6 +243,23 @@ class ConvBertConfig:
           f"{field}={getattr(self, field)}; change one of them"
         )
 
+  def _check_conv_layers(self) -> None:
+    given, last = self.conv_layers, self.num_hidden_layers - 1
+    if not given:
+      return
+    if list(given) != sorted({*given} & {*range(last + 1)}):
+      raise errors.UserError(
+        f"conv_layers={given} must be layers from 0 to {last}, in order and"
+        " each once; () means all of them"
+      )
+    if not self.has_conv:
+      raise errors.UserError(
+        f"conv_layers={given} with conv_type={self.conv_type!r}: there are no"
+        " convolution heads to place; leave conv_layers=()"
+      )
+    # The layers without them must be possible too.
+    self.without_conv()
+
 
 def check_tensor_axis(config: ConvBertConfig, size: int) -> None:
   """Refuses a mesh that would cut heads.
@@ -277,7 +310,8 @@ def generator_config(
   The generator is a smaller ConvBERT with the discriminator's kernel width,
   groups and head ratio, and at least one head (reference: get_generator_config
   of the original, which keeps the number of heads as a float; here it must
-  come out whole).
+  come out whole). It has the discriminator's `conv_layers` if it is as deep,
+  otherwise convolution heads in all layers.
 
   Args:
     config: the discriminator's.
@@ -305,10 +339,13 @@ def generator_config(
       "number (a third is written 1/3 in a config file, not 0.3333)"
     )
   width = round(config.hidden_size * size_fraction)
+  depth = max(1, round(config.num_hidden_layers * layers_fraction))
+  is_as_deep = depth == config.num_hidden_layers
   return config.replace(
+    conv_layers=config.conv_layers if is_as_deep else (),
     hidden_size=width,
     embedding_size=config.embedding_size if tie_embeddings else width,
-    num_hidden_layers=max(1, round(config.num_hidden_layers * layers_fraction)),
+    num_hidden_layers=depth,
     num_attention_heads=round(heads),
     intermediate_size=4 * width,
   )

@@ -12,6 +12,7 @@ from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.encoder import Encoder
 from convbert_jax.model.outputs import ModelOutput
+from convbert_jax.model.segments import check_alike
 
 
 class Options(TypedDict, total=False):
@@ -82,7 +83,7 @@ class ConvBertModel(nn.Module):
       deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
       output_hidden_states: return `hidden_states`.
       output_attentions: return `attentions`.
-      output_conv_kernels: return `conv_kernels`.
+      output_conv_kernels: return `conv_kernels`, of the layers that have any.
 
     Returns:
       A `ModelOutput`.
@@ -175,6 +176,7 @@ class ConvBertModel(nn.Module):
     """Returns the head mask as [L, H]."""
     if head_mask is None:
       return None
+    check_alike(self.config, "a head_mask is")
     shape = (self.config.num_hidden_layers, self.config.num_heads_kept)
     if head_mask.shape not in (shape, shape[1:]):
       raise errors.UserError(

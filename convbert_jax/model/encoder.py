@@ -1,5 +1,6 @@
 """The stack of layers, scanned over the first axis of their parameters."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import MixedAttention
 from convbert_jax.model.position_kinds import POSITION_KINDS
+from convbert_jax.model.segments import segments
 from convbert_jax.ops import activations, partitioning
 
 # Costly to recompute and small to keep, like the products with weights. Each is
@@ -123,8 +125,15 @@ class ResidualOutput(nn.Module):
     return layers.layer_norm(config)(out_BxTxM)
 
 
+# What is asked for of each layer, by name.
+_PerLayer = dict[str, Any]
+
+
 class Encoder(nn.Module):
-  """`num_hidden_layers` layers whose parameters are stacked under `layers`."""
+  """`num_hidden_layers` layers whose parameters are stacked under `layers`.
+
+  Or in segments of equal layers, see `model/segments.py`.
+  """
 
   config: ConvBertConfig
 
@@ -140,13 +149,14 @@ class Encoder(nn.Module):
     output_hidden_states: bool,
     output_attentions: bool,
     output_conv_kernels: bool,
-  ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
+  ) -> tuple[jax.Array, _PerLayer]:
     """Runs all layers.
 
     Args:
       hidden_BxTxM: embeddings at model width.
       mask: [B, T] or [B, T, T], see `MixedAttention`.
-      head_mask_LxH: multiplied with the attention probabilities, or None.
+      head_mask_LxH: multiplied with the attention probabilities, or None; None
+        if there are several segments.
       position_ids_BxT: positions; in order if None.
       deterministic: no dropout.
       output_hidden_states: return every layer's output.
@@ -156,43 +166,65 @@ class Encoder(nn.Module):
     Returns:
       The last output [B, T, M]; and by name, each None if not asked for,
       `hidden_states` [L, B, T, M], `attentions` [L, B, H, T, T] and
-      `conv_kernels` [L, B, T, H, K].
+      `conv_kernels` [L, B, T, H, K]. Of several segments, lists over layers,
+      those of the kernels without the layers that have none.
     """
-    config = self.config
-    layer = EncoderLayer
-    if config.remat != "none":
-      layer = nn.remat(
-        layer, policy=_REMAT_POLICIES[config.remat], prevent_cse=False
+    outputs = []
+    for segment in segments(self.config):
+      stack = _stack(segment.config)(
+        segment.config,
+        deterministic,
+        output_hidden_states,
+        output_attentions,
+        output_conv_kernels,
+        name=segment.name,
       )
-    stack = nn.scan(
-      layer,
-      variable_axes={"params": 0},
-      split_rngs={"params": True, "dropout": True},
-      in_axes=(nn.broadcast, nn.broadcast, 0),
-      length=config.num_hidden_layers,
-      unroll=config.scan_unroll,
-      metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-    return stack(
-      config,
-      deterministic,
-      output_hidden_states,
-      output_attentions,
-      output_conv_kernels,
-      name="layers",
-    )(
-      hidden_BxTxM,
-      mask,
-      self._positions(position_ids_BxT, hidden_BxTxM.shape[1]),
-      head_mask_LxH,
-    )
+      positions = _positions(
+        segment.config, position_ids_BxT, hidden_BxTxM.shape[1]
+      )
+      hidden_BxTxM, per_layer = stack(
+        hidden_BxTxM, mask, positions, head_mask_LxH
+      )
+      outputs.append(per_layer)
+    return hidden_BxTxM, _joined(outputs)
 
-  def _positions(self, position_ids_BxT: jax.Array | None, length: int) -> Any:
-    """Returns what every layer's attention takes of the positions, or None."""
-    config = self.config
-    prepare = POSITION_KINDS[config.position_type].prepare
-    if prepare is None:
-      return None
-    if position_ids_BxT is None:
-      position_ids_BxT = jnp.arange(length)[None]
-    return prepare(position_ids_BxT, config.head_size, config.dtype)
+
+def _stack(config: ConvBertConfig) -> Any:
+  """Returns the class of a scan over layers that are alike."""
+  layer = EncoderLayer
+  if config.remat != "none":
+    layer = nn.remat(
+      layer, policy=_REMAT_POLICIES[config.remat], prevent_cse=False
+    )
+  return nn.scan(
+    layer,
+    variable_axes={"params": 0},
+    split_rngs={"params": True, "dropout": True},
+    in_axes=(nn.broadcast, nn.broadcast, 0),
+    length=config.num_hidden_layers,
+    unroll=config.scan_unroll,
+    metadata_params={nn.PARTITION_NAME: "layers"},
+  )
+
+
+def _positions(
+  config: ConvBertConfig, position_ids_BxT: jax.Array | None, length: int
+) -> Any:
+  """Returns what the attention of each layer takes of them, or None."""
+  prepare = POSITION_KINDS[config.position_type].prepare
+  if prepare is None:
+    return None
+  if position_ids_BxT is None:
+    position_ids_BxT = jnp.arange(length)[None]
+  return prepare(position_ids_BxT, config.head_size, config.dtype)
+
+
+def _joined(outputs: Sequence[_PerLayer]) -> _PerLayer:
+  """Returns what segments have put out as one."""
+  if len(outputs) == 1:
+    return outputs[0]
+  joined: _PerLayer = {}
+  for name in outputs[0]:
+    given = [output[name] for output in outputs if output[name] is not None]
+    joined[name] = [layer for stack in given for layer in stack] or None
+  return joined

@@ -7,6 +7,7 @@ device's peak rate is given for them.
 
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.model.segments import segments
 
 
 def encoder_flops(config: ConvBertConfig, length: int) -> float:
@@ -16,16 +17,24 @@ def encoder_flops(config: ConvBertConfig, length: int) -> float:
     config: of the encoder.
     length: tokens of a sequence, padding included.
   """
+  layers = sum(
+    segment.config.num_hidden_layers * _layer_products(segment.config, length)
+    for segment in segments(config)
+  )
+  project = config.embedding_size * config.hidden_size
+  if config.embedding_size == config.hidden_size:
+    project = 0
+  return 2.0 * (layers + project)
+
+
+def _layer_products(config: ConvBertConfig, length: int) -> int:
+  """Returns the multiplications of one layer for each token."""
   width, heads = config.hidden_size, config.all_head_size
   attention = len(config.projections) * width * heads + 2 * length * heads
   attention += CONV_KINDS[config.conv_type].products(config)
   attention += config.mixed_size * width
   feed_forward = 2 * width * config.intermediate_size // config.num_groups
-  project = config.embedding_size * width
-  if config.embedding_size == width:
-    project = 0
-  layers = config.num_hidden_layers * (attention + feed_forward)
-  return 2.0 * (layers + project)
+  return attention + feed_forward
 
 
 def masked_lm_head_flops(config: ConvBertConfig) -> float:

@@ -22,8 +22,8 @@ class Intermediates:
       `L + 1` arrays [B, T, M].
     attentions: probabilities after dropout and head mask, `L` arrays
       [B, H, T, T] over the attention heads kept.
-    conv_kernels: weights of the window around each position, `L` arrays
-      [B, T, H, K] over the convolution heads.
+    conv_kernels: weights of the window around each position, an array
+      [B, T, H, K] over the convolution heads for each layer that has them.
   """
 
   hidden_states: tuple[jax.Array, ...] | None = _optional()

@@ -13,7 +13,8 @@ RateScale = Callable[[jax.tree_util.KeyPath, jax.Array], jax.Array]
 EXPONENTS = ("original", "conventional")
 
 _EMBEDDINGS = re.compile("(^|/)convbert/embeddings(_project)?/")
-_LAYERS = re.compile("(^|/)convbert/encoder/layers/")
+# All layers are one stack, or several, named by their first layers.
+_LAYERS = re.compile(r"(^|/)convbert/encoder/layers(_(?P<first>\d+))?/")
 _ENCODER = re.compile("(^|/)convbert(/|$)")
 
 
@@ -58,9 +59,12 @@ def layer_rate_scale(
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     if _EMBEDDINGS.search(name):
       return jnp.float32(decay**top)
-    if _LAYERS.search(name):
-      shape = (num_layers, *(1 for _ in param.shape[1:]))
-      return jnp.array(of_layers, jnp.float32).reshape(shape)
+    if found := _LAYERS.search(name):
+      factors = of_layers
+      if found["first"]:
+        factors = of_layers[int(found["first"]) :][: param.shape[0]]
+      shape = (len(factors), *(1 for _ in param.shape[1:]))
+      return jnp.array(factors, jnp.float32).reshape(shape)
     if _ENCODER.search(name):
       raise ValueError(f"no layer-wise learning rate is known for {name}")
     return jnp.float32(1)

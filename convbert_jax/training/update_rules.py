@@ -26,8 +26,8 @@ UpdateRule = optax.GradientTransformationExtraArgs
 
 # Parameters whose path contains one of these are not decayed.
 NOT_DECAYED = re.compile("LayerNorm|layer_norm|bias")
-# Parameters of all layers, stacked on their first axis.
-_STACKED = re.compile("(^|/)encoder/layers/")
+# Parameters of layers that are alike, stacked on their first axis.
+_STACKED = re.compile(r"(^|/)encoder/layers(_\d+)?/")
 # Kernels of linear maps inside the encoder. A depthwise kernel is no matrix:
 # its channels never mix.
 _MATRIX = re.compile("(^|/)convbert/.*(?<!depthwise_)kernel$")

@@ -28,6 +28,7 @@ from experiments.benchmarks import machine, peer_worker
 # Fields of our config that transformers' lacks.
 _OURS_ALONE = {
   "conv_kernel_init",
+  "conv_layers",
   "conv_query",
   "conv_type",
   "head_size_rule",

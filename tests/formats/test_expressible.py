@@ -65,7 +65,7 @@ def test_every_field_of_today_is_decided():
     for kind, found in FORMATS.items()
   }
   same_whatever = {"conv_type", "dtype", "remat", "scan_unroll"}
-  ours = {"conv_query", "position_type"}
+  ours = {"conv_layers", "conv_query", "position_type"}
   assert known["hf"] == fields - same_whatever - ours
   by_default = {"hidden_act", "layer_norm_eps"}
   assert known["tf1"] == fields - same_whatever - ours - by_default
@@ -73,11 +73,13 @@ def test_every_field_of_today_is_decided():
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize(
-  "changed", [{"position_type": "rotary"}, {"conv_query": "own"}], ids=str
+  "changed",
+  [{"position_type": "rotary"}, {"conv_query": "own"}, {"conv_layers": (0,)}],
+  ids=str,
 )
 def test_what_is_ours_alone_is_refused_by_name(kind, changed):
   (field,) = changed
-  with pytest.raises(UserError, match=f"{field}='.*' cannot be converted"):
+  with pytest.raises(UserError, match=f"{field}=.* cannot be converted"):
     FORMATS[kind].check_config(ConvBertConfig(**changed))
 
 

@@ -28,8 +28,8 @@ CONFIG = ConvBertConfig(
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello"]
 
 
-def make(name, labels=(), **options):
-  model = CLASSES[name](CONFIG, **options)
+def make(name, labels=(), config=CONFIG, **options):
+  model = CLASSES[name](config, **options)
   random = np.random.default_rng(0)
   flat = {
     path: random.normal(size=shape).astype(np.float32)
@@ -51,6 +51,17 @@ def test_there_and_back(tmp_path, name):
   assert found.labels == given.labels
   assert found.tokenizer.vocabulary == given.tokenizer.vocabulary
   assert jax.tree.structure(found.params) == jax.tree.structure(given.params)
+  jax.tree.map(np.testing.assert_array_equal, found.params, given.params)
+
+
+def test_switches_go_there_and_back(tmp_path):
+  config = CONFIG.replace(
+    head_ratio=2, conv_layers=(1,), conv_query="own", position_type="rotary"
+  )
+  given = make("ConvBertModel", config=config)
+  orbax_folder.write_folder(str(tmp_path), given)
+  found = orbax_folder.read_folder(str(tmp_path))
+  assert found.model == given.model
   jax.tree.map(np.testing.assert_array_equal, found.params, given.params)
 
 

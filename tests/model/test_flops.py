@@ -56,6 +56,7 @@ def count(jaxpr):
     {"conv_type": "static", "head_ratio": 1},
     {"position_type": "rotary"},
     {"conv_query": "own", "num_hidden_layers": 2},
+    {"conv_layers": (0, 2), "num_hidden_layers": 4},
   ],
 )
 def test_the_count_is_that_of_the_program(fields):

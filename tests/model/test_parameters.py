@@ -96,6 +96,12 @@ def test_initialisers():
       {"conv_query": "own", "conv_type": "none"},
       "conv_query='own' with conv_type='none'.*leave conv_query='attention'",
     ),
+    ({"conv_layers": (3, 1)}, "must be layers from 0 to 11, in order"),
+    ({"conv_layers": (12,)}, "must be layers from 0 to 11, in order"),
+    (
+      {"conv_layers": (1,), "conv_type": "none"},
+      "no convolution heads to place",
+    ),
     ({"hidden_act": "gelo"}, "unknown hidden_act 'gelo'; did you mean 'gelu'"),
   ],
 )

@@ -42,9 +42,10 @@ def loss_and_gradient(config, mask, mesh=None):
   [
     ({"position_type": "rotary"}, PADDING),
     ({"conv_query": "own"}, PADDING),
+    ({"conv_layers": (1,)}, PADDING),
     ({"conv_type": "none"}, PADDING[:, None] * np.tril(np.ones((16, 16), int))),
   ],
-  ids=["rotary", "own query", "causal"],
+  ids=["rotary", "own query", "some layers", "causal"],
 )
 def test_all_axes(fields, mask):
   config = TINY.replace(num_hidden_layers=2, **fields)
