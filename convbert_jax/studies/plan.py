@@ -303,11 +303,15 @@ def identity_of(config: Mapping[str, Any], more: Mapping[str, Any]) -> str:
     more: what else decides it; instead of `data.path`, which is where its data
       happen to lie.
   """
-  differences = files.config_differences({}, config, _NOT_COUNTED)
+  differences = files.config_differences(
+    old_configs.VALUES_BEFORE, config, _NOT_COUNTED
+  )
   fields = {
     name: value
     for name, (_, value) in differences.items()
-    if old_configs.VALUES_BEFORE.get(name, files.ABSENT) != value
+    if value != files.ABSENT
+    # Left to the model to start from.
+    and not (name in old_configs.VALUES_BEFORE and value in ("", []))
   }
   text = json.dumps([fields, dict(more)], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -142,6 +142,9 @@ def test_a_field_that_was_added_since_changes_no_name(monkeypatch):
   monkeypatch.setitem(old_configs.VALUES_BEFORE, "model.new", "as before")
   added = {**BASE, "model": {"width": 8, "new": "as before"}}
   assert identity_of(added, {}) == before
+  # In a fine-tuning, it is that of the model to start from.
+  added["model"]["new"] = ""
+  assert identity_of(added, {}) == before
   added["model"]["new"] = "other"
   assert identity_of(added, {}) != before
 
