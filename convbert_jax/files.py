@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import fsspec
 from etils import epath
 
 from convbert_jax.errors import UserError
@@ -20,6 +21,12 @@ from convbert_jax.errors import UserError
 # Object stores are reached through fsspec. Where TensorFlow is installed, etils
 # would take its file systems instead, most of which its wheels leave out.
 os.environ.setdefault("EPATH_USE_TF", "0")
+# They would keep what they listed once, and not see what another process has
+# written since.
+for _scheme in ("gs", "s3"):
+  fsspec.config.conf.setdefault(_scheme, {}).setdefault(
+    "use_listings_cache", False
+  )
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)

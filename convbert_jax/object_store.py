@@ -193,7 +193,8 @@ def _times(folder: str) -> dict[str, int]:
 
 def _reason(error: Exception) -> str:
   """Returns why a store did not do what it was asked."""
-  if isinstance(error, PermissionError):
+  # gcsfs raises the latter.
+  if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):
     return (
       "the store refuses; see that your credentials may read and write there"
     )

@@ -204,17 +204,20 @@ def workdir_here(
     UserError: if the store cannot be reached or refuses the last copy, another
       run holds the workdir, or there are several processes.
   """
-  scheme = workdir.partition("://")[0]
-  if files.is_local(workdir) or scheme in directly:
+  if files.is_local(workdir):
     yield workdir
     return
-  if jax.process_count() > 1:
+  is_direct = workdir.partition("://")[0] in directly
+  if jax.process_count() > 1 and not is_direct:
     raise UserError(
       f"--workdir={workdir}: several processes need a folder that they share;"
       " name one on a file system, or for pre-training in gs://"
     )
   store = ObjectStore(workdir)
   store.check_writable()
+  if is_direct:
+    yield workdir
+    return
   name = hashlib.sha256(workdir.encode()).hexdigest()[:16]
   place = os.path.join(cache_folder(cache), "workdirs", name)
   mirror = _Mirror(place, store)

@@ -54,6 +54,21 @@ def test_local_paths_are_left_alone(tmp_path):
     assert workdir == path
 
 
+def test_a_store_that_refuses_does_so_before_the_run(store, monkeypatch):
+  def refuse(*_):
+    raise OSError("Forbidden: b/bucket")  # As gcsfs says it.
+
+  with storage.workdir_here(STORE, directly=("memory",)) as workdir:
+    assert workdir == STORE
+  monkeypatch.setattr(type(store), "pipe_file", refuse)
+  for directly in ((), ("memory",)):
+    with (
+      pytest.raises(UserError, match=f"{STORE}: the store refuses"),
+      storage.workdir_here(STORE, directly=directly),
+    ):
+      raise AssertionError("the run has begun")
+
+
 def test_a_copy_is_made_once_for_each_content(store, tmp_path):
   write(tmp_path / "a", one="1", below__two="2")
   storage.put(str(tmp_path / "a"), STORE)
