@@ -14,7 +14,8 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	.venv/bin/python -m pytest -m slow
 
-# PyTorch, transformers and TensorFlow, for the slow tests that need them.
+# PyTorch, transformers, TensorFlow and object stores' packages, for the slow
+# tests that need them.
 peers: $(INSTALLED)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --requirement tests/requirements-peers.txt

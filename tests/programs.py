@@ -14,13 +14,24 @@ ONE_DEVICE = f"{DEVICES}1"
 
 def run(program, *arguments, xla_flags=ONE_DEVICE):
   """Runs `experiments.<program>` to its end."""
-  return subprocess.run(
+  with start(program, *arguments, xla_flags=xla_flags) as process:
+    try:
+      output = process.communicate(timeout=1800)
+    except BaseException:
+      process.kill()
+      raise
+  return subprocess.CompletedProcess(process.args, process.returncode, *output)
+
+
+def start(program, *arguments, xla_flags=ONE_DEVICE):
+  """Starts `experiments.<program>`; leaving its context waits for its end."""
+  return subprocess.Popen(
     [sys.executable, "-m", f"experiments.{program}", *arguments],
     cwd=ROOT,
     env={**os.environ, "XLA_FLAGS": xla_flags},
-    capture_output=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
-    timeout=1800,
   )
 
 

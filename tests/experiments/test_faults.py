@@ -1,15 +1,18 @@
 """What may happen to a run at night, with the processes of a user."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from processes import assert_same_losses, run_on_two, two_processes
-from programs import CONFIG, DEVICES, ONE_DEVICE, ROOT, assert_one_line, run
+from programs import (
+  CONFIG,
+  DEVICES,
+  assert_one_line,
+  run,
+  start,
+)
 
 from convbert_jax.training import run_files
 
@@ -135,12 +138,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_status(
 @pytest.mark.slow
 def test_a_second_start_in_a_workdir_is_refused(tmp_path, program):
   settings = ["num_steps=200", "checkpoint.save_every=10"]
-  command = [sys.executable, "-m", *program("run", *settings)]
-  command[2] = f"experiments.{command[2]}"
-  environment = {**os.environ, "XLA_FLAGS": ONE_DEVICE}
-  with subprocess.Popen(
-    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE
-  ) as first:
+  with start(*program("run", *settings)) as first:
     wait_for_step(first, tmp_path / "run", 10)
     second = run(*program("run", *settings))
     assert_one_line(second, f"is in use by process {first.pid} on")
