@@ -12,6 +12,7 @@ import re
 import sys
 import threading
 import urllib.parse
+import uuid
 
 from gcs_storage import Refusal, Storage, described
 
@@ -114,7 +115,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if kind == "resumable":
       about = json.loads(self.body or b"{}")
       name = self.query.get("name") or about["name"]
-      key = f"upload{len(self.storage.uploads)}"
+      key = uuid.uuid4().hex
       kept = self.headers.get("X-Upload-Content-Type")
       self.storage.uploads[key] = (bucket, name, kept, self.query, bytearray())
       place = f"http://{self.headers['Host']}/upload/storage/v1/b/{bucket}/o"

@@ -120,10 +120,7 @@ class Storage:
 
 
 class Files:
-  """What is stored, with the few methods of fsspec that the tests call.
-
-  gcsfs itself, in the process that serves it too, was seen to wait for ever.
-  """
+  """What is stored, with the few methods of fsspec that the tests call."""
 
   def __init__(self, storage):
     self._storage = storage

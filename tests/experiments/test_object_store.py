@@ -205,7 +205,8 @@ def test_killed_on_one_goes_on_on_two_in_google(
   # Or the next start waits a minute for a sign of life.
   del objects["run/lock.json"]
   outputs = run_on_two(*arguments)
-  assert re.search("starting from checkpoint (8|12) of gs:", outputs[0])
+  assert SECRET not in "".join(outputs)
+  assert re.search(r"starting from checkpoint \d+ of gs:", outputs[0])
   rows = objects["run/metrics.jsonl"].content.splitlines()
   assert [json.loads(row)["step"] for row in rows] == list(range(1, 25))
   saved = {name.split("/")[2] for name in objects if "/checkpoints/" in name}
