@@ -16,14 +16,18 @@ import signal
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+import jax
 from absl import flags
 
+from convbert_jax import files
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.studies import kept
 from convbert_jax.studies.ledger import FINISHED, Ledger
 from convbert_jax.studies.plan import Plan, make_plan
 from convbert_jax.studies.run_queue import BLOCKED, FAILED, RunQueue
 from convbert_jax.studies.study import Study
+from convbert_jax.tasks import registry
+from convbert_jax.tasks.task_data import missing_files
 from convbert_jax.training import workdir_lock
 from experiments import command_line, sweep_costs, sweep_table
 from experiments.config_files import load_config, load_entry
@@ -79,11 +83,13 @@ class _Stopped(KeyboardInterrupt):
 
 def main() -> None:
   """Lists or makes the runs."""
+  # The devices are the runs', which would not find their memory free.
+  jax.config.update("jax_platforms", "cpu")
   study = _study()
   plan = make_plan(
     study,
     load_config,
-    _CONFIG.overrides,
+    (),
     _finetuning(study),
     sweep_costs.step_seconds(_TARGET.value) if _TARGET.value else None,
   )
@@ -93,6 +99,7 @@ def main() -> None:
     )
     print(sweep_table.costs(plan, estimates))
     return
+  _check_data(plan)
   with workdir_lock.hold(_WORKDIR.value):
     kept.keep(_WORKDIR.value, plan)
     ledger = Ledger(_WORKDIR.value)
@@ -110,13 +117,19 @@ def _study() -> Study:
   """Returns the study that was asked for."""
   name = _STUDY.value
   fields = {"name": name, **load_entry(_STUDIES.value, "STUDIES", name)}
-  if flags.FLAGS["config"].present or "config" not in fields:
-    fields["config"] = flags.FLAGS.config
+  if flags.FLAGS["config"].present and "config" in fields:
+    raise UserError(
+      f"study {name!r} is one of {fields['config']}, and its settings are for"
+      " that size; for another, write a study without a 'config'"
+    )
+  fields.setdefault("config", flags.FLAGS.config)
+  fields["overrides"] = [*fields.get("overrides", ()), *_CONFIG.overrides]
   if _SEEDS.value is not None:
     fields["seeds"] = _numbers(_SEEDS.value)
   if _TASKS.value is not None:
     fields["tasks"] = _TASKS.value
-    fields["start_from"] = {}
+    starts = fields.get("start_from", {}).items()
+    fields["start_from"] = {k: v for k, v in starts if k in _TASKS.value}
   try:
     return Study(**fields)
   except TypeError as error:
@@ -143,6 +156,23 @@ def _finetuning(study: Study) -> Callable[[str], list[str]]:
       raise unknown_name(f"task of --finetune={setting}:", task, study.tasks)
     settings[task].append(rest)
   return lambda task: [*settings[""], *settings[task]]
+
+
+def _check_data(plan: Plan) -> None:
+  """Refuses, before days of pre-training, a task without files."""
+  checked = set()
+  for run in plan.runs:
+    if run.task and run.task not in checked:
+      checked.add(run.task)
+      folder = load_config(run.spec, run.settings).data.path
+      missing = files.is_local(folder) and missing_files(
+        registry.get_task(run.task), folder
+      )
+      if missing:
+        raise UserError(
+          f"{run.task}: {missing}; name its folder with"
+          f" --finetune={run.task}:data.path=DIR, or leave it out of --tasks"
+        )
 
 
 def _make(plan: Plan, queue: RunQueue) -> None:

@@ -1,5 +1,6 @@
 """What a sweep shows: costs before it, and the state of its runs meanwhile."""
 
+import contextlib
 import os
 import sys
 from typing import TextIO
@@ -154,6 +155,7 @@ class LiveTable:
 
 def _last_line(path: str) -> str:
   """Returns the last line of a log that says something."""
-  with open(path, "rb") as file:
+  lines: list[str] = []
+  with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
     lines = file.read().decode(errors="replace").strip().splitlines()
   return lines[-1] if lines else "it said nothing"

@@ -95,21 +95,23 @@ class Ledger:
       return ""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
-  def check_untouched(self, run: Run) -> None:
-    """Refuses a finished run whose results are no longer what they were.
+  def is_finished(self, run: Run) -> bool:
+    """Says whether a run is finished, and its folder still there.
 
     Raises:
-      UserError: naming the file.
+      UserError: naming the file, if its results are no longer what they were.
     """
     record = self.last(run)
-    if record is None or record.event != FINISHED:
-      return
+    folder = epath.Path(self._workdir) / run.folder
+    if record is None or record.event != FINISHED or not folder.exists():
+      return False
     if record.results != self.checksum(run):
       raise UserError(
         f"{results_path(self._workdir, run)} is not what it was when the run"
         f" ended ({run.title}): it was edited or deleted, and is not used;"
         f" delete {os.path.join(self._workdir, run.folder)} to make it again"
       )
+    return True
 
 
 def results_path(workdir: str, run: Run) -> epath.Path:

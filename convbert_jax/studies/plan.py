@@ -150,8 +150,10 @@ def make_plan(
     UserError: if a setting is not valid, two variants are the same, or nothing
       of a variant fits what is held.
   """
-  manifest = load_manifest(load(study.config, pretraining).data.path)
   shared, _ = study.shared()
+  manifest = load_manifest(
+    load(study.config, [*shared, *pretraining]).data.path
+  )
   vocabulary = f"model.vocab_size={manifest.vocab_size}"
   settings = {
     variant: [vocabulary, *shared, *pretraining, *study.own(variant)[0]]
@@ -303,8 +305,12 @@ def identity_of(config: Mapping[str, Any], more: Mapping[str, Any]) -> str:
     more: what else decides it; instead of `data.path`, which is where its data
       happen to lie.
   """
+  not_counted = _NOT_COUNTED
+  if config["optimizer"]["learning_rate"]:
+    # Otherwise a fine-tuning takes its rate from there.
+    not_counted += ("named_sizes.",)
   differences = files.config_differences(
-    old_configs.VALUES_BEFORE, config, _NOT_COUNTED
+    old_configs.VALUES_BEFORE, config, not_counted
   )
   fields = {
     name: value

@@ -127,7 +127,7 @@ def scores_table(
       f"{figures[column.task]:.1f}" if column.task in figures else NONE
       for column in columns
     ]
-    rows.append([f"{variant}, *the paper's*", NONE, NONE, NONE, *values])
+    rows.append([f"{variant}, *the paper's, test*", NONE, NONE, NONE, *values])
   header = ["variant", "parameters", "FLOPs", "steps"]
   header += [column.title for column in columns]
   return Table(header, rows, 1)
@@ -176,10 +176,10 @@ def _training(
 
 def _setting(study: Study) -> str:
   seeds = ", ".join(map(str, study.seeds))
+  settings = ", ".join(_shown(study.overrides)) or "as it is"
   text = (
     f"`{study.name}`: {len(study.variants)} variants of `{study.config}`"
-    f" ({', '.join(study.overrides) or 'as it is'}), seeds {seeds}; each has"
-    f" {_HELD[study.hold]}."
+    f" ({settings}), seeds {seeds}; each has {_HELD[study.hold]}."
   )
   if study.tasks:
     text += (
@@ -187,6 +187,11 @@ def _setting(study: Study) -> str:
       f" {study.num_task_seeds} seed{'s' * (study.num_task_seeds > 1)}."
     )
   return text
+
+
+def _shown(settings: Sequence[str]) -> list[str]:
+  """Returns settings without those that say where the data lie."""
+  return [setting for setting in settings if not setting.startswith("data.")]
 
 
 def _explanation(study: Study) -> str:

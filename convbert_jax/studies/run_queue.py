@@ -36,9 +36,7 @@ class RunQueue:
     self._tries: collections.Counter[str] = collections.Counter()
     self._states: dict[str, str] = {}
     for run in self.runs:
-      record = ledger.last(run)
-      ledger.check_untouched(run)
-      is_done = record is not None and record.event == FINISHED
+      is_done = ledger.is_finished(run)
       self._states[run.identity] = FINISHED if is_done else WAITING
     self.statuses: dict[str, int] = {}
 
@@ -65,11 +63,12 @@ class RunQueue:
 
     Args:
       run: as `take` returned it.
-      status: the exit status of its program.
+      status: the exit status of its program; 0 is a failure like others if it
+        has left no results.
       seconds: since its start.
     """
     self.statuses[run.identity] = status
-    if status == 0:
+    if status == 0 and self._ledger.checksum(run):
       self._states[run.identity] = FINISHED
       self._ledger.add(run, FINISHED, seconds=seconds)
       return

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from etils import epath
 
+from convbert_jax.finetuning.results import PAPER_SCORES
 from convbert_jax.studies.kept import KeptPlan
-from convbert_jax.studies.ledger import FINISHED, Ledger, results_path
+from convbert_jax.studies.ledger import Ledger, results_path
 from convbert_jax.studies.plan import PRETRAIN, Run
 from convbert_jax.tasks import registry
 from convbert_jax.training import run_files
@@ -55,20 +56,21 @@ def read_columns(workdir: str, plan: KeptPlan) -> list[Column]:
     UserError: if results of a finished run have been edited.
   """
   ledger = Ledger(workdir)
-  finished = [run for run in plan.runs if _is_finished(run, ledger)]
+  finished = [run for run in plan.runs if ledger.is_finished(run)]
   columns = [
     Column(title, "", name, is_higher, _at_end(workdir, finished, name))
     for title, name, is_higher in _PRETRAINING
   ]
   for task in plan.study.tasks:
-    name = registry.get_task(task).main_score
+    # That of the paper's table, so that its figures can stand beside.
+    (name,) = PAPER_SCORES.get(task, (registry.get_task(task).main_score,))
     columns.append(
       Column(
         f"{task} {name.partition('/')[2]}",
         task,
         name,
         not name.endswith("loss"),
-        _task_scores(workdir, finished, task),
+        _task_scores(workdir, finished, task, name),
       )
     )
   # A model without a discriminator, say, has no AUC.
@@ -119,12 +121,6 @@ def commit_of(workdir: str, run: Run) -> str:
   return start["commit"][:8] + ("+" if start["uncommitted_changes"] else "")
 
 
-def _is_finished(run: Run, ledger: Ledger) -> bool:
-  record = ledger.last(run)
-  ledger.check_untouched(run)
-  return record is not None and record.event == FINISHED
-
-
 def _at_end(
   workdir: str, finished: list[Run], name: str
 ) -> dict[str, dict[int, float]]:
@@ -139,14 +135,14 @@ def _at_end(
 
 
 def _task_scores(
-  workdir: str, finished: list[Run], task: str
+  workdir: str, finished: list[Run], task: str, name: str
 ) -> dict[str, dict[int, float]]:
   """Returns means over the seeds of the fine-tuning."""
   scores: dict[str, dict[int, float]] = {}
   for run in finished:
     if run.task == task:
       results = json.loads(results_path(workdir, run).read_text())
-      values = [one["scores"][results["main_score"]] for one in results["runs"]]
+      values = [one["scores"][name] for one in results["runs"]]
       if all(value is not None for value in values):
         scores.setdefault(run.variant, {})[run.seed] = statistics.fmean(values)
   return scores

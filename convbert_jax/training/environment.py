@@ -69,7 +69,7 @@ def describe_environment() -> dict[str, Any]:
     ),
     "command": sys.argv,
     "commit": _git("rev-parse", "HEAD"),
-    "uncommitted_changes": bool(_git("status", "--porcelain", ".")),
+    "uncommitted_changes": bool(_git("status", "--porcelain", ":/")),
     "python": platform.python_version(),
     "platform": platform.platform(),
     "devices": [jax.device_count(), jax.devices()[0].device_kind],

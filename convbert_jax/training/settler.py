@@ -165,7 +165,7 @@ class Settler:
 
   def _count_skipped(self, step: int, record_ids: list[int]) -> None:
     """Counts and shows a skipped step; raises if there were too many."""
-    if self._num_skipped == self._max_skipped_steps:
+    if self._num_skipped >= self._max_skipped_steps:
       what = (
         "the loss or gradient is not finite"
         f" (max_skipped_steps={self._max_skipped_steps} were skipped before)"

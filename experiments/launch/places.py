@@ -109,27 +109,9 @@ def _directly(name: str, program: str, arguments: Sequence[str]) -> list[str]:
   return ["-m", f"experiments.{program}", *arguments]
 
 
-def _through(launcher: str, *fixed: str) -> Callable[[Asked], Place]:
-  """Returns a place whose runs each are a job of another launcher's."""
-
-  def make(asked: Asked) -> Place:
-    def command(name: str, program: str, arguments: Sequence[str]) -> list[str]:
-      return [
-        *("-m", f"experiments.launch.{launcher}", f"--name={name}"),
-        *(*fixed, *asked.flags, f"--program={program}"),
-        f"--arguments={shlex.join(arguments)}",
-      ]
-
-    return Place(slots.Slots(asked.num_slots), command)
-
-  return make
-
-
 PLACES: Mapping[str, Callable[[Asked], Place]] = {
   "local": _local,
   "slurm": _slurm,
-  "tpu_pod": _through("tpu_pod", "--delete_at_end"),
-  "gke": _through("gke", "--follow"),
 }
 
 

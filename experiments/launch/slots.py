@@ -87,7 +87,11 @@ class Slots:
     cores = self._free.pop()
     with files.explained_disk_errors(log), open(log, "ab") as output:
       process = subprocess.Popen(
-        [sys.executable, "-m", _BOUND, ",".join(map(str, cores)), *command],
+        [
+          *(sys.executable, "-m", _BOUND),
+          *(str(os.getpid()), ",".join(map(str, cores))),
+          *command,
+        ],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -76,6 +76,8 @@ def test_the_study_of_the_docs_can_be_run(arguments, tmp_path):
   [
     (["--study=smal"], "did you mean 'small'"),
     (["--seeds=zero"], "--seeds=zero: expected whole numbers"),
+    (["--tasks=rte"], "name its folder with --finetune=rte:data.path=DIR"),
+    (["--config=configs/pretrain.py:size=base"], "for another, write a study"),
     (["--slots=64", "--threads=64"], "take fewer --slots or --threads"),
     (
       ["--finetune=chnk:num_seeds=2"],

@@ -21,7 +21,12 @@ from convbert_jax.studies.plan import (
 from convbert_jax.studies.study import Study
 from experiments.config_files import load_config
 
-BASE = {"seed": 0, "model": {"width": 8}, "checkpoint": {"keep_last": 2}}
+BASE = {
+  "seed": 0,
+  "model": {"width": 8},
+  "optimizer": {"learning_rate": 1e-3},
+  "checkpoint": {"keep_last": 2},
+}
 
 
 def names(runs, kind=PRETRAIN):

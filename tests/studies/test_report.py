@@ -111,7 +111,7 @@ def test_every_number_has_its_folder_and_commit(reported, plan):
 def test_the_papers_figures_are_marked_as_theirs(reported):
   first, *_ = reported(paper={"ConvBERT-base": {"cola": 67.8}})
   last = table_of(first).rows[-1]
-  assert last[0] == "ConvBERT-base, *the paper's*"
+  assert last[0] == "ConvBERT-base, *the paper's, test*"
   assert last[4:] == ["–", "–", "67.8"]  # noqa: RUF001
 
 

@@ -1,6 +1,7 @@
 """Which run is next, and what the ledger keeps of it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -97,6 +98,23 @@ def test_a_killed_start_is_taken_up(queue, tmp_path):
   lines = ledger.read_text().splitlines()
   events = [json.loads(line)["event"] for line in lines if line.endswith("}")]
   assert events == ["started", "started", "finished"]
+
+
+def test_a_run_whose_folder_was_deleted_is_made_again(queue, tmp_path):
+  (run, *others) = run_all(queue(), tmp_path)
+  shutil.rmtree(tmp_path / run.folder)
+  again = queue()
+  assert again.count(FINISHED) == len(others)
+  assert run_all(again, tmp_path) == [run]
+  assert queue().count(FINISHED) == len(others) + 1
+
+
+def test_a_run_without_results_is_not_finished(queue, tmp_path):
+  pending = queue()
+  run = pending.take()
+  pending.ended(run, 0, 1.0)
+  assert pending.state(run) == WAITING
+  assert queue().state(run) == WAITING
 
 
 @pytest.mark.parametrize("deleted", [False, True])

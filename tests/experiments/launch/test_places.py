@@ -1,7 +1,6 @@
 """Where a sweep starts its runs; Slurm's part on submitit's local processes."""
 
 import concurrent.futures
-import shlex
 import sys
 import time
 
@@ -81,20 +80,6 @@ def test_a_run_on_this_machine_is_its_program():
   place = places.make_place("local", places.Asked(1, 0, (), "all"))
   command = place.command("pretrain-0a", "pretrain", ARGUMENTS)
   assert command == ["-m", "experiments.pretrain", *ARGUMENTS]
-
-
-@pytest.mark.parametrize("name", ["tpu_pod", "gke"])
-def test_a_run_elsewhere_is_a_job_of_its_launcher(name, tmp_path):
-  place = places.make_place(name, asked(tmp_path, "--zone=us-west4-a"))
-  command = place.command("pretrain-0a", "pretrain", ARGUMENTS)
-  assert command[:3] == [
-    "-m",
-    f"experiments.launch.{name}",
-    "--name=pretrain-0a",
-  ]
-  assert {"--zone=us-west4-a", "--program=pretrain"} <= set(command)
-  (arguments,) = (one for one in command if one.startswith("--arguments="))
-  assert shlex.split(arguments.removeprefix("--arguments=")) == ARGUMENTS
 
 
 @pytest.mark.parametrize(
