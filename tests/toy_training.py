@@ -54,7 +54,7 @@ class Batches:
     self.pause = pause
 
   def __next__(self):
-    time.sleep(self.pause)
+    time.sleep(self.pause if self.index else 0)
     if self.file_limit:  # The disk fills up once the run is on its way.
       resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_limit,) * 2)
     epoch, place = divmod(self.index * ROWS, RECORDS)
