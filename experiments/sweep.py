@@ -86,17 +86,12 @@ def main() -> None:
   # The devices are the runs', which would not find their memory free.
   jax.config.update("jax_platforms", "cpu")
   study = _study()
+  predicted = sweep_costs.Prediction(_TARGET.value) if _TARGET.value else None
   plan = make_plan(
-    study,
-    load_config,
-    (),
-    _finetuning(study),
-    sweep_costs.step_seconds(_TARGET.value) if _TARGET.value else None,
+    study, load_config, _finetuning(study), predicted and predicted.seconds
   )
   if _DRY_RUN.value:
-    estimates = sweep_costs.estimate(
-      plan, Ledger(_WORKDIR.value), _TARGET.value
-    )
+    estimates = sweep_costs.estimate(plan, Ledger(_WORKDIR.value), predicted)
     print(sweep_table.costs(plan, estimates))
     return
   _check_data(plan)
@@ -183,7 +178,7 @@ def _make(plan: Plan, queue: RunQueue) -> None:
     places.flags_of(_LAUNCHER_FLAGS.value),
     _WORKDIR.value,
   )
-  running, command = places.make_place(_LAUNCHER.value, asked)
+  running = places.make_runner(_LAUNCHER.value, asked)
   by_identity = {run.identity: run for run in queue.runs}
   shown = sweep_table.LiveTable(plan, queue, _WORKDIR.value)
 
@@ -198,11 +193,7 @@ def _make(plan: Plan, queue: RunQueue) -> None:
         shown.say(f"{run.title}: {run.folder}")
         running.start(
           run.identity,
-          command(
-            f"{run.kind}-{run.identity}",
-            run.kind,
-            run.command(_WORKDIR.value),
-          ),
+          ["-m", f"experiments.{run.kind}", *run.arguments(_WORKDIR.value)],
           log,
         )
       if running.is_idle:

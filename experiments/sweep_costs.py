@@ -3,7 +3,6 @@
 import dataclasses
 import statistics
 import sys
-from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -33,40 +32,46 @@ class Estimates:
   basis: str
 
 
-def step_seconds(target: str) -> Callable[[ConfigDict], float]:
-  """Returns a function from a config to its predicted seconds a step.
+class Prediction:
+  """Preflight's step times on other devices.
+
+  Args:
+    target: the devices, as h100:8.
 
   Raises:
     UserError: if there is no such target, or its compiler is not installed.
   """
-  devices = parse_target(target)
-  topologies.prepare(devices)
 
-  def predicted(config: ConfigDict) -> float:
-    return preflight.forecast(config, devices, _tell).step_seconds
+  def __init__(self, target: str) -> None:
+    self.target = target
+    self._devices = parse_target(target)
+    topologies.prepare(self._devices)
 
-  return predicted
+  def seconds(self, config: ConfigDict) -> float:
+    """Returns the predicted seconds of a step."""
+    return preflight.forecast(config, self._devices, _tell).step_seconds
 
 
-def estimate(plan: Plan, ledger: Ledger, target: str | None) -> Estimates:
+def estimate(
+  plan: Plan, ledger: Ledger, predicted: Prediction | None
+) -> Estimates:
   """Returns what the runs of a study take.
 
   Args:
     plan: the study.
     ledger: of its folder; finished runs say how fast this machine is.
-    target: the devices to predict for; None for this machine.
+    predicted: for other devices; None for this machine.
   """
-  finetuning = _finetunings(plan, ledger)
-  if target is not None:
-    predicted = step_seconds(target)
+  if predicted is not None:
     seconds = {
-      variant: predicted(config) * config.num_steps
+      variant: predicted.seconds(config) * config.num_steps
       for variant, config in plan.configs.items()
     }
-    return Estimates(seconds, {}, f"predicted for {target}, not measured")
+    basis = f"predicted for {predicted.target}, not measured"
+    return Estimates(seconds, {}, basis)
   rate, basis = _rate(plan, ledger)
   seconds = {name: cost.flops / rate for name, cost in plan.costs.items()}
-  return Estimates(seconds, finetuning, basis)
+  return Estimates(seconds, _finetunings(plan, ledger), basis)
 
 
 def _rate(plan: Plan, ledger: Ledger) -> tuple[float, str]:

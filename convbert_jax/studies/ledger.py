@@ -1,8 +1,7 @@
 """What has happened to the runs of all studies in a folder, line by line.
 
-`ledger.jsonl` is only ever added to. Whether a run is finished is told by the
-run's own folder; the ledger says when, with what status, and what its results
-were then.
+`ledger.jsonl` is only ever added to. A run is finished if the ledger says so,
+its folder is there, and its results are what they were then.
 """
 
 import contextlib

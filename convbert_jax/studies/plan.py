@@ -73,7 +73,7 @@ class Run:
     """Its workdir in the studies' folder."""
     return os.path.join(self.kind, self.identity)
 
-  def command(self, workdir: str) -> list[str]:
+  def arguments(self, workdir: str) -> list[str]:
     """Returns the arguments of its program.
 
     Args:
@@ -120,7 +120,7 @@ class Plan:
     study: what is asked.
     runs: in an order in which each comes after the one that it starts from.
     costs: of a pre-training, by variant.
-    configs: of a pre-training (the first seed's), by variant.
+    configs: of a pre-training, by variant; the seed is the recipe's.
   """
 
   study: Study
@@ -132,7 +132,6 @@ class Plan:
 def make_plan(
   study: Study,
   load: Load,
-  pretraining: Sequence[str],
   finetuning: Callable[[str], Sequence[str]],
   step_seconds: Callable[[ConfigDict], float] | None = None,
 ) -> Plan:
@@ -141,9 +140,8 @@ def make_plan(
   Args:
     study: what is asked.
     load: reads configs.
-    pretraining: settings of every pre-training, `data.path` among them; they
-      overrule those that all variants share, not a variant's own.
-    finetuning: from a task to such settings of its fine-tunings.
+    finetuning: from a task to settings of its fine-tunings; they overrule those
+      that all variants share, not a variant's own.
     step_seconds: of a pre-training's step, where the study holds device time.
 
   Raises:
@@ -151,12 +149,10 @@ def make_plan(
       of a variant fits what is held.
   """
   shared, _ = study.shared()
-  manifest = load_manifest(
-    load(study.config, [*shared, *pretraining]).data.path
-  )
+  manifest = load_manifest(load(study.config, shared).data.path)
   vocabulary = f"model.vocab_size={manifest.vocab_size}"
   settings = {
-    variant: [vocabulary, *shared, *pretraining, *study.own(variant)[0]]
+    variant: [vocabulary, *shared, *study.own(variant)[0]]
     for variant in study.variants
   }
   config = load(study.config, settings[study.reference])

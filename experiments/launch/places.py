@@ -54,19 +54,8 @@ class Asked(NamedTuple):
   workdir: str
 
 
-# From a run's name, program and arguments to what is started.
-Command = Callable[[str, str, Sequence[str]], list[str]]
-
-
-class Place(NamedTuple):
-  """Runs programs, and says how a program is started there."""
-
-  runner: Runner
-  command: Command
-
-
-def make_place(name: str, asked: Asked) -> Place:
-  """Returns a place.
+def make_runner(name: str, asked: Asked) -> Runner:
+  """Returns what runs programs at a place.
 
   Raises:
     UserError: if there is none of that name, or its flags are wrong.
@@ -76,21 +65,19 @@ def make_place(name: str, asked: Asked) -> Place:
   return PLACES[name](asked)
 
 
-def _local(asked: Asked) -> Place:
+def _local(asked: Asked) -> Runner:
   if asked.flags:
     raise UserError(
       f"--launcher_flags={shlex.join(asked.flags)}: runs on this machine take"
       " --slots and --threads; name another --launcher"
     )
-  return Place(slots.Slots(asked.num_slots, asked.num_threads), _directly)
+  return slots.Slots(asked.num_slots, asked.num_threads)
 
 
-def _slurm(asked: Asked) -> Place:
+def _slurm(asked: Asked) -> Runner:
   folder = os.path.join(asked.workdir, "slurm")
   options = dict(map(_option, asked.flags))
-  return Place(
-    job_arrays.JobArrays(asked.num_slots, folder, options), _directly
-  )
+  return job_arrays.JobArrays(asked.num_slots, folder, options)
 
 
 def _option(text: str) -> tuple[str, int | str]:
@@ -104,12 +91,7 @@ def _option(text: str) -> tuple[str, int | str]:
   return name, int(value) if value.isdecimal() else value
 
 
-def _directly(name: str, program: str, arguments: Sequence[str]) -> list[str]:
-  del name
-  return ["-m", f"experiments.{program}", *arguments]
-
-
-PLACES: Mapping[str, Callable[[Asked], Place]] = {
+PLACES: Mapping[str, Callable[[Asked], Runner]] = {
   "local": _local,
   "slurm": _slurm,
 }

@@ -55,14 +55,14 @@ def study():
 
 @pytest.fixture
 def plan(study, records, monkeypatch):
-  """Plans a study as `study` makes it; more settings overrule the study's."""
+  """Plans a study as `study` makes it; more settings overrule its own."""
   monkeypatch.chdir(ROOT)
 
   def make(*settings, finetuning=(), step_seconds=None, **fields):
+    overrides = [*TINY, f"data.path={records}", *settings]
     return make_plan(
-      study(**fields),
+      study(overrides=overrides, **fields),
       load_config,
-      [f"data.path={records}", *settings],
       lambda task: ["data.path=glue", *finetuning],
       step_seconds,
     )

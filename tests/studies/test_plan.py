@@ -43,7 +43,9 @@ def test_every_variant_is_trained_with_every_seed_and_then_fine_tuned(plan):
   ]
   for before, after in zip(runs[::2], runs[1::2], strict=True):
     assert after.start == before.identity
-    assert f"--init_from=all/pretrain/{before.identity}" in after.command("all")
+    assert f"--init_from=all/pretrain/{before.identity}" in after.arguments(
+      "all"
+    )
   assert len({run.identity for run in runs}) == 8
 
 
@@ -139,7 +141,7 @@ def test_a_task_can_start_from_another(plan):
   assert (mnli.task, mnli.start) == ("mnli", first.identity)
   assert (rte.task, rte.start) == ("rte", mnli.identity)
   start = f"--init_from=all/finetune/{mnli.identity}/mnli"
-  assert start in rte.command("all")
+  assert start in rte.arguments("all")
 
 
 def test_a_field_that_was_added_since_changes_no_name(monkeypatch):
@@ -157,10 +159,12 @@ def test_a_field_that_was_added_since_changes_no_name(monkeypatch):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_has_a_plan(records, name, monkeypatch):
   monkeypatch.chdir(ROOT)
+  fields = STUDIES[name]
+  overrides = [*fields["overrides"], f"data.path={records}"]
+  fields = {**fields, "overrides": [*overrides, "max_seq_length=32"]}
   found = make_plan(
-    Study(name=name, **STUDIES[name]),
+    Study(name=name, **fields),
     load_config,
-    [f"data.path={records}", "max_seq_length=32"],
     lambda task: ["data.path=glue"],
   )
   study = found.study

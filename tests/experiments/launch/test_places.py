@@ -16,7 +16,6 @@ time.sleep(float(sys.argv[1]))
 sys.exit(int(sys.argv[2]))
 """
 CORES = "import os, sys; print(sorted(os.sched_getaffinity(0)))"
-ARGUMENTS = ["--config=configs/pretrain.py:size=tiny", "--config.seed=1"]
 
 
 def asked(tmp_path, *flags):
@@ -76,12 +75,6 @@ def test_every_slot_has_cores_of_its_own(tmp_path):
     slots.Slots(len(cores), 2)
 
 
-def test_a_run_on_this_machine_is_its_program():
-  place = places.make_place("local", places.Asked(1, 0, (), "all"))
-  command = place.command("pretrain-0a", "pretrain", ARGUMENTS)
-  assert command == ["-m", "experiments.pretrain", *ARGUMENTS]
-
-
 @pytest.mark.parametrize(
   ("name", "flags", "message"),
   [
@@ -92,7 +85,7 @@ def test_a_run_on_this_machine_is_its_program():
 )
 def test_a_place_that_is_none_is_refused(name, flags, message, tmp_path):
   with pytest.raises(UserError, match=message):
-    places.make_place(name, asked(tmp_path, *flags))
+    places.make_runner(name, asked(tmp_path, *flags))
 
 
 @pytest.fixture
@@ -107,13 +100,13 @@ def test_without_slurm_one_line_says_so(tmp_path, monkeypatch):
   pytest.importorskip("submitit", reason="pip install -e '.[slurm]' has it")
   monkeypatch.setenv("PATH", str(tmp_path))
   with pytest.raises(UserError, match="srun"):
-    places.make_place("slurm", asked(tmp_path, "timeout_min=5"))
+    places.make_runner("slurm", asked(tmp_path, "timeout_min=5"))
 
 
 def test_without_submitit_one_line_says_how_to_get_it(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "submitit", None)
   with pytest.raises(UserError, match=r"pip install -e '\.\[slurm\]'"):
-    places.make_place("slurm", asked(tmp_path))
+    places.make_runner("slurm", asked(tmp_path))
 
 
 def test_an_unknown_option_of_slurm_is_named(arrays):
