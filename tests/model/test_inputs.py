@@ -70,11 +70,11 @@ REFUSED = [
 
 
 def trace(name, *inputs, **given):
-  """Runs a model on shapes alone, as far as it takes them."""
+  """Runs a model on shapes alone; returns those of its output."""
   model = getattr(convbert_jax, f"ConvBert{name}")(TINY)
-  jax.eval_shape(
-    functools.partial(model.init, jax.random.key(0)), *inputs, **given
-  )
+  run = functools.partial(model.init_with_output, jax.random.key(0))
+  output, _ = jax.eval_shape(run, *inputs, **given)
+  return output
 
 
 def test_inputs_of_another_shape_are_refused():
@@ -85,4 +85,5 @@ def test_inputs_of_another_shape_are_refused():
 
 
 def test_choices_can_be_given_as_embeddings():
-  trace("ForMultipleChoice", None, inputs_embeds=np.zeros((2, 4, 7, 8)))
+  out = trace("ForMultipleChoice", None, inputs_embeds=np.zeros((2, 4, 7, 8)))
+  assert out.logits.shape == (2, 4)
