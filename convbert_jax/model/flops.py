@@ -1,13 +1,25 @@
-"""Floating-point operations of a model's matrix products, from its config.
+"""What a model costs: its parameters, and the operations of its products.
 
-A multiplication and the addition after it are two operations. Only matrix
-products count, attention's included: they are nearly all of the work, and a
-device's peak rate is given for them.
+Parameters are counted without making any. Operations follow from the config: a
+multiplication and the addition after it are two. Only matrix products count,
+attention's included: they are nearly all of the work, and a device's peak rate
+is given for them.
 """
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
 
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.segments import segments
+
+
+def count_params(init: Callable[[jax.Array], Any]) -> int:
+  """Returns how many parameters `init` of a random key would make."""
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def encoder_flops(config: ConvBertConfig, length: int) -> float:

@@ -1,8 +1,36 @@
-"""Floating-point operations of a pre-training step."""
+"""What pre-training costs: its parameters and floating-point operations."""
+
+import dataclasses
 
 from convbert_jax.model import flops
 from convbert_jax.objective import masking
 from convbert_jax.objective.electra import Electra
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a variant of pre-training costs.
+
+  Attributes:
+    num_params: trained, of all its networks.
+    flops_per_token: of the matrix products of a training step.
+  """
+
+  num_params: int
+  flops_per_token: float
+
+
+def pretraining_cost(electra: Electra, length: int) -> Cost:
+  """Returns what networks and objective cost; nothing is computed.
+
+  Args:
+    electra: networks and objective.
+    length: tokens of a sequence, padding included.
+  """
+  return Cost(
+    flops.count_params(electra.init_params),
+    matmul_flops_per_token(electra, length),
+  )
 
 
 def matmul_flops_per_token(electra: Electra, length: int) -> float:

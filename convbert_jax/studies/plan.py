@@ -12,14 +12,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from convbert_jax import files, old_configs
 from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
 from convbert_jax.objective.electra import make_electra
-from convbert_jax.objective.flops import matmul_flops_per_token
+from convbert_jax.objective.flops import pretraining_cost
 from convbert_jax.studies.study import Study
 from convbert_jax.training import resumable
 
@@ -178,14 +177,11 @@ def make_plan(
 
 def cost_of(config: ConfigDict) -> Cost:
   """Returns what a pre-training takes."""
-  electra = make_electra(config)
-  shapes = jax.eval_shape(electra.init_params, jax.random.key(0))
-  tokens = config.num_steps * config.batch_size * config.max_seq_length
+  length = config.max_seq_length
+  cost = pretraining_cost(make_electra(config), length)
+  tokens = config.num_steps * config.batch_size * length
   return Cost(
-    sum(leaf.size for leaf in jax.tree.leaves(shapes)),
-    config.num_steps,
-    tokens,
-    tokens * matmul_flops_per_token(electra, config.max_seq_length),
+    cost.num_params, config.num_steps, tokens, tokens * cost.flops_per_token
   )
 
 

@@ -1,4 +1,4 @@
-"""FLOPs counted from the config are those of the traced programs."""
+"""Costs counted from the config are those of the programs."""
 
 import math
 
@@ -15,6 +15,7 @@ from convbert_jax import (
   ConvBertModel,
 )
 from convbert_jax.model import flops
+from convbert_jax.model.conv_kinds import CONV_KINDS
 
 SHAPE = (2, 12)
 
@@ -68,3 +69,52 @@ def test_the_count_is_that_of_the_program(fields):
     (ConvBertForPreTraining, flops.discriminator_head_flops),
   ):
     assert encoder + head(config) == traced_flops(model(config))
+
+
+def unrolled_flops(config, length):
+  """Returns XLA's own count of a forward pass, per token."""
+  model = ConvBertModel(config)
+  ids = jax.ShapeDtypeStruct((1, length), np.int32)
+  params = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), ids))
+  lowered = jax.jit(model.apply).lower(params, ids)
+  return lowered.cost_analysis()["flops"] / length
+
+
+def curvature(cost, arguments):
+  """Returns the second difference of a cost that has grown 1, 2, 3 times.
+
+  Everything but a product of matrices grows linearly, and drops out.
+  """
+  one, two, three = (cost(*arguments(times)) for times in (1, 2, 3))
+  return three - 2 * two + one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "fields",
+  [
+    *({"conv_type": name} for name in CONV_KINDS),
+    {"conv_query": "own"},
+    {"conv_type": "dynamic", "conv_layers": (1,), "position_type": "rotary"},
+  ],
+  ids=str,
+)
+def test_xla_counts_as_many(fields):
+  """Its analysis of unrolled programs, on which scans would count once."""
+  base = TINY.replace(num_hidden_layers=2, scan_unroll=2, **fields)
+  widths = ("hidden_size", "embedding_size", "intermediate_size")
+
+  def more_heads(times):
+    grown = (*widths, "num_attention_heads")
+    return base.replace(**{n: times * getattr(base, n) for n in grown}), 12
+
+  def wider_heads_and_longer(times):
+    grown = {name: times * getattr(base, name) for name in widths}
+    return base.replace(**grown), 12 * times
+
+  for arguments in (more_heads, wider_heads_and_longer):
+    np.testing.assert_allclose(
+      curvature(unrolled_flops, arguments),
+      curvature(flops.encoder_flops, arguments),
+      rtol=1e-4,  # some operations are a batch's, whatever its length
+    )
