@@ -4,7 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+  from convbert_jax.data.batch_encoding import BatchEncoding
+  from convbert_jax.data.convbert_tokenizer import (
+    ConvBertTokenizer,
+    ConvBertTokenizerFast,
+  )
   from convbert_jax.formats.load import load_pretrained
   from convbert_jax.inference.predictor import Predictor
   from convbert_jax.model.config import ConvBertConfig
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
   )
 
 _MODULES = {
+  "BatchEncoding": "data.batch_encoding",
   "ConvBertConfig": "model.config",
   "ConvBertForJointQuestionAnswering": "model.joint_head",
   "ConvBertForMaskedLM": "model.heads",
@@ -32,11 +37,13 @@ _MODULES = {
   "ConvBertForTokenClassification": "model.task_heads",
   "ConvBertModel": "model.convbert",
   "ConvBertTokenizer": "data.convbert_tokenizer",
+  "ConvBertTokenizerFast": "data.convbert_tokenizer",
   "Predictor": "inference.predictor",
   "load_pretrained": "formats.load",
 }
 
 __all__ = [
+  "BatchEncoding",
   "ConvBertConfig",
   "ConvBertForJointQuestionAnswering",
   "ConvBertForMaskedLM",
@@ -47,6 +54,7 @@ __all__ = [
   "ConvBertForTokenClassification",
   "ConvBertModel",
   "ConvBertTokenizer",
+  "ConvBertTokenizerFast",
   "Predictor",
   "load_pretrained",
 ]

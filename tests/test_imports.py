@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (
   {"errors"},
   {"files"},
-  {"old_configs", "object_store"},
+  {"hub", "old_configs", "object_store"},
   {"ops", "data"},
   {"model", "training"},
   {"storage"},

@@ -211,7 +211,7 @@ def _same_tokenizer(
     differing = count_other_tokens(own.vocabulary, given.vocabulary)
     raise UserError(
       f"--init_from={init_from} was trained with another vocabulary"
-      f" ({differing:,} of {own.vocab_size:,} tokens differ); leave"
+      f" ({differing:,} of {len(own):,} tokens differ); leave"
       " --config.tokenizer.vocab out to use its own"
     )
   return own

@@ -17,9 +17,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from convbert_jax import files
+from convbert_jax import files, hub
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.formats import folders, hub, huggingface_state
+from convbert_jax.formats import folders, huggingface_state
 from convbert_jax.formats.huggingface_state import (
   EXPRESSIBLE,
   check_expressible,

@@ -162,9 +162,9 @@ def check_vocabulary(
   Raises:
     UserError: with both sizes.
   """
-  if tokenizer.vocab_size > config.vocab_size:
+  if len(tokenizer) > config.vocab_size:
     raise UserError(
-      f"{where}: a vocabulary of {tokenizer.vocab_size:,} tokens, but the"
+      f"{where}: a vocabulary of {len(tokenizer):,} tokens, but the"
       f" model has vocab_size={config.vocab_size:,}: the two are of different"
       " models"
     )

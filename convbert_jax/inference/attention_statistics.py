@@ -171,8 +171,7 @@ def _counted_rows(
 ) -> Iterator[batching.Row]:
   """Yields a row for each text until `counts` has enough tokens."""
   for text in texts:
-    ids = tokenizer([text], truncation=True, max_length=max_length + 1)
-    ids = ids["input_ids"][0]
+    ids = tokenizer.encode(text, truncation=True, max_length=max_length + 1)
     room = max_length - 2
     counts["num_cut"] += len(ids) > max_length
     inner = ids[1:-1][:room]

@@ -125,7 +125,7 @@ def look_inside(source: Pretrained, text: str) -> Inside:
   """
   check_alike(source.model.config, "maps are drawn")
   tokenizer = source.needed_tokenizer()
-  batch = tokenizer([text])
+  batch = tokenizer([text], return_tensors="np", verbose=False)
   apply = functools.partial(
     source.model.apply,
     output_attentions=True,

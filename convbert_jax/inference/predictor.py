@@ -114,7 +114,7 @@ class Predictor:
       [np.resize(found, slots) for found in positions], np.int32
     )
     # A word table may have more rows than there are words.
-    words = self.tokenizer.vocab_size
+    words = len(self.tokenizer)
     read = answers.top_tokens(min(top, words), words)
     results = self._run(rows, read, positions=padded)
     return [
@@ -263,7 +263,12 @@ class Predictor:
     if isinstance(texts, str) or not texts:
       raise UserError("give a list of texts, at least one")
     encode = functools.partial(
-      self.tokenizer, texts, pairs, return_offsets_mapping=True
+      self.tokenizer,
+      texts,
+      pairs,
+      return_attention_mask=False,
+      return_offsets_mapping=True,
+      verbose=False,
     )
     columns = encode()
     num_long = sum(len(ids) > self.max_length for ids in columns["input_ids"])

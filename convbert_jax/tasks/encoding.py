@@ -63,5 +63,11 @@ def encode_texts(
   ids: list[Any] = []
   for first in range(0, len(texts), _TEXTS_AT_ONCE):
     block = list(texts[first : first + _TEXTS_AT_ONCE])
-    ids += list(tokenizer(block, add_special_tokens=False)["input_ids"])
+    ids += tokenizer(
+      block,
+      add_special_tokens=False,
+      return_token_type_ids=False,
+      return_attention_mask=False,
+      verbose=False,
+    )["input_ids"]
   return ids

@@ -69,7 +69,10 @@ def encode_with_offsets(
     found = tokenizer(
       texts[begin : begin + _TEXTS_AT_ONCE],
       add_special_tokens=False,
+      return_token_type_ids=False,
+      return_attention_mask=False,
       return_offsets_mapping=True,
+      verbose=False,
     )
     for ids, offsets in zip(found["input_ids"], found["offset_mapping"]):
       yield Encoded(
