@@ -156,7 +156,7 @@ def test_its_parameters_and_tokenizer_are_loaded(place):
     str(place / "model"), "ConvBertModel"
   )
   row = expected("outputs")["embed"][0]
-  batch = tokenizer([row["text"]])
+  batch = tokenizer([row["text"]], return_tensors="np")
   output = ConvBertModel(config).apply({"params": params}, **batch)
   vector = np.mean(output.last_hidden_state[0], axis=0)
   np.testing.assert_allclose(vector, row["vector"], rtol=1e-4, atol=1e-5)

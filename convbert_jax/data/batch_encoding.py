@@ -1,7 +1,7 @@
 """What a tokenizer returns: columns, and ways between text and tokens."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -244,9 +244,34 @@ def _torch() -> Callable[[np.ndarray], Any]:
 _ARRAYS = {"np": _numpy, "jax": _jax, "pt": _torch}
 
 
-def kind_of_array(value: Any) -> str | None:
-  """Returns the `tensor_type` that a value has; None for lists."""
-  if isinstance(value, np.ndarray):
+def kind_of_rows(column: Any) -> str | None:
+  """Returns the `tensor_type` of arrays, or of a list of them, or None."""
+  first = column[0] if isinstance(column, list | tuple) and column else column
+  if isinstance(first, np.ndarray):
     return "np"
-  package = type(value).__module__.partition(".")[0]
+  package = type(first).__module__.partition(".")[0]
   return {"jax": "jax", "jaxlib": "jax", "torch": "pt"}.get(package)
+
+
+def plain(value: Any) -> Any:
+  """Returns nested lists and arrays as lists of numbers."""
+  if hasattr(value, "tolist"):
+    return value.tolist()
+  if isinstance(value, list | tuple):
+    return [plain(each) for each in value]
+  return value
+
+
+def columns_of(rows: Any) -> dict[str, Any]:
+  """Returns the columns of rows, or of a mapping of columns.
+
+  Raises:
+    UserError: if they are neither.
+  """
+  if isinstance(rows, Mapping):
+    return dict(rows)
+  rows = list(rows)
+  if not all(isinstance(row, Mapping) for row in rows):
+    raise UserError("rows are a mapping of columns, or a list of mappings")
+  names = rows[0] if rows else ()
+  return {name: [row[name] for row in rows] for name in names}

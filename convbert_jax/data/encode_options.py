@@ -157,6 +157,8 @@ def rows_of(
         f"{option} is of type {type(given).__name__}: give a text, or a list"
         " of texts"
       )
+  if isinstance(text, str) and not isinstance(text_pair, str | None):
+    raise UserError("text is one text but text_pair several: give one of each")
   if isinstance(text, str) or (is_split_into_words and not _is_batch(text)):
     return [(text, text_pair) if text_pair else text], False
   texts = list(text)
@@ -173,7 +175,7 @@ def rows_of(
 
 def is_pair(row: Any, is_split_into_words: bool) -> bool:
   """Says whether a row of `rows_of` is a pair."""
-  if isinstance(row, str) or not row:
+  if not isinstance(row, list | tuple) or not row:
     return False
   return not is_split_into_words or not isinstance(row[0], str)
 

@@ -1,9 +1,14 @@
 """From ids without special tokens to rows of a model, as transformers does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from convbert_jax.data.batch_encoding import BatchEncoding, kind_of_array
+from convbert_jax.data.batch_encoding import (
+  BatchEncoding,
+  columns_of,
+  kind_of_rows,
+  plain,
+)
 from convbert_jax.data.encode_options import (
   TRUNCATIONS,
   Lengths,
@@ -246,15 +251,14 @@ class IdSequences(TokenTable):
     Raises:
       UserError: if there are no `input_ids`, or options are unknown.
     """
-    columns = _columns(encoded_inputs)
+    columns = columns_of(encoded_inputs)
     if "input_ids" not in columns:
       raise UserError(
         "rows to pad have no input_ids; they have"
         f" {', '.join(columns) or 'nothing'}"
       )
-    kinds = {kind_of_array(value) for value in _values(columns["input_ids"])}
-    if return_tensors is None and len(kinds) == 1:
-      return_tensors = kinds.pop()
+    if return_tensors is None:
+      return_tensors = kind_of_rows(columns["input_ids"])
     columns = {name: plain(column) for name, column in columns.items()}
     lengths = resolve(
       self.model_max_length,
@@ -317,31 +321,6 @@ class IdSequences(TokenTable):
       return ids[count:], ids[: stride + count]
     kept = len(ids) - count
     return ids[: max(kept, 0)], ids[max(kept - stride, 0) :]
-
-
-def plain(value: Any) -> Any:
-  """Returns nested lists and arrays as lists of numbers."""
-  if hasattr(value, "tolist"):
-    return value.tolist()
-  if isinstance(value, list | tuple):
-    return [plain(each) for each in value]
-  return value
-
-
-def _columns(encoded_inputs: Any) -> dict[str, Any]:
-  """Returns the columns of rows, or of a mapping of columns."""
-  if isinstance(encoded_inputs, Mapping):
-    return dict(encoded_inputs)
-  rows = list(encoded_inputs)
-  if not all(isinstance(row, Mapping) for row in rows):
-    raise UserError("pad a mapping of columns, or a list of mappings")
-  names = rows[0] if rows else ()
-  return {name: [row[name] for row in rows] for name in names}
-
-
-def _values(column: Any) -> list[Any]:
-  """Returns a column if it is an array, otherwise its rows."""
-  return [column] if kind_of_array(column) or not len(column) else list(column)
 
 
 def _padded_length(

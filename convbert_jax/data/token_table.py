@@ -92,7 +92,7 @@ class TokenTable:
     self.add_tokens(added)
     self._make_special([t for t in special_tokens.values() if t is not None])
     for role, token in special_tokens.items():
-      self.special_tokens[role] = None if token is None else str(token)
+      self.special_tokens[role] = _checked(role, token)
     self._update_backend()
     self.add_special_tokens({EXTRA_TOKENS: extra})
 
@@ -232,11 +232,10 @@ class TokenTable:
     Raises:
       UserError: if the role cannot be empty and there is no token.
     """
-    if token is None and role not in OPTIONAL_ROLES:
-      raise UserError(f"{role}=None: a ConvBERT needs one, as in '[CLS]'")
+    content = _checked(role, token)
     if token is not None:
       self._make_special([token])
-    self.special_tokens[role] = None if token is None else str(token)
+    self.special_tokens[role] = content
     self._update_backend()
 
   def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
@@ -283,6 +282,21 @@ class TokenTable:
       cls=(self.cls_token, self.cls_token_id),
       sep=(self.sep_token, self.sep_token_id),
     )
+
+
+def _checked(role: str, token: str | AddedToken | None) -> str | None:
+  """Returns the text of a special token.
+
+  Raises:
+    UserError: if there is none, and the role cannot be empty.
+  """
+  if token is None and role not in OPTIONAL_ROLES:
+    raise UserError(f"{role}=None: a ConvBERT needs one, as in '[CLS]'")
+  if not isinstance(token, str | AddedToken | None):
+    raise UserError(
+      f"{role} is of type {type(token).__name__}: give its text, as in '[CLS]'"
+    )
+  return None if token is None else str(token)
 
 
 def check_id(token_id: int) -> int:

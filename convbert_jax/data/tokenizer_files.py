@@ -174,7 +174,7 @@ def read_tokenizer(
   Args:
     path: of the file.
     given: settings that replace those of the file; only
-      `additional_special_tokens` are joined with the file's.
+      `additional_special_tokens` and added tokens are joined with the file's.
 
   Raises:
     UserError: if the file cannot be read or has no WordPiece vocabulary, ids
@@ -189,7 +189,6 @@ def read_tokenizer(
     ids = model["vocab"] | {t.content: i for i, t in added.items() if i < size}
     settings = {
       "wordpieces_prefix": model["continuing_subword_prefix"],
-      _ADDED_TOKENS: added,
       **_normalizer_settings(described["normalizer"], given),
       **_special_tokens(described, added.values(), given),
     }
@@ -212,6 +211,7 @@ def read_tokenizer(
     **settings,
     **given,
     EXTRA_TOKENS: list(dict.fromkeys(more)),
+    _ADDED_TOKENS: added | given.get(_ADDED_TOKENS, {}),
   }
 
 

@@ -46,7 +46,7 @@ def load_pretrained(
 
   Example:
     config, params, tokenizer = load_pretrained("folder", "ConvBertModel")
-    batch = tokenizer(["Some text."])
+    batch = tokenizer(["Some text."], return_tensors="np")
     output = ConvBertModel(config).apply({"params": params}, **batch)
   """
   found = load_model(source, head)

@@ -99,7 +99,7 @@ start = time.process_time()
 import convbert_jax
 seconds = time.process_time() - start
 config, params, tokenizer = convbert_jax.load_pretrained(sys.argv[1])
-assert tokenizer(["hello"])["input_ids"].shape == (1, 3)
+assert tokenizer(["hello"], return_tensors="np").input_ids.shape == (1, 3)
 print(json.dumps([seconds, sorted(sys.modules)]))
 """
 

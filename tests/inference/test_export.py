@@ -123,6 +123,6 @@ def test_the_folders_own_program_runs_without_ours(tmp_path):
   for row, text in zip(
     logits, ["A text.", "Another text, a longer one."], strict=True
   ):
-    batch = TOKENIZER([text])
+    batch = TOKENIZER([text], return_tensors="np")
     expected = found.model.apply({"params": params}, **batch).logits[0]
     np.testing.assert_allclose(row[: len(expected)], expected, atol=1e-5)

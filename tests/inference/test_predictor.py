@@ -38,7 +38,7 @@ def make(name, labels=(), **options):
 
 def direct(found, text, pair=None):
   """The model's output for one text without any padding."""
-  batch = TOKENIZER([text], None if pair is None else [pair])
+  batch = TOKENIZER([text], pair and [pair], return_tensors="np")
   return jax.jit(found.model.apply)({"params": found.params}, **batch)
 
 

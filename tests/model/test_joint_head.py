@@ -176,7 +176,7 @@ def test_folders_and_predictions(tmp_path, head):
   for context, answer in zip(contexts, answers, strict=True):
     assert answer.text == context[answer.start : answer.end] != ""
   # Alone and unpadded, the short one gets the same.
-  batch = TOKENIZER(["a b"], ["e f g"])
+  batch = TOKENIZER(["a b"], ["e f g"], return_tensors="np")
   out = jax.jit(predictor.model.apply)({"params": found.params}, **batch)
   in_context = [
     (out.scores[0, i, j], out.starts[0, i], out.ends[0, i, j])
