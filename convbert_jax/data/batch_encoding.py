@@ -105,14 +105,13 @@ class BatchEncoding(collections.UserDict):
   def token_to_word(self, *index: int) -> int | None:
     """Returns the word of a token."""
     row, token = self._token(index)
-    found = row.token_to_word(token)
-    return None if found is None else found[1]
+    return row.token_to_word(token)
 
   def token_to_chars(self, *index: int) -> CharSpan | None:
     """Returns the characters of a token; None for special tokens."""
     row, token = self._token(index)
     found = row.token_to_chars(token)
-    return None if found is None else CharSpan(*found[1])
+    return None if found is None else CharSpan(*found)
 
   def word_to_tokens(
     self, *index: int, sequence_index: int = 0
@@ -210,13 +209,13 @@ def _rectangular(name: str, column: Any) -> np.ndarray:
     return np.asarray(column, np.int32)
   except (ValueError, TypeError) as error:
     lengths = sorted({len(row) for row in column if hasattr(row, "__len__")})
-    raise UserError(
-      f"no array can be made of {name}: its rows have {lengths[0]} to"
-      f" {lengths[-1]} entries; give padding=True, and truncation=True for a"
-      " limit"
-      if lengths
-      else f"no array can be made of {name}: {error}"
-    ) from error
+    why = str(error)
+    if len(lengths) > 1:
+      why = (
+        f"its rows have {lengths[0]} to {lengths[-1]} entries; give"
+        " padding=True, and truncation=True for a limit"
+      )
+    raise UserError(f"no array can be made of {name}: {why}") from error
 
 
 def _numpy() -> Callable[[np.ndarray], Any]:

@@ -302,9 +302,10 @@ def _special_tokens(
     ]
     found |= dict(zip(("cls_token", "sep_token"), around, strict=True))
   found |= {role: str(given[role]) for role in ROLES if role in given}
+  if all(role in given for role in SPECIAL_TOKENS):
+    # Others that the file has are of roles that changed.
+    return found | {EXTRA_TOKENS: []}
   left = [token.content for token in added if token.special]
-  extra = given.get(EXTRA_TOKENS, ())
-  left = [token for token in left if token not in extra]
   for role, usual in SPECIAL_TOKENS.items():
     if usual in left:
       found.setdefault(role, usual)
