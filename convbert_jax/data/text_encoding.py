@@ -127,7 +127,8 @@ class TextEncoding(IdSequences):
     encode_options.check_room(lengths, num_special, stride, is_pair=has_pairs)
     self._set_truncation(lengths, stride)
     self._set_padding(lengths, pad_to_multiple_of, padding_side)
-    self._tokenizer.encode_special_tokens = self.split_special_tokens
+    if self._tokenizer.encode_special_tokens != self.split_special_tokens:
+      self._tokenizer.encode_special_tokens = self.split_special_tokens
     try:
       encodings = self._tokenizer.encode_batch(
         rows,
@@ -202,7 +203,10 @@ class TextEncoding(IdSequences):
     **options: Any,
   ) -> list[str]:
     """Returns the tokens of a text or a pair; options as in a call."""
-    options["add_special_tokens"] = add_special_tokens
+    columns = dict.fromkeys(
+      ("return_token_type_ids", "return_attention_mask"), False
+    )
+    options = {**columns, **options, "add_special_tokens": add_special_tokens}
     return self(text, pair, **options).tokens()
 
   def decode(

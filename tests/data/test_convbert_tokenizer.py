@@ -1,8 +1,10 @@
-"""The tokenizer of published models: options, pairs, padding, files."""
+"""The tokenizer of published models: settings and files."""
 
 import json
 import pathlib
 
+import huggingface_hub
+import huggingface_hub.errors
 import pytest
 from tiny_tokenizer import SPECIAL, WORDS, make
 from tokenizers import AddedToken
@@ -172,6 +174,50 @@ def test_bad_settings_are_one_clear_line(tmp_path):
     with pytest.raises(UserError, match=words) as caught:
       ConvBertTokenizer.from_pretrained(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_of_the_hub_is_fetched(tmp_path, monkeypatch):
+  make(do_lower_case=False).save_pretrained(tmp_path)
+  error = huggingface_hub.errors.EntryNotFoundError
+
+  def fetch(name, file):
+    assert name == "someone/convbert"
+    if not (tmp_path / file).exists():
+      raise error.__new__(error, file)
+    return str(tmp_path / file)
+
+  monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+  for kept in (FILES, FILES[1:], FILES[1:2]):
+    for name in set(FILES) - set(kept):
+      (tmp_path / name).unlink(missing_ok=True)
+    found = ConvBertTokenizer.from_pretrained("someone/convbert")
+    assert found.vocabulary == tuple(WORDS)
+    assert not found.do_lower_case
+  (tmp_path / FILES[1]).unlink()
+  with pytest.raises(UserError, match=r"hub did not give it .*vocab\.txt"):
+    ConvBertTokenizer.from_pretrained("someone/convbert")
+
+
+def test_paths_of_files(tmp_path):
+  make().save_pretrained(tmp_path)
+  for tokenizer in (
+    ConvBertTokenizer(str(tmp_path / "vocab.txt")),
+    ConvBertTokenizer(tmp_path / "vocab.txt"),
+    ConvBertTokenizer(vocab_file=tmp_path / "vocab.txt"),
+    ConvBertTokenizer(tokenizer_file=tmp_path / "tokenizer.json"),
+    ConvBertTokenizer.from_pretrained(tmp_path / "vocab.txt"),
+  ):
+    assert tokenizer.vocabulary == tuple(WORDS)
+  (path,) = make().save_vocabulary(tmp_path, filename_prefix="my")
+  assert pathlib.Path(path).name == "my-vocab.txt"
+  # What a tokenizer.json says counts, but for settings that are given.
+  make(do_lower_case=False, strip_accents=True).save_pretrained(tmp_path)
+  cased = ConvBertTokenizer(tokenizer_file=tmp_path / "tokenizer.json")
+  assert cased.tokenize("Hello héllo") == ["[UNK]", "hello"]
+  kept = ConvBertTokenizer(
+    tokenizer_file=tmp_path / "tokenizer.json", strip_accents=False
+  )
+  assert kept.tokenize("Hello héllo") == ["[UNK]", "[UNK]"]
 
 
 def test_refusals(tmp_path):
