@@ -166,6 +166,15 @@ def test_no_limit_of_length(tmp_path, limit):
   assert len(out["input_ids"][0]) == 700
 
 
+def test_special_tokens_by_their_newer_name(tmp_path):
+  make().save_pretrained(tmp_path)
+  path = tmp_path / "tokenizer_config.json"
+  path.write_text(json.dumps({"extra_special_tokens": ["hello"]}))
+  found = ConvBertTokenizer.from_pretrained(tmp_path)
+  assert found.additional_special_tokens == ["hello"]
+  assert make(extra_special_tokens=["hello"]).all_special_ids[-1] == 8
+
+
 def test_bad_settings_are_one_clear_line(tmp_path):
   make().save_pretrained(str(tmp_path))
   words = r"cannot read .*tokenizer_config\.json"

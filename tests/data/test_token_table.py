@@ -90,6 +90,13 @@ def test_special_tokens_that_are_missing_are_added():
   ]  # fmt: skip
 
 
+def test_an_unknown_token_that_is_missing_comes_first():
+  words = [token for token in WORDS if token != "[UNK]"]
+  tokenizer = make(words, added_tokens_decoder={SIZE: {"content": "new"}})
+  assert tokenizer.vocabulary[SIZE - 1 :] == ("[UNK]", "new")
+  assert tokenizer.tokenize("nowhere new") == ["[UNK]", "new"]
+
+
 def test_roles_can_be_set():
   tokenizer = make()
   tokenizer.cls_token = "world"
