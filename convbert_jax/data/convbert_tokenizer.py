@@ -5,7 +5,6 @@ and special tokens written in the text are recognised. Records are built with
 `tokenizer.WordPiece`, which follows the original in both.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -54,8 +53,8 @@ class ConvBertTokenizer(TextEncoding):
   Args:
     vocab_file: path of a vocabulary; or the token of each id, in order; or the
       id of each token.
-    tokenizer_file: path of a `tokenizer.json`, if there is no vocabulary; what
-      it says counts where a setting below has its default.
+    tokenizer_file: path of a `tokenizer.json`, which replaces the vocabulary;
+      what it says counts where a setting below has its default.
     do_lower_case: whether to lower-case the text.
     do_basic_tokenize: whether to clean, fold and split at punctuation. Words
       end at white space alone without it.
@@ -66,7 +65,8 @@ class ConvBertTokenizer(TextEncoding):
     clean_text: whether to remove control characters and replace all white space
       by spaces.
     wordpieces_prefix: prefix of pieces that continue a word.
-    model_max_length: default length of truncation and padding, in tokens.
+    model_max_length: default length of truncation and padding, in tokens;
+      None for no limit.
     padding_side: "right" or "left".
     truncation_side: the side at which texts that are too long lose tokens.
     clean_up_tokenization_spaces: whether decoding joins punctuation and
@@ -134,18 +134,18 @@ class ConvBertTokenizer(TextEncoding):
       "strip_accents": strip_accents,
     }
     if "extra_special_tokens" in settings:
-      settings.setdefault(EXTRA_TOKENS, settings.pop("extra_special_tokens"))
+      settings[EXTRA_TOKENS] = settings.pop("extra_special_tokens")
     known = {**_DEFAULTS, **dict.fromkeys(ROLES), **SPECIAL_TOKENS}
     for name in settings:
       if name not in known:
         raise unknown_name("tokenizer setting", name, known)
-    if vocab_file is not None:
-      vocabulary = _vocabulary(vocab_file)
-    elif tokenizer_file is not None:
+    if tokenizer_file is not None:
       given = {k: v for k, v in settings.items() if v != known[k]}
       vocabulary, settings = tokenizer_files.read_tokenizer(
         os.fspath(tokenizer_file), given
       )
+    elif vocab_file is not None:
+      vocabulary = _vocabulary(vocab_file)
     else:
       raise UserError(
         "no vocabulary: give the path of a vocab.txt, or"
@@ -168,7 +168,8 @@ class ConvBertTokenizer(TextEncoding):
       "clean_text": settings["clean_text"],
       "wordpieces_prefix": settings["wordpieces_prefix"],
     }
-    self.model_max_length = settings["model_max_length"]
+    limit = settings["model_max_length"]
+    self.model_max_length = encode_options.NO_LIMIT if limit is None else limit
     for side in ("padding_side", "truncation_side"):
       setattr(self, side, encode_options.check_side(side, settings[side]))
     self.clean_up_tokenization_spaces = settings["clean_up_tokenization_spaces"]
@@ -176,7 +177,7 @@ class ConvBertTokenizer(TextEncoding):
     self.model_input_names = list(settings["model_input_names"])
     added = {
       int(i): AddedToken(**token) if isinstance(token, Mapping) else token
-      for i, token in settings["added_tokens_decoder"].items()
+      for i, token in (settings["added_tokens_decoder"] or {}).items()
     }
     super().__init__(
       tokenizer_files.make_tokenizer(
@@ -184,7 +185,7 @@ class ConvBertTokenizer(TextEncoding):
       ),
       vocabulary,
       {role: settings[role] for role in ROLES},
-      settings[EXTRA_TOKENS],
+      settings[EXTRA_TOKENS] or (),
       [token for _, token in sorted(added.items())],
     )
     for token_id, token in added.items():
@@ -231,10 +232,7 @@ class ConvBertTokenizer(TextEncoding):
     config_path = os.path.join(folder, prefix + CONFIG_FILE)
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
-    described = json.loads(self._tokenizer.to_str())
-    files.write_text(
-      tokenizer_path, json.dumps(described, indent=2, ensure_ascii=False)
-    )
+    files.write_text(tokenizer_path, self._tokenizer.to_str(pretty=True))
     files.write_json(config_path, self._described())
     vocabulary = self.save_vocabulary(folder, filename_prefix)
     return (config_path, tokenizer_path, *vocabulary)

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import tokenizers
+
 from convbert_jax.data import encode_options
 from convbert_jax.data.batch_encoding import BatchEncoding, plain
 from convbert_jax.data.id_sequences import IdSequences
@@ -127,21 +129,7 @@ class TextEncoding(IdSequences):
     encode_options.check_room(lengths, num_special, stride, is_pair=has_pairs)
     self._set_truncation(lengths, stride)
     self._set_padding(lengths, pad_to_multiple_of, padding_side)
-    if self._tokenizer.encode_special_tokens != self.split_special_tokens:
-      self._tokenizer.encode_special_tokens = self.split_special_tokens
-    try:
-      encodings = self._tokenizer.encode_batch(
-        rows,
-        is_pretokenized=is_split_into_words,
-        add_special_tokens=add_special_tokens,
-      )
-    except BaseException as error:
-      # The library raises nothing narrower, and its panics are no Exception.
-      is_panic = type(error).__name__ == "PanicException"
-      if not isinstance(error, Exception) and not is_panic:
-        raise
-      wrong = encode_options.explain(rows, is_split_into_words)
-      raise UserError(f"cannot encode: {wrong or error}") from error
+    encodings = self._encodings(rows, is_split_into_words, add_special_tokens)
     samples = range(len(encodings))
     if return_overflowing_tokens:
       parts = [[first, *first.overflowing] for first in encodings]
@@ -260,6 +248,30 @@ class TextEncoding(IdSequences):
   def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
     """Returns the text of some tokens, with word pieces joined."""
     return self._tokenizer.decoder.decode(list(tokens))
+
+  def _encodings(
+    self, rows: list[Any], is_split_into_words: bool, add_special_tokens: bool
+  ) -> list[tokenizers.Encoding]:
+    """Returns the library's encoding of each row.
+
+    Raises:
+      UserError: if a row is no text, or cannot be truncated.
+    """
+    if self._tokenizer.encode_special_tokens != self.split_special_tokens:
+      self._tokenizer.encode_special_tokens = self.split_special_tokens
+    try:
+      return self._tokenizer.encode_batch(
+        rows,
+        is_pretokenized=is_split_into_words,
+        add_special_tokens=add_special_tokens,
+      )
+    except BaseException as error:
+      # The library raises nothing narrower, and its panics are no Exception.
+      is_panic = type(error).__name__ == "PanicException"
+      if not isinstance(error, Exception) and not is_panic:
+        raise
+      wrong = encode_options.explain(rows, is_split_into_words)
+      raise UserError(f"cannot encode: {wrong or error}") from error
 
   def _warn_of_long_rows(self, lengths: Iterable[int]) -> None:
     longest = max(lengths, default=0)

@@ -129,6 +129,16 @@ class TokenTable:
     return {token.content: i for i, token in self.added_tokens_decoder.items()}
 
   @property
+  def vocab(self) -> dict[str, int]:
+    """The id of each token, added ones included."""
+    return self.get_vocab()
+
+  @property
+  def added_tokens_encoder(self) -> dict[str, int]:
+    """The ids of the tokens of `added_tokens_decoder`."""
+    return self.get_added_vocab()
+
+  @property
   def special_tokens_map(self) -> dict[str, str]:
     """The special tokens that there are, by role."""
     return {

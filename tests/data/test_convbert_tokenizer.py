@@ -1,5 +1,6 @@
 """The tokenizer of published models: settings and files."""
 
+import copy
 import json
 import pathlib
 
@@ -173,6 +174,19 @@ def test_special_tokens_by_their_newer_name(tmp_path):
   found = ConvBertTokenizer.from_pretrained(tmp_path)
   assert found.additional_special_tokens == ["hello"]
   assert make(extra_special_tokens=["hello"]).all_special_ids[-1] == 8
+  changed = ConvBertTokenizer.from_pretrained(
+    tmp_path, extra_special_tokens=["world"]
+  )
+  assert changed.extra_special_tokens == ["world"]
+
+
+def test_copies_encode_alike():
+  tokenizer = make(never_split=["B-52"])
+  tokenizer.add_tokens(["new"])
+  copied = copy.deepcopy(tokenizer)
+  copied.add_tokens(["newer"])
+  assert len(copied) == len(tokenizer) + 1
+  assert copied.encode("hello new") == tokenizer.encode("hello new")
 
 
 def test_bad_settings_are_one_clear_line(tmp_path):
@@ -223,6 +237,10 @@ def test_paths_of_files(tmp_path):
   make(do_lower_case=False, strip_accents=True).save_pretrained(tmp_path)
   cased = ConvBertTokenizer(tokenizer_file=tmp_path / "tokenizer.json")
   assert cased.tokenize("Hello héllo") == ["[UNK]", "hello"]
+  both = ConvBertTokenizer(
+    tmp_path / "my-vocab.txt", tmp_path / "tokenizer.json"
+  )
+  assert both.tokenize("Hello") == ["[UNK]"]
   kept = ConvBertTokenizer(
     tokenizer_file=tmp_path / "tokenizer.json", strip_accents=False
   )

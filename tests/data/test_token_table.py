@@ -30,6 +30,8 @@ def test_vocabulary_and_sizes():
   assert len(tokenizer) == tokenizer.vocab_size == SIZE
   assert tokenizer.get_vocab() == {token: i for i, token in enumerate(WORDS)}
   assert tokenizer.get_added_vocab() == {t: i for i, t in enumerate(SPECIAL)}
+  assert tokenizer.vocab == tokenizer.get_vocab()
+  assert tokenizer.added_tokens_encoder == tokenizer.get_added_vocab()
   assert tokenizer.vocabulary == tuple(WORDS)
   assert make(tokenizer.get_vocab()).vocabulary == tuple(WORDS)
   assert f"vocab_size={SIZE}" in repr(tokenizer)
