@@ -48,7 +48,7 @@ def test_masks_get_the_likeliest_tokens():
   assert [len(masks) for masks in results] == [1, 1, 2]
   for text, masks in zip(TEXTS, results, strict=True):
     shares = jax.nn.softmax(direct(found, text).logits[0])
-    ids = TOKENIZER([text])["input_ids"][0]
+    ids = TOKENIZER([text], return_tensors="np").input_ids[0]
     places = np.flatnonzero(ids == TOKENIZER.mask_token_id)
     for place, candidates in zip(places, masks, strict=True):
       best = np.argsort(-shares[place])[:3]
