@@ -1,12 +1,14 @@
 """What a `Predictor` answers, and how model outputs become answers."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from convbert_jax.ops import losses
 
 Arrays = dict[str, jax.Array]
 # From a model's output and its batch to a tree of arrays [B, ...]; traced
@@ -28,6 +30,26 @@ class Word(NamedTuple):
   start: int
   end: int
   probability: float
+
+
+class Scored(NamedTuple):
+  """A part of a text, and the log-likelihood (nats) of it given the rest."""
+
+  text: str
+  start: int
+  end: int
+  score: float
+
+
+class TextScore(NamedTuple):
+  """The pseudo-log-likelihood of a text, in nats, and what it is the sum of.
+
+  Of energies, it is up to a constant for each token.
+  """
+
+  score: float
+  words: list[Scored]
+  tokens: list[Scored]
 
 
 @functools.cache
@@ -53,6 +75,43 @@ def top_tokens(top: int, words: int) -> Reading:
 def replaced(output: Any, _: Arrays) -> jax.Array:
   """Reads the probability [B, T] that a token was replaced."""
   return jax.nn.sigmoid(output.logits)
+
+
+def negated(output: Any, _: Arrays) -> jax.Array:
+  """Reads the log-likelihoods [B, T] that energies stand for."""
+  return -output.logits
+
+
+@functools.cache
+def own_likelihoods(words: int) -> Reading:
+  """Returns the reading of the log-likelihood of every token: [B, T].
+
+  Args:
+    words: rows of the word table that stand for a token.
+  """
+
+  def read(output: Any, batch: Arrays) -> jax.Array:
+    return -losses.cross_entropy_per_label(
+      output.logits[:, :, :words], batch["input_ids"]
+    )
+
+  return read
+
+
+@functools.cache
+def label_likelihoods(words: int) -> Reading:
+  """Returns the reading of the log-likelihood of every label: [B, P].
+
+  Args:
+    words: rows of the word table that stand for a token.
+  """
+
+  def read(output: Any, batch: Arrays) -> jax.Array:
+    return -losses.cross_entropy_per_label(
+      output.logits[:, :, :words], batch["labels"]
+    )
+
+  return read
 
 
 def answer_spans(output: Any, _: Arrays) -> Arrays:
@@ -100,16 +159,57 @@ def words_of(
   Returns:
     The words between white space, but for those without any token.
   """
-  words, place = [], 0
+  values = [float(p) for p, _ in zip(probabilities, offsets, strict=False)]
+  return [
+    Word(*word, max(found)) for word, found in _in_words(text, offsets, values)
+  ]
+
+
+def text_score(
+  text: str,
+  tokens: Sequence[str],
+  offsets: Sequence[Any],
+  scores: Sequence[float | None],
+) -> TextScore:
+  """Sums the scores of a text's tokens, over words and over the text.
+
+  Args:
+    text: the text.
+    tokens: its tokens.
+    offsets: where in it each begins and ends.
+    scores: of each; None for special tokens, which do not count.
+  """
+  counted = [
+    Scored(token, int(start), int(end), score)
+    for token, (start, end), score in zip(tokens, offsets, scores, strict=True)
+    if score is not None
+  ]
+  words = [
+    Scored(*word, sum(found))
+    for word, found in _in_words(text, offsets, scores)
+  ]
+  return TextScore(sum(token.score for token in counted), words, counted)
+
+
+def _in_words(
+  text: str, offsets: Sequence[Any], values: Sequence[float | None]
+) -> Iterator[tuple[tuple[str, int, int], list[float]]]:
+  """Yields the words between white space that have a token, and its values.
+
+  Args:
+    text: the text.
+    offsets: where in it each token begins and ends; empty for special tokens.
+    values: of each; None does not count.
+  """
+  place = 0
   pieces = [
-    (int(start), int(end), float(p))
-    for (start, end), p in zip(offsets, probabilities, strict=False)
-    if end > start
+    (int(start), int(end), value)
+    for (start, end), value in zip(offsets, values, strict=True)
+    if end > start and value is not None
   ]
   for word in text.split():
     start = text.index(word, place)
     place = start + len(word)
-    found = [p for s, e, p in pieces if s < place and e > start]
+    found = [value for s, e, value in pieces if s < place and e > start]
     if found:
-      words.append(Word(word, start, place, max(found)))
-  return words
+      yield (word, start, place), found

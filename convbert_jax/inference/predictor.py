@@ -22,7 +22,14 @@ from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import load
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.inference import answers
-from convbert_jax.inference.answers import Arrays, Candidate, Reading, Word
+from convbert_jax.inference.answers import (
+  Arrays,
+  Candidate,
+  Reading,
+  TextScore,
+  Word,
+)
+from convbert_jax.model.cloze import ConvBertForCloze
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 from convbert_jax.model.task_heads import (
@@ -136,15 +143,69 @@ class Predictor:
       The probability of a word is that of its likeliest piece.
 
     Raises:
-      UserError: if the model is no discriminator.
+      UserError: if the model is no discriminator, or Electric's.
     """
     self._check_head(ConvBertForPreTraining)
+    if self.model.is_energy:
+      raise UserError(
+        "the model is Electric's discriminator, which gives no probability of a"
+        " replacement; ask it for scores (--task=score)"
+      )
     rows, all_offsets = self._encode(texts)
     results = self._run(rows, answers.replaced)
     return [
       answers.words_of(text, offsets, probabilities)
       for text, offsets, probabilities in zip(
         texts, all_offsets, results, strict=True
+      )
+    ]
+
+  def score(self, texts: Sequence[str]) -> list[TextScore]:
+    """Returns how likely each text is, token by token given all others.
+
+    Electric's discriminator says it in one pass, up to a constant for each
+    token (Clark et al. 2020); so does its cloze model, without a constant. A
+    masked language model is asked for each token behind a mask of its own
+    (Salazar et al. 2020). [CLS], [SEP], [MASK] and [PAD] do not count.
+
+    Args:
+      texts: plain text.
+
+    Raises:
+      UserError: if the model is none of these.
+    """
+    is_energy = getattr(self.model, "is_energy", False)
+    is_known = isinstance(self.model, (ConvBertForCloze, ConvBertForMaskedLM))
+    if not (is_energy or is_known):
+      raise UserError(
+        "scores come from the discriminator of a run with"
+        " objective.kind=electric, from a ConvBertForMaskedLM (every masked"
+        " language model and ELECTRA's generator) or from a ConvBertForCloze"
+        f" (Electric's noise model), and the model is a"
+        f" {type(self.model).__name__} of another kind; name one with --head"
+      )
+    rows, all_offsets = self._encode(texts)
+    counted = [self._counted(row) for row in rows]
+    # A word table may have more rows than there are words.
+    words = self.tokenizer.vocab_size
+    if isinstance(self.model, ConvBertForMaskedLM):
+      read = answers.label_likelihoods(words)
+      results = self._behind_masks(rows, counted, read)
+    else:
+      read = answers.negated if is_energy else answers.own_likelihoods(words)
+      results = self._run(rows, read)
+    return [
+      answers.text_score(
+        text,
+        self.tokenizer.convert_ids_to_tokens(row["input_ids"]),
+        offsets,
+        [
+          float(value) if counts else None
+          for value, counts in zip(values, is_counted, strict=False)
+        ],
+      )
+      for text, row, offsets, values, is_counted in zip(
+        texts, rows, all_offsets, results, counted, strict=True
       )
     ]
 
@@ -237,6 +298,55 @@ class Predictor:
       scored = [find_candidates(part, next(outputs)) for part in parts]
       best.append(best_answer(context, parts, scored, null_threshold))
     return best
+
+  def _counted(self, row: Row) -> np.ndarray:
+    """Returns which tokens of a row are scored, bool [T]."""
+    tokenizer = self.tokenizer
+    uncounted = (
+      tokenizer.cls_token_id,
+      tokenizer.sep_token_id,
+      tokenizer.mask_token_id,
+      tokenizer.pad_token_id,
+    )
+    return ~np.isin(row["input_ids"], uncounted)
+
+  def _behind_masks(
+    self,
+    rows: Sequence[Row],
+    counted: Sequence[np.ndarray],
+    read: Reading,
+  ) -> list[np.ndarray]:
+    """Returns what is read of each counted token, behind a mask of its own.
+
+    Args:
+      rows: of any lengths.
+      counted: for each, bool [T].
+      read: from an output at one position, and its label, to [B, 1].
+
+    Returns:
+      For each row, [T]; 0 where a token does not count.
+    """
+    values = [np.zeros(len(is_counted)) for is_counted in counted]
+    places = [
+      (number, place)
+      for number, is_counted in enumerate(counted)
+      for place in np.flatnonzero(is_counted)
+    ]
+    masked, labels = [], []
+    for number, place in places:
+      ids = rows[number]["input_ids"].copy()
+      labels.append(ids[place])
+      ids[place] = self.tokenizer.mask_token_id
+      masked.append({**rows[number], "input_ids": ids})
+    results = self._run(
+      masked,
+      read,
+      positions=np.array([place for _, place in places], np.int32)[:, None],
+      labels=np.array(labels, np.int32)[:, None],
+    )
+    for (number, place), (value,) in zip(places, results, strict=True):
+      values[number][place] = value
+    return values
 
   def _candidates(
     self, ids: np.ndarray, probabilities: np.ndarray

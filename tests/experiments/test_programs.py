@@ -13,7 +13,7 @@ from convbert_jax import load_pretrained
 from convbert_jax.errors import UserError
 from convbert_jax.formats.load import load_networks, save_networks
 from convbert_jax.objective import run_folder
-from convbert_jax.objective.electra import make_electra
+from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.pretraining.run import evaluate, pretrain
 from convbert_jax.training import run_files, sharding
 from experiments.config_files import flatten
@@ -157,7 +157,7 @@ def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   assert tokenizer.vocab_size == config.vocab_size
   trained = run_folder.load_run_config(str(workdir))
   mesh = sharding.make_mesh()
-  electra = make_electra(trained)
+  electra = make_pretraining(trained)
   ours, _ = run_folder.load_run_params(trained, electra, mesh, str(workdir), 2)
   jax.tree.map(
     np.testing.assert_array_equal, params, ours["discriminator"]["convbert"]
@@ -180,7 +180,7 @@ def test_a_run_starts_from_a_folder_of_transformers(
     f"starting from {tmp_path / 'model'}: discriminator encoder taken over;"
     " discriminator head and generator start fresh"
   ) in capsys.readouterr().out
-  electra, mesh = make_electra(config), sharding.make_mesh()
+  electra, mesh = make_pretraining(config), sharding.make_mesh()
   params, step = run_folder.load_run_params(
     config, electra, mesh, str(tmp_path / "run"), None
   )

@@ -3,15 +3,14 @@
 import pytest
 
 from configs import pretrain as pretrain_config
-from convbert_jax.objective import electra as objectives
-from convbert_jax.objective import flops
+from convbert_jax.objective import flops, kinds
 
 
 def count(size, length, **objective):
   config = pretrain_config.get_config(f"size={size},seq={length}")
   config.objective.update(objective)
-  electra = objectives.make_electra(config)
-  return flops.matmul_flops_per_token(electra, length)
+  pretraining = kinds.make_pretraining(config)
+  return flops.matmul_flops_per_token(pretraining, length)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from programs import ROOT
 from configs.sweeps import STUDIES
 from convbert_jax import old_configs
 from convbert_jax.errors import UserError
-from convbert_jax.objective.electra import make_electra
 from convbert_jax.objective.flops import matmul_flops_per_token
+from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.studies import kept
 from convbert_jax.studies.plan import (
   FINETUNE,
@@ -130,7 +130,7 @@ def test_costs_are_those_of_the_run(plan):
   found = plan()
   config = found.configs["9"]
   tokens = 100 * 8 * 32
-  per_token = matmul_flops_per_token(make_electra(config), 32)
+  per_token = matmul_flops_per_token(make_pretraining(config), 32)
   assert found.costs["9"].flops == tokens * per_token
   assert found.costs["9"] == cost_of(config)
 
