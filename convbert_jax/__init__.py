@@ -7,6 +7,7 @@ if TYPE_CHECKING:
   from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
   from convbert_jax.formats.load import load_pretrained
   from convbert_jax.inference.predictor import Predictor
+  from convbert_jax.model.cloze import ConvBertForCloze
   from convbert_jax.model.config import ConvBertConfig
   from convbert_jax.model.convbert import ConvBertModel
   from convbert_jax.model.heads import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
   "ConvBertConfig": "model.config",
+  "ConvBertForCloze": "model.cloze",
   "ConvBertForJointQuestionAnswering": "model.joint_head",
   "ConvBertForMaskedLM": "model.heads",
   "ConvBertForMultipleChoice": "model.task_heads",
@@ -38,6 +40,7 @@ _MODULES = {
 
 __all__ = [
   "ConvBertConfig",
+  "ConvBertForCloze",
   "ConvBertForJointQuestionAnswering",
   "ConvBertForMaskedLM",
   "ConvBertForMultipleChoice",

@@ -131,6 +131,7 @@ def test_the_noise_that_equals_the_text_is_noise_too():
   assert metrics["generator_loss"][1] == num_candidates > used.sum()
 
 
+@pytest.mark.slow
 def test_the_logit_holds_the_noise_and_the_rate():
   batch, slots = make_batch(rows=2), 4
   params = unboxed_params(ELECTRIC)

@@ -57,9 +57,8 @@ def test_slots_are_those_of_the_largest_rate_and_filled_to_the_rate():
   jax.tree.map(np.testing.assert_array_equal, same, picked(jnp.float32(0.4)))
 
 
-@pytest.mark.parametrize(
-  "kind", ["mlm", pytest.param("electric", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mlm", "electric"])
 def test_a_step_takes_the_rate_of_its_number(kind):
   pretraining = make_electra(kind=kind, mask_rate=0.1, final_mask_rate=0.5)
   optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), NUM_STEPS)

@@ -174,13 +174,31 @@ def test_every_study_has_a_plan(records, name, monkeypatch):
   assert min(cost.num_steps for cost in found.costs.values()) > 100
 
 
+def test_every_mask_rate_is_evaluated_at_the_same(records, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  fields = STUDIES["mask_rate"]
+  overrides = [
+    *fields["overrides"],
+    f"data.path={records}",
+    "max_seq_length=32",
+  ]
+  study = Study(name="mask_rate", **{**fields, "overrides": overrides})
+  found = make_plan(study, load_config, lambda task: ["data.path=glue"])
+  assert {
+    config.eval.mask_rate or make_pretraining(config).objective.last_mask_rate
+    for config in found.configs.values()
+  } == {0.15}
+  # The reference is the run of the other studies.
+  assert found.configs["0.15"].eval.mask_rate == 0.0
+
+
 def test_records_that_do_not_fit_are_refused(plan):
   with pytest.raises(UserError, match="built with max_seq_length 32"):
     plan("max_seq_length=64")
 
 
 def test_a_plan_is_kept_and_read(plan, tmp_path):
-  found = plan()
+  found = plan(comparable=["eval_generator_loss"])
   kept.keep(str(tmp_path), found)
   again = kept.load(str(tmp_path), "kernels")
   assert list(again.runs) == list(found.runs)
@@ -201,6 +219,8 @@ def test_a_plan_is_kept_and_read(plan, tmp_path):
     ({"seeds": []}, "has no seeds"),
     ({"hold": "flop"}, "did you mean 'flops'"),
     ({"tasks": ["colla"]}, "unknown task 'colla'; did you mean 'cola'"),
+    ({"comparable": ["generator_los"]}, "did you mean 'generator_loss'"),
+    ({"comparable": [], "tasks": []}, "has nothing to compare its variants"),
     ({"num_task_seeds": 0}, "fine-tune with one seed at least"),
     ({"start_from": {"rte": "cola"}}, "unknown task in 'start_from'"),
     ({"axis": "kind", "variants": {"9": [], "none": []}}, "is no number"),
