@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convbert_jax.ops import losses
-
 Arrays = dict[str, jax.Array]
 # From a model's output and its batch to a tree of arrays [B, ...]; traced
 # together with the model, so that nothing else leaves the device.
@@ -30,26 +28,6 @@ class Word(NamedTuple):
   start: int
   end: int
   probability: float
-
-
-class Scored(NamedTuple):
-  """A part of a text, and the log-likelihood (nats) of it given the rest."""
-
-  text: str
-  start: int
-  end: int
-  score: float
-
-
-class TextScore(NamedTuple):
-  """The pseudo-log-likelihood of a text, in nats, and what it is the sum of.
-
-  Of energies, it is up to a constant for each token.
-  """
-
-  score: float
-  words: list[Scored]
-  tokens: list[Scored]
 
 
 @functools.cache
@@ -75,43 +53,6 @@ def top_tokens(top: int, words: int) -> Reading:
 def replaced(output: Any, _: Arrays) -> jax.Array:
   """Reads the probability [B, T] that a token was replaced."""
   return jax.nn.sigmoid(output.logits)
-
-
-def negated(output: Any, _: Arrays) -> jax.Array:
-  """Reads the log-likelihoods [B, T] that energies stand for."""
-  return -output.logits
-
-
-@functools.cache
-def own_likelihoods(words: int) -> Reading:
-  """Returns the reading of the log-likelihood of every token: [B, T].
-
-  Args:
-    words: rows of the word table that stand for a token.
-  """
-
-  def read(output: Any, batch: Arrays) -> jax.Array:
-    return -losses.cross_entropy_per_label(
-      output.logits[:, :, :words], batch["input_ids"]
-    )
-
-  return read
-
-
-@functools.cache
-def label_likelihoods(words: int) -> Reading:
-  """Returns the reading of the log-likelihood of every label: [B, P].
-
-  Args:
-    words: rows of the word table that stand for a token.
-  """
-
-  def read(output: Any, batch: Arrays) -> jax.Array:
-    return -losses.cross_entropy_per_label(
-      output.logits[:, :, :words], batch["labels"]
-    )
-
-  return read
 
 
 def answer_spans(output: Any, _: Arrays) -> Arrays:
@@ -161,51 +102,25 @@ def words_of(
   """
   values = [float(p) for p, _ in zip(probabilities, offsets, strict=False)]
   return [
-    Word(*word, max(found)) for word, found in _in_words(text, offsets, values)
+    Word(*word, max(found)) for word, found in in_words(text, offsets, values)
   ]
 
 
-def text_score(
-  text: str,
-  tokens: Sequence[str],
-  offsets: Sequence[Any],
-  scores: Sequence[float | None],
-) -> TextScore:
-  """Sums the scores of a text's tokens, over words and over the text.
-
-  Args:
-    text: the text.
-    tokens: its tokens.
-    offsets: where in it each begins and ends.
-    scores: of each; None for special tokens, which do not count.
-  """
-  counted = [
-    Scored(token, int(start), int(end), score)
-    for token, (start, end), score in zip(tokens, offsets, scores, strict=True)
-    if score is not None
-  ]
-  words = [
-    Scored(*word, sum(found))
-    for word, found in _in_words(text, offsets, scores)
-  ]
-  return TextScore(sum(token.score for token in counted), words, counted)
-
-
-def _in_words(
-  text: str, offsets: Sequence[Any], values: Sequence[float | None]
+def in_words(
+  text: str, offsets: Sequence[Any], values: Sequence[float]
 ) -> Iterator[tuple[tuple[str, int, int], list[float]]]:
   """Yields the words between white space that have a token, and its values.
 
   Args:
     text: the text.
     offsets: where in it each token begins and ends; empty for special tokens.
-    values: of each; None does not count.
+    values: of each.
   """
   place = 0
   pieces = [
     (int(start), int(end), value)
     for (start, end), value in zip(offsets, values, strict=True)
-    if end > start and value is not None
+    if end > start
   ]
   for word in text.split():
     start = text.index(word, place)

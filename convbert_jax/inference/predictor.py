@@ -21,15 +21,14 @@ from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import load
 from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.inference import answers
+from convbert_jax.inference import answers, scoring
 from convbert_jax.inference.answers import (
   Arrays,
   Candidate,
   Reading,
-  TextScore,
   Word,
 )
-from convbert_jax.model.cloze import ConvBertForCloze
+from convbert_jax.inference.scoring import TextScore
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 from convbert_jax.model.task_heads import (
@@ -174,40 +173,19 @@ class Predictor:
     Raises:
       UserError: if the model is none of these.
     """
-    is_energy = getattr(self.model, "is_energy", False)
-    is_known = isinstance(self.model, (ConvBertForCloze, ConvBertForMaskedLM))
-    if not (is_energy or is_known):
-      raise UserError(
-        "scores come from the discriminator of a run with"
-        " objective.kind=electric, from a ConvBertForMaskedLM (every masked"
-        " language model and ELECTRA's generator) or from a ConvBertForCloze"
-        f" (Electric's noise model), and the model is a"
-        f" {type(self.model).__name__} of another kind; name one with --head"
-      )
-    rows, all_offsets = self._encode(texts)
-    counted = [self._counted(row) for row in rows]
     # A word table may have more rows than there are words.
-    words = self.tokenizer.vocab_size
+    read = scoring.reading_of(self.model, self.tokenizer.vocab_size)
+    rows, all_offsets = self._encode(texts)
+    counted = [scoring.counts(self.tokenizer, row) for row in rows]
     if isinstance(self.model, ConvBertForMaskedLM):
-      read = answers.label_likelihoods(words)
       results = self._behind_masks(rows, counted, read)
     else:
-      read = answers.negated if is_energy else answers.own_likelihoods(words)
       results = self._run(rows, read)
-    return [
-      answers.text_score(
-        text,
-        self.tokenizer.convert_ids_to_tokens(row["input_ids"]),
-        offsets,
-        [
-          float(value) if counts else None
-          for value, counts in zip(values, is_counted, strict=False)
-        ],
-      )
-      for text, row, offsets, values, is_counted in zip(
-        texts, rows, all_offsets, results, counted, strict=True
-      )
+    tokens = [
+      self.tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in rows
     ]
+    columns = (texts, tokens, all_offsets, results, counted)
+    return [scoring.text_score(*row) for row in zip(*columns, strict=True)]
 
   def embed(self, texts: Sequence[str], pooling: str = "mean") -> np.ndarray:
     """Returns a vector for every text, float32 [N, M].
@@ -299,22 +277,8 @@ class Predictor:
       best.append(best_answer(context, parts, scored, null_threshold))
     return best
 
-  def _counted(self, row: Row) -> np.ndarray:
-    """Returns which tokens of a row are scored, bool [T]."""
-    tokenizer = self.tokenizer
-    uncounted = (
-      tokenizer.cls_token_id,
-      tokenizer.sep_token_id,
-      tokenizer.mask_token_id,
-      tokenizer.pad_token_id,
-    )
-    return ~np.isin(row["input_ids"], uncounted)
-
   def _behind_masks(
-    self,
-    rows: Sequence[Row],
-    counted: Sequence[np.ndarray],
-    read: Reading,
+    self, rows: Sequence[Row], counted: Sequence[np.ndarray], read: Reading
   ) -> list[np.ndarray]:
     """Returns what is read of each counted token, behind a mask of its own.
 
@@ -326,25 +290,16 @@ class Predictor:
     Returns:
       For each row, [T]; 0 where a token does not count.
     """
-    values = [np.zeros(len(is_counted)) for is_counted in counted]
-    places = [
-      (number, place)
-      for number, is_counted in enumerate(counted)
-      for place in np.flatnonzero(is_counted)
-    ]
-    masked, labels = [], []
-    for number, place in places:
-      ids = rows[number]["input_ids"].copy()
-      labels.append(ids[place])
-      ids[place] = self.tokenizer.mask_token_id
-      masked.append({**rows[number], "input_ids": ids})
+    mask_id = self.tokenizer.mask_token_id
+    masked = scoring.mask_each(rows, counted, mask_id)
     results = self._run(
-      masked,
+      masked.rows,
       read,
-      positions=np.array([place for _, place in places], np.int32)[:, None],
-      labels=np.array(labels, np.int32)[:, None],
+      positions=masked.places[:, 1:],
+      labels=masked.labels[:, None],
     )
-    for (number, place), (value,) in zip(places, results, strict=True):
+    values = [np.zeros(len(is_counted)) for is_counted in counted]
+    for (number, place), (value,) in zip(masked.places, results, strict=True):
       values[number][place] = value
     return values
 

@@ -94,7 +94,7 @@ def test_a_missing_checkpoint_or_run_is_named(finished, tmp_path):
 
 def test_values_that_cannot_work_are_refused(tmp_path, load):
   for override, expected in {
-    "objective.kind=electro": "did you mean 'electra'?",
+    "objective.kind=electro": "did you mean 'electra' or 'electric'?",
     "model.conv_type=spandynamic": "did you mean 'span_dynamic'",
     "model.dtype=bfloat": "did you mean 'bfloat16'",
     "model.conv_kernel_size=8": "conv_kernel_size=8 must be odd",
