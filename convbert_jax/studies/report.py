@@ -196,7 +196,7 @@ def _setting(study: Study) -> str:
     )
   if titles := left_out(study):
     text += (
-      f" Left out, for they measure other things in other variants:"
+      " Left out, for they measure other things in other variants:"
       f" {', '.join(titles)}."
     )
   return text
