@@ -206,8 +206,10 @@ def get_config(arguments: str = "") -> ConfigDict:
       },
       "generator": recipe["generator"],
       "objective": {
-        "kind": "electra",  # or "mlm"
+        "kind": "electra",  # or "electric", "mlm"
         "mask_rate": 0.15,
+        # Where the mask rate moves to, on a line over all steps; 0: nowhere.
+        "final_mask_rate": 0.0,
         "generator_weight": 1.0,
         "discriminator_weight": recipe["discriminator_weight"],
         "temperature": 1.0,
@@ -248,6 +250,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "every": recipe["eval_every"],  # 0: at the end, -1: never
         "batch_size": recipe["batch_size"],
         "max_batches": recipe["eval_batches"],  # 0: the whole held-out split
+        "mask_rate": 0.0,  # 0: that which training ends with
       },
       "checkpoint": {
         "save_every": recipe["save_every"],

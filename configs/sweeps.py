@@ -62,6 +62,7 @@ _GROUPED = "model.num_groups=2"
 _WIDER = ["model.hidden_size=192", "model.intermediate_size=768"]
 _NO_CONV = "model.conv_type=none"
 _ALL_HEADS = "model.head_ratio=1"
+_MASKED_MORE = "objective.mask_rate=0.3"
 
 STUDIES = {
   "kernel_size": {
@@ -108,13 +109,30 @@ STUDIES = {
     "axis": "generator's width over the discriminator's",
     "variants": values_of("generator.size_fraction", 0.25, 0.5, 1.0),
     "reference": "0.25",
+    # The loss is another generator's, and the better it is, the harder are its
+    # words to find.
+    "comparable": [],
   },
   "objective": {
     **_LAPTOP,
     "question": "What should pre-training predict?",
-    "variants": values_of("objective.kind", "electra", "mlm"),
+    "variants": values_of("objective.kind", "electra", "electric", "mlm"),
     "reference": "electra",
     "hold": "flops",
+    # Behind masks, from the text on both sides, of full size: unlike losses.
+    "comparable": [],
+  },
+  "mask_rate": {
+    **_LAPTOP,
+    "question": "How much of the text should be masked, and when?",
+    "variants": {
+      "0.15": [],
+      "0.3": [_MASKED_MORE, "eval.mask_rate=0.15"],
+      "0.3 to 0.15": [_MASKED_MORE, "objective.final_mask_rate=0.15"],
+    },
+    "reference": "0.15",
+    # All are evaluated at 0.15, but not trained.
+    "comparable": ["eval_generator_loss", "eval_discriminator_auc"],
   },
   "optimizer": {
     **_LAPTOP,

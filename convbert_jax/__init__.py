@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   )
   from convbert_jax.formats.load import load_pretrained
   from convbert_jax.inference.predictor import Predictor
+  from convbert_jax.model.cloze import ConvBertForCloze
   from convbert_jax.model.config import ConvBertConfig
   from convbert_jax.model.convbert import ConvBertModel
   from convbert_jax.model.heads import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _MODULES = {
   "BatchEncoding": "data.batch_encoding",
   "ConvBertConfig": "model.config",
+  "ConvBertForCloze": "model.cloze",
   "ConvBertForJointQuestionAnswering": "model.joint_head",
   "ConvBertForMaskedLM": "model.heads",
   "ConvBertForMultipleChoice": "model.task_heads",
@@ -45,6 +47,7 @@ _MODULES = {
 __all__ = [
   "BatchEncoding",
   "ConvBertConfig",
+  "ConvBertForCloze",
   "ConvBertForJointQuestionAnswering",
   "ConvBertForMaskedLM",
   "ConvBertForMultipleChoice",

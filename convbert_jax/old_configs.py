@@ -19,11 +19,13 @@ from convbert_jax.errors import UserError
 # Dotted name of an added field -> its value in configs that lack it.
 VALUES_BEFORE: dict[str, Any] = {
   "data.cache": "",
+  "eval.mask_rate": 0.0,
   "max_skipped_steps": 0,
   "model.conv_kernel_init": "uniform",
   "model.conv_layers": (),
   "model.conv_query": "attention",
   "model.position_type": "absolute",
+  "objective.final_mask_rate": 0.0,
   "objective.prior_bias": False,
   "optimizer.name": "adamw",
   "optimizer.schedule": "polynomial",

@@ -8,12 +8,15 @@ python -m experiments.predict --model=DIR --task=embed --input=lines.txt \
   --output=vectors.npy
 python -m experiments.predict --model=DIR --task=answer \
   --text='Who wrote it?' --second='It was written by Ada.'
+python -m experiments.predict --model=runs/electric --task=score \
+  --text='The chef ate the meal.' --text='The chef the ate meal.'
 cat lines.txt | python -m experiments.predict --model=DIR --task=classify --json
 
-Tasks are fill_mask, detect (which words look replaced), embed (a vector for
-every text), classify and answer; the default is what the model's head is for.
-DIR is a run, a fine-tuned task, a folder of ours or of transformers, or a hub
-name. A line of a file may hold a second text after a tab.
+Tasks are fill_mask, detect (which words look replaced), score (how likely each
+text is, by its tokens), embed (a vector for every text), classify and answer;
+the default is what the model's head is for. DIR is a run, a fine-tuned task, a
+folder of ours or of transformers, or a hub name. A line of a file may hold a
+second text after a tab.
 """
 
 import json
@@ -23,6 +26,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from absl import flags
 
@@ -35,6 +39,11 @@ from experiments import command_line, markup
 HEADS = {
   "fill_mask": ("ConvBertForMaskedLM",),
   "detect": ("ConvBertForPreTraining",),
+  "score": (
+    "ConvBertForCloze",
+    "ConvBertForPreTraining",
+    "ConvBertForMaskedLM",
+  ),
   "embed": ("ConvBertModel",),
   "classify": ("ConvBertForSequenceClassification",),
   "answer": (
@@ -49,6 +58,11 @@ _MODEL = flags.DEFINE_string(
   "model", None, "[FORMAT:]DIR, the model's folder or hub name.", required=True
 )
 _TASK = flags.DEFINE_string("task", None, f"{', '.join(HEADS)}.")
+_HEAD = flags.DEFINE_string(
+  "head",
+  None,
+  "CLASS of a folder with several models, as ConvBertForCloze of a run.",
+)
 _TEXT = flags.DEFINE_multi_string(
   "text", [], "TEXT; give it several times for several texts."
 )
@@ -81,11 +95,10 @@ def main() -> None:
     raise errors.unknown_name("task", task, HEADS)
   # Of several classes any will do; the predictor checks that it is one.
   heads = HEADS[task] if task is not None else ()
-  head = heads[0] if len(heads) == 1 else None
+  head = _HEAD.value or (heads[0] if len(heads) == 1 else None)
   found = load.load_model(_MODEL.value, head)
   if task is None:
-    by_head = {head: name for name in HEADS for head in HEADS[name]}
-    task = by_head.get(type(found.model).__name__, "embed")
+    task = _task_of(found.model)
   _check_output(task)
   texts, seconds = read_texts(task)
   predictor = Predictor(
@@ -95,6 +108,14 @@ def main() -> None:
   )
   for row, lines in _TASKS[task](predictor, texts, seconds):
     print(json.dumps(row, ensure_ascii=False) if _JSON.value else lines)
+
+
+def _task_of(model: nn.Module) -> str:
+  """Returns what a model is for, the first task that its class can do."""
+  if getattr(model, "is_energy", False):
+    return "score"
+  name = type(model).__name__
+  return next((task for task, heads in HEADS.items() if name in heads), "embed")
 
 
 def _check_output(task: str) -> None:
@@ -188,6 +209,19 @@ def detect(
     yield row, " ".join(map(markup.mark(sys.stdout.isatty()), words))
 
 
+def score(predictor: Predictor, texts: Sequence[str], _: Sequence[str]) -> Rows:
+  """Yields the log-likelihoods of the texts, and of their parts."""
+  for text, found in zip(texts, predictor.score(texts), strict=True):
+    row = {
+      "text": text,
+      "score": found.score,
+      "words": [word._asdict() for word in found.words],
+      "tokens": [token._asdict() for token in found.tokens],
+    }
+    words = " ".join(f"{word.text}[{word.score:.1f}]" for word in found.words)
+    yield row, f"{found.score:.2f}\t{words}"
+
+
 def embed(predictor: Predictor, texts: Sequence[str], _: Sequence[str]) -> Rows:
   """Writes the vectors to --output, or yields them."""
   vectors = predictor.embed(texts, _POOLING.value)
@@ -232,6 +266,7 @@ def answer(
 _TASKS: dict[str, Callable[[Predictor, Sequence[str], Sequence[str]], Rows]] = {
   "fill_mask": fill_mask,
   "detect": detect,
+  "score": score,
   "embed": embed,
   "classify": classify,
   "answer": answer,

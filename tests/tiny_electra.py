@@ -1,17 +1,17 @@
-"""An ELECTRA small enough for any test, and a batch for it."""
+"""A pre-training small enough for any test, and a batch for it."""
 
 import jax.numpy as jnp
 import numpy as np
 from tiny_convbert import TINY, draw_like, shapes_of
 
 from convbert_jax.model.config import generator_config
-from convbert_jax.objective import electra as objectives
+from convbert_jax.objective import kinds, settings
 
 SPECIAL = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}
 
 
 def make_electra(config=TINY, **fields):
-  objective = objectives.Objective(**fields)
+  objective = settings.Objective(**fields)
   generator = config
   if not objective.tie_generator:
     generator = generator_config(
@@ -20,7 +20,7 @@ def make_electra(config=TINY, **fields):
       layers_fraction=1.0,
       tie_embeddings=objective.tie_embeddings,
     )
-  return objectives.Electra(config, generator, objective)
+  return kinds.KINDS[objective.kind](config, generator, objective)
 
 
 def unboxed_params(electra):

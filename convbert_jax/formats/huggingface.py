@@ -58,7 +58,11 @@ _TORCH_FILE = "pytorch_model.bin"
 _WEIGHTS_FILES = (_WEIGHTS_FILE, _TORCH_FILE)
 
 # Transformers has none of these heads.
-_OURS_ALONE = ("ConvBertForPreTraining", "ConvBertForJointQuestionAnswering")
+_OURS_ALONE = (
+  "ConvBertForPreTraining",
+  "ConvBertForCloze",
+  "ConvBertForJointQuestionAnswering",
+)
 _CLASSES = {
   name: cls for name, cls in CLASSES.items() if name not in _OURS_ALONE
 }
@@ -141,7 +145,9 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
   model, config = pretrained.model, pretrained.model.config
   name = type(model).__name__
   if name not in _CLASSES:
-    raise unknown_name("model of transformers", name, _CLASSES)
+    raise UserError(
+      f"transformers has no {name}; keep it in a folder of ours, orbax:FOLDER"
+    )
   _check_classifier(model)
   EXPRESSIBLE.check_head(model)
   state_dict = state_dict_from_params(pretrained.params, config)

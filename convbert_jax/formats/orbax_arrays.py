@@ -19,9 +19,8 @@ from convbert_jax.formats.pretrained import (
   read_tokenizer,
   with_tokenizer,
 )
-from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.objective import run_folder
-from convbert_jax.objective.electra import make_electra
+from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.training import sharding
 from convbert_jax.training.orbax_manager import quiet_orbax
 
@@ -100,23 +99,16 @@ def read_run(workdir: str, step: int | None) -> Networks:
     UserError: if there is no such checkpoint, or it is damaged.
   """
   config = run_folder.load_run_config(workdir)
-  electra = make_electra(config)
+  pretraining = make_pretraining(config)
   params, _ = run_folder.load_run_params(
-    config, electra, sharding.make_mesh(), workdir, step
+    config, pretraining, sharding.make_mesh(), workdir, step
   )
   params = jax.device_get(params)
-  networks = {}
-  if "masked_lm" in params:
-    model = ConvBertForMaskedLM(electra.config)
-    networks["masked_lm"] = Pretrained(model, params["masked_lm"])
-  else:
-    model = ConvBertForPreTraining(electra.config)
-    networks["discriminator"] = Pretrained(model, params["discriminator"])
-  if "generator" in params:
-    model = ConvBertForMaskedLM(electra.generator_config)
-    tree = electra.generator_params(params)
-    networks["generator"] = Pretrained(model, tree)
-  tokenizer = read_tokenizer(workdir, electra.config)
+  networks = {
+    name: Pretrained(model, tree)
+    for name, (model, tree) in pretraining.networks(params).items()
+  }
+  tokenizer = read_tokenizer(workdir, pretraining.config)
   if tokenizer is not None:
     # Positions beyond the run's sequences were never trained.
     tokenizer.model_max_length = config.max_seq_length

@@ -10,7 +10,7 @@ import flax.linen as nn
 from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.model import heads, joint_head, task_heads
+from convbert_jax.model import cloze, heads, joint_head, task_heads
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 
@@ -20,6 +20,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     ConvBertModel,
     heads.ConvBertForMaskedLM,
     heads.ConvBertForPreTraining,
+    cloze.ConvBertForCloze,
     task_heads.ConvBertForSequenceClassification,
     task_heads.ConvBertForTokenClassification,
     task_heads.ConvBertForMultipleChoice,
@@ -65,9 +66,18 @@ class Pretrained:
 
   @property
   def encoder(self) -> "Pretrained":
-    """The same without its head."""
+    """The same without its head.
+
+    Raises:
+      UserError: for a cloze model, which has two.
+    """
     if isinstance(self.model, ConvBertModel):
       return self
+    if isinstance(self.model, cloze.ConvBertForCloze):
+      raise UserError(
+        "a ConvBertForCloze has two encoders, each of one direction, and no"
+        " encoder of a whole text; name the discriminator beside it"
+      )
     return Pretrained(
       ConvBertModel(self.model.config), self.params["convbert"], self.tokenizer
     )

@@ -4,6 +4,7 @@ TensorFlow, an optional extra, reads and writes the files. Plain arrays are
 converted by `params_from_variables` and `variables_from_params`.
 """
 
+import dataclasses
 import glob
 import os
 import re
@@ -33,6 +34,7 @@ from convbert_jax.formats.tf1_variables import (
   params_from_variables,
   variables_from_params,
 )
+from convbert_jax.model.cloze import ConvBertForCloze
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
@@ -77,15 +79,25 @@ def read(path: str, options: ReadOptions) -> Networks:
 
 
 def write(path: str, networks: Mapping[str, Pretrained]) -> list[str]:
-  """Writes one checkpoint of all networks.
+  """Writes one checkpoint of all networks but cloze models.
+
+  Returns:
+    A line that says what was written, and one for each that was left out.
 
   Raises:
     UserError: as `variables_of` and `write_folder`.
   """
-  variables = variables_of(networks)
-  tokenizer = next(iter(networks.values())).tokenizer
+  named = dict(networks)
+  left_out = [n for n in named if isinstance(named[n].model, ConvBertForCloze)]
+  kept = {n: found for n, found in named.items() if n not in left_out}
+  reason = "left out, the original has no two-tower cloze model"
+  refusals = [f"{name or path}: {reason}" for name in left_out]
+  if not kept:
+    raise UserError("; ".join(refusals))
+  variables = variables_of(kept)
+  tokenizer = next(iter(kept.values())).tokenizer
   write_folder(path, variables, tokenizer)
-  return [f"{path}: {len(variables)} variables"]
+  return [f"{path}: {len(variables)} variables", *refusals]
 
 
 def read_variables(path: str) -> Arrays:
@@ -192,6 +204,7 @@ def variables_of(networks: Mapping[str, Pretrained]) -> Arrays:
       " original lets padding leak into them, and its files cannot say so",
       stacklevel=2,
     )
+  named = {name: _without_energy(found) for name, found in named.items()}
   if (
     named.keys() <= {"discriminator", "generator"} and "discriminator" in named
   ):
@@ -213,6 +226,19 @@ def variables_of(networks: Mapping[str, Pretrained]) -> Arrays:
     return variables_from_params(pretrained.params, pretrained.model.config)
   EXPRESSIBLE.check_head(pretrained.model)
   return variables_from_params(tree, pretrained.model.config)
+
+
+def _without_energy(pretrained: Pretrained) -> Pretrained:
+  """Returns a discriminator as the original's files describe it."""
+  if not getattr(pretrained.model, "is_energy", False):
+    return pretrained
+  warnings.warn(
+    "the discriminator is Electric's, whose logits are energies; the original's"
+    " files cannot say so",
+    stacklevel=3,
+  )
+  model = pretrained.model.clone(is_energy=False)
+  return dataclasses.replace(pretrained, model=model)
 
 
 def _variables_of_electra(

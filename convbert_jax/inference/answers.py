@@ -1,7 +1,7 @@
 """What a `Predictor` answers, and how model outputs become answers."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -100,16 +100,31 @@ def words_of(
   Returns:
     The words between white space, but for those without any token.
   """
-  words, place = [], 0
+  values = [float(p) for p, _ in zip(probabilities, offsets, strict=False)]
+  return [
+    Word(*word, max(found)) for word, found in in_words(text, offsets, values)
+  ]
+
+
+def in_words(
+  text: str, offsets: Sequence[Any], values: Sequence[float]
+) -> Iterator[tuple[tuple[str, int, int], list[float]]]:
+  """Yields the words between white space that have a token, and its values.
+
+  Args:
+    text: the text.
+    offsets: where in it each token begins and ends; empty for special tokens.
+    values: of each.
+  """
+  place = 0
   pieces = [
-    (int(start), int(end), float(p))
-    for (start, end), p in zip(offsets, probabilities, strict=False)
+    (int(start), int(end), value)
+    for (start, end), value in zip(offsets, values, strict=True)
     if end > start
   ]
   for word in text.split():
     start = text.index(word, place)
     place = start + len(word)
-    found = [p for s, e, p in pieces if s < place and e > start]
+    found = [value for s, e, value in pieces if s < place and e > start]
     if found:
-      words.append(Word(word, start, place, max(found)))
-  return words
+      yield (word, start, place), found

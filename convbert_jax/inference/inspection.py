@@ -14,8 +14,9 @@ from convbert_jax.data.manifest import load_manifest
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.model.segments import check_alike
-from convbert_jax.objective import masking, run_folder
-from convbert_jax.objective.electra import Batch, make_electra
+from convbert_jax.objective import run_folder
+from convbert_jax.objective.kinds import make_pretraining
+from convbert_jax.objective.pretraining import Batch
 from convbert_jax.training import sharding
 
 
@@ -50,12 +51,15 @@ def corrupted_texts(
     UserError: if there is no such run, or it has no discriminator.
   """
   config = run_folder.load_run_config(workdir)
-  if config.objective.kind != "electra":
+  pretraining = make_pretraining(config)
+  if not pretraining.has_discriminator:
     raise UserError(f"{workdir} has no discriminator to look through")
-  electra, mesh = make_electra(config), sharding.make_mesh(**config.mesh)
+  mesh = sharding.make_mesh(**config.mesh)
   manifest = load_manifest(config.data.path)
   tokenizer = ConvBertTokenizer.from_pretrained(workdir)
-  params, _ = run_folder.load_run_params(config, electra, mesh, workdir, None)
+  params, _ = run_folder.load_run_params(
+    config, pretraining, mesh, workdir, None
+  )
   batch = dict(
     next(
       loader.iter_eval_batches(
@@ -70,10 +74,10 @@ def corrupted_texts(
 
   @jax.jit
   def look(batch: Batch, key: jax.Array) -> Mapping[str, jax.Array]:
-    selection = masking.select(
-      key, batch, electra.objective.mask_rate, manifest.special_ids
+    selection = pretraining.select(
+      key, batch, pretraining.objective.last_mask_rate, manifest.special_ids
     )
-    _, parts = electra.losses(params, batch, selection, None)
+    _, parts = pretraining.losses(params, batch, selection, None)
     return {
       "ids": parts["corrupted_ids"],
       "probability": jax.nn.sigmoid(parts["replaced_logits"]),

@@ -21,8 +21,14 @@ from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import load
 from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.inference import answers
-from convbert_jax.inference.answers import Arrays, Candidate, Reading, Word
+from convbert_jax.inference import answers, scoring
+from convbert_jax.inference.answers import (
+  Arrays,
+  Candidate,
+  Reading,
+  Word,
+)
+from convbert_jax.inference.scoring import TextScore
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
 from convbert_jax.model.task_heads import (
@@ -136,9 +142,14 @@ class Predictor:
       The probability of a word is that of its likeliest piece.
 
     Raises:
-      UserError: if the model is no discriminator.
+      UserError: if the model is no discriminator, or Electric's.
     """
     self._check_head(ConvBertForPreTraining)
+    if self.model.is_energy:
+      raise UserError(
+        "the model is Electric's discriminator, which gives no probability of a"
+        " replacement; ask it for scores (--task=score)"
+      )
     rows, all_offsets = self._encode(texts)
     results = self._run(rows, answers.replaced)
     return [
@@ -147,6 +158,34 @@ class Predictor:
         texts, all_offsets, results, strict=True
       )
     ]
+
+  def score(self, texts: Sequence[str]) -> list[TextScore]:
+    """Returns how likely each text is, token by token given all others.
+
+    Electric's discriminator says it in one pass, up to a constant for each
+    token (Clark et al. 2020); so does its cloze model, without a constant. A
+    masked language model is asked for each token behind a mask of its own
+    (Salazar et al. 2020). [CLS], [SEP], [MASK] and [PAD] do not count.
+
+    Args:
+      texts: plain text.
+
+    Raises:
+      UserError: if the model is none of these.
+    """
+    # A word table may have more rows than there are words.
+    read = scoring.reading_of(self.model, self.tokenizer.vocab_size)
+    rows, all_offsets = self._encode(texts)
+    counted = [scoring.counts(self.tokenizer, row) for row in rows]
+    if isinstance(self.model, ConvBertForMaskedLM):
+      results = self._behind_masks(rows, counted, read)
+    else:
+      results = self._run(rows, read)
+    tokens = [
+      self.tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in rows
+    ]
+    columns = (texts, tokens, all_offsets, results, counted)
+    return [scoring.text_score(*row) for row in zip(*columns, strict=True)]
 
   def embed(self, texts: Sequence[str], pooling: str = "mean") -> np.ndarray:
     """Returns a vector for every text, float32 [N, M].
@@ -237,6 +276,32 @@ class Predictor:
       scored = [find_candidates(part, next(outputs)) for part in parts]
       best.append(best_answer(context, parts, scored, null_threshold))
     return best
+
+  def _behind_masks(
+    self, rows: Sequence[Row], counted: Sequence[np.ndarray], read: Reading
+  ) -> list[np.ndarray]:
+    """Returns what is read of each counted token, behind a mask of its own.
+
+    Args:
+      rows: of any lengths.
+      counted: for each, bool [T].
+      read: from an output at one position, and its label, to [B, 1].
+
+    Returns:
+      For each row, [T]; 0 where a token does not count.
+    """
+    mask_id = self.tokenizer.mask_token_id
+    masked = scoring.mask_each(rows, counted, mask_id)
+    results = self._run(
+      masked.rows,
+      read,
+      positions=masked.places[:, 1:],
+      labels=masked.labels[:, None],
+    )
+    values = [np.zeros(len(is_counted)) for is_counted in counted]
+    for (number, place), (value,) in zip(masked.places, results, strict=True):
+      values[number][place] = value
+    return values
 
   def _candidates(
     self, ids: np.ndarray, probabilities: np.ndarray

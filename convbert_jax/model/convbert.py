@@ -43,12 +43,7 @@ class ConvBertModel(nn.Module):
     config = self.config
     self.embeddings = Embeddings(config)
     if config.embedding_size != config.hidden_size:
-      self.embeddings_project = layers.Linear(
-        config.hidden_size,
-        ("embed", "hidden"),
-        layers.GLOROT_UNIFORM,
-        dtype=config.dtype,
-      )
+      self.embeddings_project = layers.embeddings_project(config)
     self.encoder = Encoder(config)
 
   def __call__(

@@ -54,6 +54,12 @@ def masked_lm_head_flops(config: ConvBertConfig) -> float:
   return 2.0 * config.embedding_size * (config.hidden_size + config.vocab_size)
 
 
+def cloze_head_flops(config: ConvBertConfig) -> float:
+  """Returns the same for the cloze model, whose head reads both towers."""
+  width = 2 * config.hidden_size
+  return 2.0 * config.embedding_size * (width + config.vocab_size)
+
+
 def discriminator_head_flops(config: ConvBertConfig) -> float:
   """Returns the operations of one forward pass for each token."""
   return 2.0 * config.hidden_size * (config.hidden_size + 1)

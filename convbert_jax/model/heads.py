@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from convbert_jax import errors
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
@@ -113,9 +114,15 @@ class DiscriminatorPredictions(nn.Module):
 
 
 class ConvBertForPreTraining(nn.Module):
-  """Detects replaced tokens: the discriminator of pre-training."""
+  """Detects replaced tokens: the discriminator of pre-training.
+
+  Attributes:
+    is_energy: it was trained as Electric's. Its logits then are energies: minus
+      the log-likelihood of each token given the others, up to a constant.
+  """
 
   config: ConvBertConfig
+  is_energy: bool = False
 
   def setup(self) -> None:
     self.convbert = ConvBertModel(self.config)
@@ -132,6 +139,8 @@ class ConvBertForPreTraining(nn.Module):
   ) -> HeadOutput:
     """Returns float32 logits [B, T], above 0 where a token looks replaced.
 
+    Of energies, the higher the less a token fits.
+
     Args:
       input_ids: see `ConvBertModel`.
       attention_mask: see `ConvBertModel`.
@@ -139,7 +148,15 @@ class ConvBertForPreTraining(nn.Module):
       labels: [B, T], 1 where a token was replaced, 0 where not; padding and
         -100 are ignored.
       **options: see `ConvBertModel`.
+
+    Raises:
+      UserError: if labels meet energies, which are no odds of a replacement.
     """
+    if labels is not None and self.is_energy:
+      raise errors.UserError(
+        "the logits are energies, which labels of replaced tokens do not fit:"
+        " leave labels out, or is_energy=False to train on as ELECTRA"
+      )
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
     logits_BxT = self.discriminator_predictions(output.last_hidden_state)
     logits_BxT = numerics.precise(logits_BxT)

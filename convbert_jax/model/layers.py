@@ -109,6 +109,19 @@ class Linear(nn.Module):
     return grouped_linear.linear_of_parts(x, kernel_SxIxO, bias)
 
 
+def embeddings_project(
+  config: ConvBertConfig, name: str | None = None
+) -> Linear:
+  """Returns the map from the width of the tables to that of the layers."""
+  return Linear(
+    config.hidden_size,
+    ("embed", "hidden"),
+    GLOROT_UNIFORM,
+    dtype=config.dtype,
+    name=name,
+  )
+
+
 def head_linear(
   config: ConvBertConfig, features: int, name: str | None = None
 ) -> Linear:

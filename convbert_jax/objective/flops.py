@@ -3,8 +3,7 @@
 import dataclasses
 
 from convbert_jax.model import flops
-from convbert_jax.objective import masking
-from convbert_jax.objective.electra import Electra
+from convbert_jax.objective.pretraining import Pretraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,38 +19,29 @@ class Cost:
   flops_per_token: float
 
 
-def pretraining_cost(electra: Electra, length: int) -> Cost:
+def pretraining_cost(pretraining: Pretraining, length: int) -> Cost:
   """Returns what networks and objective cost; nothing is computed.
 
   Args:
-    electra: networks and objective.
+    pretraining: networks and objective.
     length: tokens of a sequence, padding included.
   """
   return Cost(
-    flops.count_params(electra.init_params),
-    matmul_flops_per_token(electra, length),
+    flops.count_params(pretraining.init_params),
+    matmul_flops_per_token(pretraining, length),
   )
 
 
-def matmul_flops_per_token(electra: Electra, length: int) -> float:
+def matmul_flops_per_token(pretraining: Pretraining, length: int) -> float:
   """Returns the operations of a training step for each token of the batch.
 
   Matrix products only, see `model/flops.py`; the generator and its output map
   are included. A backward pass counts as two forward passes. What is
-  recomputed to save memory does not count.
+  recomputed to save memory does not count. Where the mask rate moves, the
+  slots of its largest value are computed in every step, and count.
 
   Args:
-    electra: networks and objective.
+    pretraining: networks and objective.
     length: tokens of a sequence, padding included.
   """
-  config, objective = electra.config, electra.objective
-  networks = [config]
-  if objective.kind == "electra" and not objective.uniform_generator:
-    networks.append(electra.generator_config)
-  forward = sum(flops.encoder_flops(network, length) for network in networks)
-  if objective.kind == "electra":
-    forward += flops.discriminator_head_flops(config)
-  if not objective.uniform_generator:
-    predicted = masking.num_predictions(objective.mask_rate, length) / length
-    forward += predicted * flops.masked_lm_head_flops(networks[-1])
-  return 3.0 * forward
+  return 3.0 * pretraining.forward_flops(length)

@@ -31,6 +31,9 @@ class Selection:
     token_ids: [B, P] original tokens there.
     masked_ids: [B, T] the generator's input.
     uniform: [B, P] numbers in [0, 1) that decide the samples.
+    candidates: [B, T] 1 where a position could be selected, 0 elsewhere,
+      float32; None where the objective does not need it.
+    mask_rates: [B] the rate of each row; likewise.
   """
 
   positions: jax.Array
@@ -38,13 +41,16 @@ class Selection:
   token_ids: jax.Array
   masked_ids: jax.Array
   uniform: jax.Array
+  candidates: jax.Array | None = None
+  mask_rates: jax.Array | None = None
 
 
 def select(
   key: jax.Array,
   batch: Mapping[str, jax.Array],
-  mask_rate: float,
+  mask_rate: float | jax.Array,
   special_ids: Mapping[str, int],
+  num_slots: int | None = None,
 ) -> Selection:
   """Selects positions to predict and masks most of them.
 
@@ -54,15 +60,16 @@ def select(
     mask_rate: gives the number of positions, round(rate * real tokens) with
       halves to even, at least one of those that can be.
     special_ids: ids of cls, sep and mask, which are never selected.
+    num_slots: see `num_predictions`; None for those of `mask_rate`, which then
+      is a number.
 
   Returns:
     The selection. A row without a candidate selects nothing.
   """
   ids_BxT, mask_BxT = batch["input_ids"], batch["attention_mask"]
-  num_slots = num_predictions(mask_rate, ids_BxT.shape[1])
-  candidates_BxT = mask_BxT > 0
-  for name in ("cls", "sep", "mask"):
-    candidates_BxT &= ids_BxT != special_ids[name]
+  if num_slots is None:
+    num_slots = num_predictions(mask_rate, ids_BxT.shape[1])
+  candidates_BxT = candidates(batch, special_ids)
   position_key, coin_key, sample_key = jax.random.split(key, 3)
   positions_BxP = sampling.sample_positions(
     position_key, candidates_BxT, num_slots
@@ -89,6 +96,30 @@ def select(
     ),
     uniform=jax.random.uniform(sample_key, positions_BxP.shape),
   )
+
+
+def candidates(
+  batch: Mapping[str, jax.Array], special_ids: Mapping[str, int]
+) -> jax.Array:
+  """Returns where tokens are real and none of cls, sep and mask: bool [B, T].
+
+  Args:
+    batch: `input_ids` and `attention_mask`, [B, T].
+    special_ids: ids of cls, sep and mask.
+  """
+  candidates_BxT = batch["attention_mask"] > 0
+  for name in ("cls", "sep", "mask"):
+    candidates_BxT &= batch["input_ids"] != special_ids[name]
+  return candidates_BxT
+
+
+def is_selected(selection: Selection, length: int) -> jax.Array:
+  """Returns where positions are selected: bool [B, T], `T` being `length`."""
+  num_rows = len(selection.positions)
+  rows_Bx1 = jnp.arange(num_rows)[:, None]
+  counts_BxT = jnp.zeros((num_rows, length), jnp.float32)
+  # Unused slots add nothing to position 0.
+  return counts_BxT.at[rows_Bx1, selection.positions].add(selection.weights) > 0
 
 
 def replace_at(

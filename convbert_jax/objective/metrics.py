@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convbert_jax.objective import masking
 from convbert_jax.ops import losses
 
 Metrics = dict[str, losses.Pair]
@@ -19,10 +18,15 @@ AUC_BINS = 1000
 
 
 def token_metrics(
-  logits_BxPxV: jax.Array, selection: masking.Selection
+  logits_BxPxV: jax.Array, ids_BxP: jax.Array, weights_BxP: jax.Array
 ) -> Metrics:
-  """Returns loss (nats) and accuracy of the generator's selected tokens."""
-  ids_BxP, weights_BxP = selection.token_ids, selection.weights
+  """Returns loss (nats) and accuracy of the generator's tokens.
+
+  Args:
+    logits_BxPxV: of each token.
+    ids_BxP: the true tokens.
+    weights_BxP: 1 for those that count, 0 for the others.
+  """
   true_logits_BxP = losses.at_label(logits_BxPxV, ids_BxP)
   # Not through log-probabilities: they would be as many as the logits.
   loss_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1) - true_logits_BxP

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from convbert_jax import files, old_configs
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.objective.electra import Electra, Objective
+from convbert_jax.objective.pretraining import Pretraining
+from convbert_jax.objective.settings import Objective
 from convbert_jax.training import restore, run_files, sharding
 
 VOCABULARY_FILE = "vocab.txt"
@@ -89,7 +90,7 @@ def with_own_recipe(config: ConfigDict, folder: os.PathLike[str]) -> ConfigDict:
 
 def load_run_params(
   config: ConfigDict,
-  electra: Electra,
+  pretraining: Pretraining,
   mesh: jax.sharding.Mesh,
   workdir: str,
   step: int | None,
@@ -100,7 +101,7 @@ def load_run_params(
     UserError: if there is no such checkpoint.
   """
   like = sharding.abstract(
-    electra.init_params, jax.random.key(config.seed), mesh
+    pretraining.init_params, jax.random.key(config.seed), mesh
   )
   return restore.restore_params(workdir, like, step)
 

@@ -28,6 +28,7 @@ _REPEATED = "rematted_computation"
 _NETWORKS = {
   "ConvBertForPreTraining": "discriminator",
   "ConvBertForMaskedLM": "masked LM",
+  "ConvBertForCloze": "cloze model",
 }
 _ENCODER = "convbert"
 

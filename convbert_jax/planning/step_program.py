@@ -17,8 +17,9 @@ from convbert_jax.finetuning.starting_point import load_starting_point
 from convbert_jax.finetuning.steps import make_train_step as make_task_step
 from convbert_jax.model.config import check_tensor_axis
 from convbert_jax.model.flops import encoder_flops
-from convbert_jax.objective.electra import Electra, make_electra
 from convbert_jax.objective.flops import matmul_flops_per_token
+from convbert_jax.objective.kinds import make_pretraining
+from convbert_jax.objective.pretraining import Pretraining
 from convbert_jax.ops import partitioning
 from convbert_jax.pretraining.train_step import make_train_step
 from convbert_jax.tasks import registry
@@ -90,7 +91,7 @@ class Step:
 
 def make_program(
   config: ConfigDict, devices: Sequence[jax.Device] | None = None
-) -> tuple[Electra, Program]:
+) -> tuple[Pretraining, Program]:
   """Returns networks and step of a pre-training config.
 
   Args:
@@ -100,13 +101,19 @@ def make_program(
   Raises:
     UserError: if the config is not valid.
   """
-  electra = make_electra(config)
+  pretraining = make_pretraining(config)
   optimizer = make_optimizer(
     OptimizerConfig(**config.optimizer), config.num_steps
   )
-  return electra, Program(
-    make_init(electra.init_params, optimizer),
-    make_train_step(electra, optimizer, SPECIAL_IDS, config.accumulation_steps),
+  return pretraining, Program(
+    make_init(pretraining.init_params, optimizer),
+    make_train_step(
+      pretraining,
+      optimizer,
+      SPECIAL_IDS,
+      config.accumulation_steps,
+      config.num_steps,
+    ),
     sharding.make_mesh(**config.mesh, devices=devices),
     config.max_skipped_steps,
   )
@@ -162,14 +169,14 @@ def _pretraining_step(
   config: ConfigDict, devices: Sequence[jax.Device] | None
 ) -> Step:
   _check_batch(config, devices)
-  electra, program = make_program(config, devices)
-  check_tensor_axis(electra.config, program.mesh.shape["tensor"])
+  pretraining, program = make_program(config, devices)
+  check_tensor_axis(pretraining.config, program.mesh.shape["tensor"])
   shape = (config.batch_size, config.max_seq_length)
   array = jax.ShapeDtypeStruct(shape, jnp.int32)
   return Step(
     program,
     dict.fromkeys(_INPUTS, array),
-    matmul_flops_per_token(electra, config.max_seq_length),
+    matmul_flops_per_token(pretraining, config.max_seq_length),
     config.num_steps,
   )
 

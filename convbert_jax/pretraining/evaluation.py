@@ -8,13 +8,12 @@ import jax
 import numpy as np
 
 from convbert_jax.data.manifest import Manifest
-from convbert_jax.objective import masking
-from convbert_jax.objective.electra import Batch, Electra
 from convbert_jax.objective.metrics import (
   Metrics,
   area_under_curve,
   probability_histograms,
 )
+from convbert_jax.objective.pretraining import Batch, Pretraining
 from convbert_jax.ops import partitioning
 from convbert_jax.training import sharding
 
@@ -26,24 +25,27 @@ class Evaluator:
   """Evaluates parameters on the held-out split; compiled once.
 
   Args:
-    electra: networks and objective.
+    pretraining: networks and objective.
     manifest: of the records.
     mesh: the devices.
     batches: returns the batches of the split, from the first one on.
+    mask_rate: of all its batches.
   """
 
   def __init__(
     self,
-    electra: Electra,
+    pretraining: Pretraining,
     manifest: Manifest,
     mesh: jax.sharding.Mesh,
     batches: Callable[[], Iterator[Mapping[str, np.ndarray]]],
+    mask_rate: float,
   ) -> None:
     self._manifest = manifest
     self._mesh = mesh
     self._batches = batches
+    step = make_eval_step(pretraining, manifest.special_ids, mask_rate)
     self._step = jax.jit(
-      partitioning.on_mesh(make_eval_step(electra, manifest.special_ids), mesh),
+      partitioning.on_mesh(step, mesh),
       out_shardings=sharding.replicated(mesh),
     )
 
@@ -74,27 +76,26 @@ class Evaluator:
 
 
 def make_eval_step(
-  electra: Electra, special_ids: Mapping[str, int]
+  pretraining: Pretraining, special_ids: Mapping[str, int], mask_rate: float
 ) -> Callable[[Any, Batch, jax.Array], Metrics]:
   """Builds the evaluation of one batch, without dropout.
 
   Args:
-    electra: networks and objective.
+    pretraining: networks and objective.
     special_ids: ids of cls, sep and mask.
+    mask_rate: share of the real tokens that is selected.
 
   Returns:
     A pure function of (params, batch, key) to metrics as (total, weight)
-    pairs; beside those of `Electra.losses`, for ELECTRA, `probability` holds
-    histograms of the discriminator's probability over replaced
-    (total) and original tokens (weight).
+    pairs; beside those of `Pretraining.losses`, where there is a discriminator,
+    `probability` holds histograms of its probability over replaced (total) and
+    original tokens (weight).
   """
 
   def eval_step(params: Any, batch: Batch, key: jax.Array) -> Metrics:
-    selection = masking.select(
-      key, batch, electra.objective.mask_rate, special_ids
-    )
-    metrics, parts = electra.losses(params, batch, selection, None)
-    if electra.objective.kind == "electra":
+    selection = pretraining.select(key, batch, mask_rate, special_ids)
+    metrics, parts = pretraining.losses(params, batch, selection, None)
+    if pretraining.has_discriminator:
       metrics["probability"] = probability_histograms(
         parts["replaced_logits"], parts["is_replaced"], batch["attention_mask"]
       )

@@ -13,7 +13,8 @@ from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import check_tensor_axis
 from convbert_jax.objective import run_folder
-from convbert_jax.objective.electra import Electra, make_electra
+from convbert_jax.objective.kinds import make_pretraining
+from convbert_jax.objective.pretraining import Pretraining
 from convbert_jax.pretraining.evaluation import Evaluator
 from convbert_jax.pretraining.remarks import Remarks
 from convbert_jax.pretraining.starting_point import given_params
@@ -45,7 +46,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   _check_batches(config)
   asked = run_folder.with_own_recipe(config, workdir)
   config = _with_records_here(asked)
-  electra = make_electra(config)
+  pretraining = make_pretraining(config)
   optimizer_config = OptimizerConfig(**config.optimizer)
   optimizer = make_optimizer(optimizer_config, config.num_steps)
   fit_config = FitConfig(
@@ -60,18 +61,22 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   )
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
-  _check_tensor_axis(electra, mesh.shape["tensor"])
+  _check_tensor_axis(pretraining, mesh.shape["tensor"])
   evaluate = None
   if config.eval.every >= 0:
     _check_held_out(config, manifest)
-    evaluate = _make_evaluator(config, electra, manifest, mesh)
+    evaluate = _make_evaluator(config, pretraining, manifest, mesh)
   train_step = make_train_step(
-    electra, optimizer, manifest.special_ids, config.accumulation_steps
+    pretraining,
+    optimizer,
+    manifest.special_ids,
+    config.accumulation_steps,
+    config.num_steps,
   )
   init_from = fit_config.checkpoint.init_from
   _, last_row = fit(
     Program(
-      make_init(electra.init_params, optimizer),
+      make_init(pretraining.init_params, optimizer),
       train_step,
       mesh,
       config.max_skipped_steps,
@@ -81,7 +86,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     _train_batches(config),
     fit_config,
     evaluate=evaluate,
-    given=given_params(init_from, electra, config.data.path)
+    given=given_params(init_from, pretraining, config.data.path)
     if init_from
     else None,
     kept_files=run_folder.tokenizer_files(config.data.path, workdir),
@@ -110,11 +115,13 @@ def evaluate(workdir: str, step: int | None = None) -> dict[str, float]:
   folder = storage.fetched_run(workdir, step=step)
   config = _with_records_here(run_folder.load_run_config(folder))
   config.eval.max_batches = 0
-  electra = make_electra(config)
+  pretraining = make_pretraining(config)
   manifest = _load_records(config)
   mesh = sharding.make_mesh(**config.mesh)
-  params, step = run_folder.load_run_params(config, electra, mesh, folder, step)
-  values = _make_evaluator(config, electra, manifest, mesh)(params)
+  params, step = run_folder.load_run_params(
+    config, pretraining, mesh, folder, step
+  )
+  values = _make_evaluator(config, pretraining, manifest, mesh)(params)
   if jax.process_index() == 0:
     print(f"step {step} of {workdir}, held out: ", end="")
     print(reporting.held_out_text({f"eval_{k}": v for k, v in values.items()}))
@@ -185,6 +192,11 @@ def _check_batches(config: ConfigDict) -> None:
       f"eval.every={config.eval.every}: give a number of steps, 0 for the end"
       " only, or -1 for never"
     )
+  if not 0.0 <= config.eval.mask_rate < 1.0:
+    raise UserError(
+      f"eval.mask_rate={config.eval.mask_rate} must lie in [0, 1); 0 takes the"
+      " rate that training ends with"
+    )
   for name, size in (
     ("batch_size", config.batch_size),
     ("eval.batch_size", config.eval.batch_size),
@@ -205,11 +217,11 @@ def _check_batches(config: ConfigDict) -> None:
     )
 
 
-def _check_tensor_axis(electra: Electra, size: int) -> None:
+def _check_tensor_axis(pretraining: Pretraining, size: int) -> None:
   """Refuses to cut the discriminator's heads; says which others stay whole."""
-  check_tensor_axis(electra.config, size)
-  heads = electra.generator_config.num_heads_kept
-  if electra.has_generator and heads % size and jax.process_index() == 0:
+  check_tensor_axis(pretraining.config, size)
+  heads = pretraining.generator_config.num_heads_kept
+  if pretraining.has_generator and heads % size and jax.process_index() == 0:
     print(
       f"mesh.tensor={size} does not divide the {heads} heads of the generator:"
       " each device computes all of them"
@@ -234,12 +246,12 @@ def _train_batches(config: ConfigDict) -> ResumableIterator:
 
 def _make_evaluator(
   config: ConfigDict,
-  electra: Electra,
+  pretraining: Pretraining,
   manifest: Manifest,
   mesh: jax.sharding.Mesh,
 ) -> Evaluator:
   return Evaluator(
-    electra,
+    pretraining,
     manifest,
     mesh,
     functools.partial(
@@ -252,4 +264,5 @@ def _make_evaluator(
       process_count=jax.process_count(),
       max_batches=config.eval.max_batches or None,
     ),
+    config.eval.mask_rate or pretraining.objective.last_mask_rate,
   )

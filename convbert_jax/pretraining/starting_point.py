@@ -18,7 +18,7 @@ from convbert_jax.formats.pretrained import (
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.objective import run_folder
-from convbert_jax.objective.electra import Electra
+from convbert_jax.objective.pretraining import Pretraining
 from convbert_jax.training import restore
 
 # Networks by what they are used for; of each, the first that a source has.
@@ -29,14 +29,14 @@ Params = dict[str, Any]
 
 
 def given_params(
-  init_from: str, electra: Electra, records: str
+  init_from: str, pretraining: Pretraining, records: str
 ) -> restore.GivenParams:
   """Returns the parameters that a new run starts from, read when it starts.
 
   Args:
     init_from: a run's workdir, or one of its `checkpoints/<step>`: all of its
       parameters; or any source that `formats.load` reads: what fits.
-    electra: the networks of the new run.
+    pretraining: the networks of the new run.
     records: folder that `experiments.build_data` wrote.
 
   Returns:
@@ -55,14 +55,17 @@ def given_params(
       if network.tokenizer is not None:
         vocabulary = network.tokenizer.vocabulary
         _check_vocabulary(init_from, vocabulary, records)
-    params, source = starting_params(init_from, networks, electra, like)
+    params, source = starting_params(init_from, networks, pretraining, like)
     return restore.params_of_arrays(params, source)(like)
 
   return read
 
 
 def starting_params(
-  source: str, networks: Networks, electra: Electra, like: Mapping[str, Any]
+  source: str,
+  networks: Networks,
+  pretraining: Pretraining,
+  like: Mapping[str, Any],
 ) -> tuple[Params, str]:
   """Returns what a run takes over from some networks.
 
@@ -73,7 +76,7 @@ def starting_params(
   Args:
     source: what the user called them, for messages.
     networks: as `load_networks` returns them.
-    electra: the networks of the run.
+    pretraining: the networks of the run.
     like: the shapes of all its parameters.
 
   Returns:
@@ -89,22 +92,26 @@ def starting_params(
       f"checkpoint.init_from={source} holds a generator alone; name a"
       " discriminator or an encoder"
     )
-  _check_architecture(source, main.model.config, electra.config)
+  _check_architecture(source, main.model.config, pretraining.config)
   if "masked_lm" in like:
     params = {"masked_lm": _masked_lm(main)}
   else:
-    params = {"discriminator": _discriminator(main)}
+    params = {"discriminator": _discriminator(main, pretraining)}
   if "generator" in like:
     generator = networks.get("generator")
     if generator is not None:
-      params["generator"] = _generator(source, generator, main, electra)
-    elif isinstance(main.model, ConvBertForMaskedLM):
+      params["generator"] = _generator(source, generator, main, pretraining)
+    elif type(main.model) is type(pretraining.generator):
       params["generator"] = _fitting_head(main, like["generator"])
   return params, f"{source}: {_describe(params, like)}"
 
 
-def _discriminator(main: Pretrained) -> Params:
-  if isinstance(main.model, ConvBertForPreTraining):
+def _discriminator(main: Pretrained, pretraining: Pretraining) -> Params:
+  """Returns it with its head, if that means the same in the run."""
+  if (
+    isinstance(main.model, ConvBertForPreTraining)
+    and main.model.is_energy == pretraining.discriminator.is_energy
+  ):
     return main.params
   return {"convbert": main.encoder.params}
 
@@ -116,15 +123,24 @@ def _masked_lm(main: Pretrained) -> Params:
 
 
 def _generator(
-  source: str, generator: Pretrained, main: Pretrained, electra: Electra
+  source: str, generator: Pretrained, main: Pretrained, pretraining: Pretraining
 ) -> Params:
   """Returns the generator's own parameters, without those that it shares.
 
   Raises:
-    UserError: if it is of another architecture, or shares less than the run.
+    UserError: if it is of another kind or architecture, or shares less than
+      the run.
   """
+  kinds = type(generator.model), type(pretraining.generator)
+  if kinds[0] is not kinds[1]:
+    there, here = (kind.__name__ for kind in kinds)
+    raise UserError(
+      f"the generator of {source} is a {there}, and that of the run a {here};"
+      " name its discriminator alone, or set --config.objective.kind to what it"
+      " was trained with"
+    )
   differences = architecture_differences(
-    generator.model.config, electra.generator_config
+    generator.model.config, pretraining.generator_config
   )
   if differences:
     raise UserError(
@@ -134,7 +150,7 @@ def _generator(
     )
   params = dict(generator.params)
   own, shared = dict(params.pop("convbert")), main.encoder.params
-  objective = electra.objective
+  objective = pretraining.objective
   if objective.tie_generator:
     _check_shared(source, own, shared, "tie_generator")
     return params

@@ -7,27 +7,29 @@ import jax
 import jax.numpy as jnp
 
 from convbert_jax.objective import masking
-from convbert_jax.objective.electra import Batch, Electra
 from convbert_jax.objective.metrics import Metrics
+from convbert_jax.objective.pretraining import Batch, Pretraining
 from convbert_jax.training.optimizer import Optimizer
 from convbert_jax.training.state import TrainState
 from convbert_jax.training.step import apply_gradients
 
 
 def make_train_step(
-  electra: Electra,
+  pretraining: Pretraining,
   optimizer: Optimizer,
   special_ids: Mapping[str, int],
   accumulation_steps: int = 1,
+  num_steps: int = 0,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
   """Builds one update of all parameters.
 
   Args:
-    electra: networks and objective.
+    pretraining: networks and objective.
     optimizer: as `optimizer.make_optimizer` returns it.
     special_ids: ids of cls, sep and mask.
     accumulation_steps: parts that the batch is computed in. Selection and
       counts are the whole batch's, so the gradient is too.
+    num_steps: of the run, which a moving mask rate moves over.
 
   Returns:
     A pure function of (state, batch, key of the step) to the new state and
@@ -41,8 +43,8 @@ def make_train_step(
     key: jax.Array,
     counts: tuple[jax.Array, jax.Array],
   ) -> tuple[jax.Array, Metrics]:
-    metrics, _ = electra.losses(params, batch, selection, key)
-    loss = electra.total_loss(metrics, *counts)
+    metrics, _ = pretraining.losses(params, batch, selection, key)
+    loss = pretraining.total_loss(metrics, *counts)
     return loss, metrics | {"loss": (loss, jnp.float32(0))}
 
   gradient = jax.grad(part_loss, has_aux=True)
@@ -51,14 +53,16 @@ def make_train_step(
     state: TrainState, batch: Batch, rng: jax.Array
   ) -> tuple[TrainState, Metrics]:
     select_key, dropout_key = jax.random.split(rng)
+    objective = pretraining.objective
+    rate = objective.mask_rate_at(state.step, num_steps)
     with jax.named_scope("masking"):
-      selection = masking.select(
-        select_key, batch, electra.objective.mask_rate, special_ids
+      num_slots = masking.num_predictions(
+        objective.largest_mask_rate, batch["input_ids"].shape[1]
       )
-    counts = (
-      jnp.sum(selection.weights),
-      jnp.sum(batch["attention_mask"]).astype(jnp.float32),
-    )
+      selection = pretraining.select(
+        select_key, batch, rate, special_ids, num_slots
+      )
+    counts = pretraining.counts(batch, selection)
     if accumulation_steps == 1:
       grads, metrics = gradient(
         state.params, batch, selection, dropout_key, counts
@@ -73,6 +77,8 @@ def make_train_step(
     state, of_update = apply_gradients(state, grads, optimizer)
     loss, _ = metrics["loss"]
     metrics |= of_update | {"loss": (loss, jnp.float32(1))}
+    if isinstance(rate, jax.Array):
+      metrics["mask_rate"] = (rate, jnp.float32(1))
     return state, metrics
 
   return train_step

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from convbert_jax import files, old_configs
 from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
-from convbert_jax.objective.electra import make_electra
 from convbert_jax.objective.flops import pretraining_cost
+from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.studies.study import Study
 from convbert_jax.training import resumable
 
@@ -178,7 +178,7 @@ def make_plan(
 def cost_of(config: ConfigDict) -> Cost:
   """Returns what a pre-training takes."""
   length = config.max_seq_length
-  cost = pretraining_cost(make_electra(config), length)
+  cost = pretraining_cost(make_pretraining(config), length)
   tokens = config.num_steps * config.batch_size * length
   return Cost(
     cost.num_params, config.num_steps, tokens, tokens * cost.flops_per_token

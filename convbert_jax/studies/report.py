@@ -9,7 +9,12 @@ from convbert_jax.finetuning.results_tables import NONE, table
 from convbert_jax.studies import pictures
 from convbert_jax.studies.kept import KeptPlan
 from convbert_jax.studies.plan import Cost
-from convbert_jax.studies.scores import Column, commit_of, read_curves
+from convbert_jax.studies.scores import (
+  Column,
+  commit_of,
+  left_out,
+  read_curves,
+)
 from convbert_jax.studies.statistics import (
   FEWEST_FOR_BOOTSTRAP,
   difference,
@@ -153,7 +158,10 @@ def _training(
   workdir: str, plan: KeptPlan, columns: Sequence[Column]
 ) -> list[str | Table | Picture]:
   """Returns the pictures that tokens and FLOPs are an axis of."""
-  curves = read_curves(workdir, plan, "generator_loss")
+  name = "generator_loss"
+  curves = {}
+  if name in plan.study.comparable:
+    curves = read_curves(workdir, plan, name)
   parts: list[str | Table | Picture] = []
   if curves:
     parts.append(
@@ -185,6 +193,11 @@ def _setting(study: Study) -> str:
     text += (
       f" Every model was fine-tuned for {', '.join(study.tasks)} with"
       f" {study.num_task_seeds} seed{'s' * (study.num_task_seeds > 1)}."
+    )
+  if titles := left_out(study):
+    text += (
+      " Left out, for they measure other things in other variants:"
+      f" {', '.join(titles)}."
     )
   return text
 

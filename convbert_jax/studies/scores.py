@@ -12,6 +12,7 @@ from convbert_jax.finetuning.results import PAPER_SCORES
 from convbert_jax.studies.kept import KeptPlan
 from convbert_jax.studies.ledger import Ledger, results_path
 from convbert_jax.studies.plan import PRETRAIN, Run
+from convbert_jax.studies.study import Study
 from convbert_jax.tasks import registry
 from convbert_jax.training import run_files
 from convbert_jax.training.environment import ENVIRONMENT_FILE
@@ -39,14 +40,15 @@ class Column:
   scores: Scores
 
 
-_PRETRAINING = (
-  ("generator loss, nats", "eval_generator_loss", False),
-  ("discriminator AUC", "eval_discriminator_auc", True),
-)
+# Title, and whether higher is better.
+_PRETRAINING = {
+  "eval_generator_loss": ("generator loss, nats", False),
+  "eval_discriminator_auc": ("discriminator AUC", True),
+}
 
 
 def read_columns(workdir: str, plan: KeptPlan) -> list[Column]:
-  """Returns every score of a study; runs that are not finished have none.
+  """Returns every score that a study compares; unfinished runs have none.
 
   Args:
     workdir: of the studies.
@@ -59,7 +61,8 @@ def read_columns(workdir: str, plan: KeptPlan) -> list[Column]:
   finished = [run for run in plan.runs if ledger.is_finished(run)]
   columns = [
     Column(title, "", name, is_higher, _at_end(workdir, finished, name))
-    for title, name, is_higher in _PRETRAINING
+    for name, (title, is_higher) in _PRETRAINING.items()
+    if name in plan.study.comparable
   ]
   for task in plan.study.tasks:
     # That of the paper's table, so that its figures can stand beside.
@@ -75,6 +78,15 @@ def read_columns(workdir: str, plan: KeptPlan) -> list[Column]:
     )
   # A model without a discriminator, say, has no AUC.
   return [column for column in columns if any(column.scores.values())]
+
+
+def left_out(study: Study) -> list[str]:
+  """Returns the titles of the held-out scores that a study does not compare."""
+  return [
+    title
+    for name, (title, _) in _PRETRAINING.items()
+    if name not in study.comparable
+  ]
 
 
 def read_curves(

@@ -8,6 +8,13 @@ from convbert_jax.tasks import registry
 
 # What every variant gets as much of as the reference.
 HELD = ("steps", "tokens", "flops", "device_time")
+# Metrics of pre-training that variants are compared by: in training, and held
+# out at its end.
+PRETRAINING_SCORES = (
+  "generator_loss",
+  "eval_generator_loss",
+  "eval_discriminator_auc",
+)
 # Begins a setting of the fine-tunings.
 FINETUNE = "finetune."
 
@@ -27,6 +34,9 @@ class Study:
     seeds: of the pre-trainings.
     hold: one of `HELD`. The reference has the steps of its recipe; for the
       other three, `num_steps` of the variants is computed.
+    comparable: those of `PRETRAINING_SCORES` that measure the same in all
+      variants; the report leaves the others out. The loss of unlike generators,
+      say, or of like ones at unlike mask rates, says nothing of the models.
     tasks: to fine-tune each pre-trained model for.
     num_task_seeds: of each fine-tuning.
     start_from: task that another task's fine-tuning starts from, by the latter.
@@ -45,6 +55,7 @@ class Study:
   overrides: Sequence[str] = ()
   seeds: Sequence[int] = (0, 1, 2)
   hold: str = "steps"
+  comparable: Sequence[str] = PRETRAINING_SCORES
   tasks: Sequence[str] = ()
   num_task_seeds: int = 1
   start_from: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -69,6 +80,7 @@ class Study:
       )
     if self.hold not in HELD:
       raise unknown_name(f"'hold' of {where}", self.hold, HELD)
+    self._check_scores()
     if self.num_task_seeds < 1:
       raise UserError(
         f"{where}: num_task_seeds={self.num_task_seeds}: fine-tune with one"
@@ -79,6 +91,18 @@ class Study:
     for task in self.tasks:
       registry.get_task(task)
     self._check_starts()
+
+  def _check_scores(self) -> None:
+    """Refuses unknown scores of pre-training, and a study without any score."""
+    where = f"study {self.name!r}"
+    for name in self.comparable:
+      if name not in PRETRAINING_SCORES:
+        raise unknown_name(f"'comparable' of {where}", name, PRETRAINING_SCORES)
+    if not self.tasks and not self.comparable:
+      raise UserError(
+        f"{where} has nothing to compare its variants by; give it tasks, or"
+        " name scores of pre-training in 'comparable'"
+      )
 
   def _check_numbers(self) -> None:
     """Refuses names of variants that cannot stand on an axis."""

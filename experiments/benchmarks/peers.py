@@ -56,6 +56,7 @@ _HALF_PRECISION_TOLERANCE = 0.3
 _REQUIRED = {
   "accumulation_steps": 1,
   "objective.kind": "electra",
+  "objective.final_mask_rate": 0.0,
   "objective.tie_generator": False,
   "objective.uniform_generator": False,
   "objective.disallow_correct": False,

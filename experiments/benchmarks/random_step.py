@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from convbert_jax.objective.electra import Electra
+from convbert_jax.objective.pretraining import Pretraining
 from convbert_jax.planning.step_program import make_program
 from convbert_jax.training import sharding
 from convbert_jax.training.state import TrainState
@@ -19,12 +19,12 @@ class RandomStep:
   """A compiled training step and what it works on.
 
   Attributes:
-    electra: networks and objective.
+    pretraining: networks and objective.
     state: after the last step.
     compile_seconds: of tracing and compiling.
   """
 
-  electra: Electra
+  pretraining: Pretraining
   state: TrainState
   compile_seconds: float
   _compiled: Any
@@ -42,14 +42,14 @@ def compile_random_step(config: ConfigDict) -> RandomStep:
   Raises:
     UserError: if the config is not valid.
   """
-  electra, program = make_program(config)
+  pretraining, program = make_program(config)
   key = jax.random.key(config.seed)
   state, _ = sharding.init_state(program.init, key, program.mesh)
   batch = sharding.to_global(random_batch(config), program.mesh)
   start = time.perf_counter()
   compiled = program.compiled_step.lower(state, batch, key).compile()
   seconds = time.perf_counter() - start
-  return RandomStep(electra, state, seconds, compiled, (batch, key))
+  return RandomStep(pretraining, state, seconds, compiled, (batch, key))
 
 
 def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:

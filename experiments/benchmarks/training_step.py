@@ -68,7 +68,7 @@ def measure_step(config: ConfigDict, num_steps: int) -> Measurements:
     times.append(time.perf_counter() - start)
   seconds = statistics.median(times)
   tokens = config.batch_size * config.max_seq_length
-  flops = matmul_flops_per_token(step.electra, config.max_seq_length)
+  flops = matmul_flops_per_token(step.pretraining, config.max_seq_length)
   flops *= tokens
   rate = max(statistics.median(found) for found in rates.values())
   rate *= jax.device_count()

@@ -52,6 +52,26 @@ def test_masks_are_filled(folder):
 
 
 @pytest.mark.slow
+def test_texts_are_scored_by_their_tokens(folder):
+  model = f"--model={folder / 'ConvBertForMaskedLM'}"
+  texts = ("--text=one two", "--text=three")
+  done = run("predict", model, "--task=score", *texts, "--json")
+  assert done.returncode == 0, done.stderr
+  first, second = map(json.loads, done.stdout.splitlines())
+  assert [token["text"] for token in first["tokens"]] == ["one", "two"]
+  assert [word["text"] for word in second["words"]] == ["three"]
+  total = sum(token["score"] for token in first["tokens"])
+  assert first["score"] == pytest.approx(total)
+  done = run("predict", model, "--task=score", *texts)
+  assert done.stdout.splitlines()[1].startswith(
+    f"{second['score']:.2f}\tthree["
+  )
+  other = f"--model={folder / 'ConvBertForQuestionAnswering'}"
+  done = run("predict", other, "--task=score", *texts)
+  assert_one_line(done, "the model is a ConvBertForQuestionAnswering")
+
+
+@pytest.mark.slow
 def test_vectors_of_a_files_lines_are_written(folder, tmp_path):
   (tmp_path / "lines.txt").write_text("one two\nthree\tone\n")
   done = run(

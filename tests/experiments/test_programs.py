@@ -1,6 +1,7 @@
 """Pre-training and evaluation as a user runs them, on a few documents."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,11 +10,11 @@ from data import text
 from programs import CONFIG, run
 from recording import Recording
 
-from convbert_jax import load_pretrained
+from convbert_jax import Predictor, load_pretrained
 from convbert_jax.errors import UserError
 from convbert_jax.formats.load import load_networks, save_networks
 from convbert_jax.objective import run_folder
-from convbert_jax.objective.electra import make_electra
+from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.pretraining.run import evaluate, pretrain
 from convbert_jax.training import run_files, sharding
 from experiments.config_files import flatten
@@ -93,13 +94,14 @@ def test_a_missing_checkpoint_or_run_is_named(finished, tmp_path):
 
 def test_values_that_cannot_work_are_refused(tmp_path, load):
   for override, expected in {
-    "objective.kind=electro": "did you mean 'electra'?",
+    "objective.kind=electro": "did you mean 'electra' or 'electric'?",
     "model.conv_type=spandynamic": "did you mean 'span_dynamic'",
     "model.dtype=bfloat": "did you mean 'bfloat16'",
     "model.conv_kernel_size=8": "conv_kernel_size=8 must be odd",
     "model.max_position_embeddings=16": "max_position_embeddings=16",
     "model.vocab_size=100": "vocab_size",
     "max_seq_length=64": "max_seq_length",
+    "eval.mask_rate=1.5": "eval.mask_rate=1.5 must lie in [0, 1)",
     "data.path=nowhere": "'nowhere' holds no finished records",
     "accumulation_steps=3": "accumulation_steps=3",
     "num_steps=0": "num_steps=0",
@@ -113,6 +115,78 @@ def test_values_that_cannot_work_are_refused(tmp_path, load):
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
   assert not list(tmp_path.glob("run/checkpoints/*"))
+
+
+ELECTRIC = ("objective.kind=electric", "objective.final_mask_rate=0.3")
+
+
+@pytest.fixture(scope="module")
+def electric(tmp_path_factory, load):
+  """A run of Electric whose mask rate moves, and its settings."""
+  settings = (*ELECTRIC, "num_steps=4", "checkpoint.save_every=2")
+  workdir = tmp_path_factory.mktemp("electric") / "run"
+  pretrain(load(*settings), str(workdir))
+  return workdir, settings
+
+
+@pytest.mark.slow
+def test_electric_goes_on_as_if_it_had_not_stopped(electric, load, tmp_path):
+  workdir, settings = electric
+  shutil.copytree(workdir, tmp_path / "run")
+  shutil.rmtree(tmp_path / "run/checkpoints/4")
+  pretrain(load(*settings), str(tmp_path / "run"))
+  straight, again = (
+    load_networks(str(path)) for path in (workdir, tmp_path / "run")
+  )
+  for name, network in straight.items():
+    jax.tree.map(
+      np.testing.assert_array_equal, network.params, again[name].params
+    )
+  rows, others = (
+    run_files.read_rows(str(path)) for path in (workdir, tmp_path / "run")
+  )
+  rates = [0.15 + 0.15 * step / 4 for step in range(4)]
+  np.testing.assert_allclose([r["mask_rate"] for r in rows], rates, rtol=1e-6)
+  for name in ("loss", "mask_rate", "eval_discriminator_loss"):
+    assert [r.get(name) for r in rows] == [r.get(name) for r in others]
+
+
+@pytest.mark.slow
+def test_electric_is_evaluated_converted_and_asked_for_scores(
+  electric, tmp_path
+):
+  workdir, _ = electric
+  values = evaluate(str(workdir))
+  assert {"generator_loss", "discriminator_auc"} <= values.keys()
+  # At the rate that training ended with.
+  assert values["replaced_rate"] == pytest.approx(0.3, abs=0.02)
+  lines = save_networks(
+    f"orbax:{tmp_path / 'ours'}", load_networks(str(workdir))
+  )
+  assert [line.rpartition(" ")[2] for line in lines] == [
+    "ConvBertForPreTraining",
+    "ConvBertForCloze",
+  ]
+  with pytest.warns(UserWarning, match="padding masked out"):
+    lines = save_networks(f"hf:{tmp_path / 'hf'}", load_networks(str(workdir)))
+  assert lines[0].endswith("discriminator: ConvBertModel")
+  assert lines[1].startswith("generator: left out, transformers has no ConvBer")
+  for head in ("ConvBertForPreTraining", "ConvBertForCloze"):
+    texts = ["the first text", "another"]
+    of_run, of_folder = (
+      Predictor.from_pretrained(str(path), head).score(texts)
+      for path in (workdir, tmp_path / "ours")
+    )
+    assert of_run == of_folder
+
+
+@pytest.mark.slow
+def test_another_rate_of_evaluation(electric, load, tmp_path):
+  workdir, settings = electric
+  shutil.copytree(workdir, tmp_path / "run")
+  shutil.rmtree(tmp_path / "run/checkpoints/4")
+  row = pretrain(load(*settings, "eval.mask_rate=0.5"), str(tmp_path / "run"))
+  assert row["eval_replaced_rate"] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.slow
@@ -157,7 +231,7 @@ def test_a_run_becomes_a_folder_of_transformers(finished, tmp_path):
   assert tokenizer.vocab_size == config.vocab_size
   trained = run_folder.load_run_config(str(workdir))
   mesh = sharding.make_mesh()
-  electra = make_electra(trained)
+  electra = make_pretraining(trained)
   ours, _ = run_folder.load_run_params(trained, electra, mesh, str(workdir), 2)
   jax.tree.map(
     np.testing.assert_array_equal, params, ours["discriminator"]["convbert"]
@@ -180,7 +254,7 @@ def test_a_run_starts_from_a_folder_of_transformers(
     f"starting from {tmp_path / 'model'}: discriminator encoder taken over;"
     " discriminator head and generator start fresh"
   ) in capsys.readouterr().out
-  electra, mesh = make_electra(config), sharding.make_mesh()
+  electra, mesh = make_pretraining(config), sharding.make_mesh()
   params, step = run_folder.load_run_params(
     config, electra, mesh, str(tmp_path / "run"), None
   )

@@ -11,6 +11,7 @@ from convbert_jax import ConvBertForTokenClassification
 from convbert_jax.errors import UserError
 from convbert_jax.formats import tf1
 from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.model.cloze import ConvBertForCloze
 
 GOLDEN = reference.GOLDEN / "tf1_checkpoint"
 ENCODERS = [
@@ -111,6 +112,31 @@ def test_a_generator_needs_the_discriminators_head_beside_it():
   networks["discriminator"] = networks["discriminator"].encoder
   with pytest.raises(UserError, match="a discriminator with its head"):
     tf1.variables_of(networks)
+
+
+def test_electrics_discriminator_is_converted_without_its_noise_model(
+  monkeypatch, tmp_path
+):
+  variables = variables_of("tf_pretrain_electra")
+  networks = tf1.networks_of(variables)
+  found, generator = networks["discriminator"], networks["generator"]
+  energies = Pretrained(found.model.clone(is_energy=True), found.params)
+  cloze = ConvBertForCloze(generator.model.config.without_conv())
+  written = {}
+  monkeypatch.setattr(
+    tf1, "write_folder", lambda _, arrays, __: written.update(arrays)
+  )
+  given = {"discriminator": energies, "generator": Pretrained(cloze, {})}
+  with pytest.warns(UserWarning, match="Electric's, whose logits are energies"):
+    lines = tf1.write(str(tmp_path / "x"), given)
+  assert lines[1] == (
+    "generator: left out, the original has no two-tower cloze model"
+  )
+  assert_same(written, tf1.variables_of({"discriminator": found}))
+  assert any("discriminator_predictions" in name for name in written)
+  del given["discriminator"]
+  with pytest.raises(UserError, match="generator: left out, the original has"):
+    tf1.write(str(tmp_path / "y"), given)
 
 
 def test_the_heads_of_downstream_tasks_are_refused():

@@ -30,7 +30,8 @@ TEXTS = ["a b c [MASK]", "[MASK] " + "d e f " * 12, "g [MASK] h [MASK] ij"]
 
 
 def make(name, labels=(), **options):
-  model = getattr(convbert_jax, name)(CONFIG, **options)
+  config = CONFIG.without_conv() if name == "ConvBertForCloze" else CONFIG
+  model = getattr(convbert_jax, name)(config, **options)
   ids = np.zeros((1, 4), np.int32)
   params = random_params(model, ids)
   return Pretrained(model, params, TOKENIZER, labels)
@@ -82,6 +83,85 @@ def test_words_get_the_probability_of_their_likeliest_piece():
   np.testing.assert_allclose(
     [word.probability for word in words], expected, rtol=1e-4
   )
+
+
+SENTENCES = ["ab c [MASK] d", "g", "d e f , " * 6]
+
+
+def log_shares(logits):
+  """Over the tokens of the vocabulary, float64."""
+  logits = np.asarray(logits, np.float64)[..., : TOKENIZER.vocab_size]
+  return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def naive_scores(found, text):
+  """(token, log-likelihood) of the tokens that count, one at a time."""
+  ids = np.asarray(TOKENIZER([text])["input_ids"][0])
+  apply = jax.jit(found.model.apply)
+
+  def logits_of(ids):
+    return apply({"params": found.params}, ids[None]).logits[0]
+
+  for place, token in enumerate(ids):
+    if token in (2, 3, 4):
+      continue
+    masked = ids.copy()
+    if isinstance(found.model, convbert_jax.ConvBertForMaskedLM):
+      masked[place] = TOKENIZER.mask_token_id
+    logits = logits_of(masked)[place]
+    score = -logits if logits.ndim == 0 else log_shares(logits)[token]
+    yield TOKENIZER.convert_ids_to_tokens([token])[0], float(score)
+
+
+SCORERS = {
+  "ConvBertForMaskedLM": {},
+  "ConvBertForPreTraining": {"is_energy": True},
+  "ConvBertForCloze": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCORERS)
+def test_scores_are_those_of_a_loop_whatever_the_batch(name):
+  found = make(name, **SCORERS[name])
+  results = Predictor(found, batch_size=3).score(SENTENCES)
+  for text, result in zip(SENTENCES, results, strict=True):
+    tokens, scores = zip(*naive_scores(found, text), strict=True)
+    assert tuple(token.text for token in result.tokens) == tokens
+    np.testing.assert_allclose(
+      [token.score for token in result.tokens], scores, atol=2e-4
+    )
+    assert result.score == pytest.approx(sum(scores), abs=1e-3)
+    words = sum(word.score for word in result.words)
+    assert words == pytest.approx(result.score, abs=1e-6)
+  first = results[0]
+  assert [word.text for word in first.words] == ["ab", "c", "d"]
+  pieces = [token.score for token in first.tokens[:2]]
+  assert first.words[0].score == pytest.approx(sum(pieces))
+  assert (first.words[0].start, first.words[0].end) == (0, 2)
+
+
+def test_a_text_of_special_tokens_alone_scores_nothing():
+  predictor = Predictor(make("ConvBertForMaskedLM"))
+  (result,) = predictor.score(["[MASK]"])
+  assert result == (0, [], [])
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["ConvBertForPreTraining", "ConvBertModel", "ConvBertForTokenClassification"],
+)
+def test_models_that_cannot_score_say_which_can(name):
+  predictor = Predictor(make(name))
+  with pytest.raises(UserError, match=r"kind=electric, from a .*--head") as e:
+    predictor.score(["a"])
+  assert "\n" not in str(e.value)
+
+
+def test_energies_are_no_probabilities():
+  predictor = Predictor(make("ConvBertForPreTraining", is_energy=True))
+  with pytest.raises(UserError, match="ask it for scores"):
+    predictor.detect(["a"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from jax.extend.core import jaxprs_in_params
 from tiny_convbert import TINY
 
 from convbert_jax import (
+  ConvBertForCloze,
   ConvBertForMaskedLM,
   ConvBertForPreTraining,
   ConvBertModel,
@@ -69,6 +70,13 @@ def test_the_count_is_that_of_the_program(fields):
     (ConvBertForPreTraining, flops.discriminator_head_flops),
   ):
     assert encoder + head(config) == traced_flops(model(config))
+
+
+def test_the_count_of_the_cloze_model_too():
+  config = TINY.without_conv().replace(num_hidden_layers=2, embedding_size=8)
+  towers = 2 * flops.encoder_flops(config, SHAPE[1])
+  head = flops.cloze_head_flops(config)
+  assert towers + head == traced_flops(ConvBertForCloze(config))
 
 
 def unrolled_flops(config, length):

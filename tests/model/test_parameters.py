@@ -10,7 +10,7 @@ import pytest
 from configs import pretrain as pretrain_config
 from convbert_jax import ConvBertForPreTraining
 from convbert_jax.model.config import ConvBertConfig, generator_config
-from convbert_jax.objective.electra import make_electra
+from convbert_jax.objective.kinds import make_pretraining
 
 # encoder, tables, discriminator head, generator encoder without tables,
 # generator head, everything
@@ -31,7 +31,7 @@ def count(tree):
 
 @functools.cache
 def abstract_params(size):
-  electra = make_electra(pretrain_config.get_config(f"size={size}"))
+  electra = make_pretraining(pretrain_config.get_config(f"size={size}"))
   return nn.unbox(jax.eval_shape(electra.init_params, jax.random.key(0)))
 
 

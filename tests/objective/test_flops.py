@@ -3,15 +3,14 @@
 import pytest
 
 from configs import pretrain as pretrain_config
-from convbert_jax.objective import electra as objectives
-from convbert_jax.objective import flops
+from convbert_jax.objective import flops, kinds
 
 
 def count(size, length, **objective):
   config = pretrain_config.get_config(f"size={size},seq={length}")
   config.objective.update(objective)
-  electra = objectives.make_electra(config)
-  return flops.matmul_flops_per_token(electra, length)
+  pretraining = kinds.make_pretraining(config)
+  return flops.matmul_flops_per_token(pretraining, length)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +34,21 @@ def test_what_does_not_run_does_not_count():
   tied = count("small", 128, tie_generator=True)
   alone = count("small", 128, kind="mlm")
   assert uniform < alone < whole < tied
+
+
+def test_a_moving_mask_rate_costs_what_its_largest_does():
+  most = count("small", 128, mask_rate=0.3)
+  assert count("small", 128, mask_rate=0.3, final_mask_rate=0.15) == most
+  assert count("small", 128, mask_rate=0.15, final_mask_rate=0.3) == most
+  assert count("small", 128) < most
+
+
+def test_electric_reads_twice_and_predicts_everywhere():
+  """By hand: its layers have attention alone, in one head of width 64."""
+  width, inner, length, table, vocabulary = 64, 256, 128, 128, 30_522
+  layer = 4 * width * width + 2 * length * width + 2 * width * inner
+  tower = 12 * layer + table * width
+  head = table * (2 * width + vocabulary)
+  discriminator = count("small", 128, uniform_generator=True)
+  expected = discriminator + 3 * 2 * (2 * tower + head)
+  assert count("small", 128, kind="electric") == expected

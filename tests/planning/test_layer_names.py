@@ -30,6 +30,11 @@ LOOP = "while/body/closed_call"
       "discriminator/encoder/layers/output/LayerNorm, backward",
     ),
     (
+      f"jit(step)/jvp(ConvBertForCloze)/convbert/left_to_right/encoder/{LOOP}/"
+      "layers/output/add",
+      "cloze model/left_to_right/encoder/layers/output",
+    ),
+    (
       "jit(step)/jvp(ConvBertForPreTraining)/convbert/encoder/while/body/"
       "jit(dynamic_update_index_in_dim)/dynamic_update_slice",
       "discriminator/encoder/stack",

@@ -13,7 +13,6 @@ from convbert_jax import ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.formats import load
 from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
 from convbert_jax.pretraining import starting_point
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(45))]
@@ -31,16 +30,10 @@ def random_params(electra, seed=0):
 def networks_of(electra, seed=0):
   """The networks of a run that was trained elsewhere."""
   params = random_params(electra, seed)
-  if "masked_lm" in params:
-    model = ConvBertForMaskedLM(electra.config)
-    return {"masked_lm": Pretrained(model, params["masked_lm"])}
-  model = ConvBertForPreTraining(electra.config)
-  networks = {"discriminator": Pretrained(model, params["discriminator"])}
-  if "generator" in params:
-    model = ConvBertForMaskedLM(electra.generator_config)
-    tree = electra.generator_params(params)
-    networks["generator"] = Pretrained(model, tree)
-  return networks
+  return {
+    name: Pretrained(model, tree)
+    for name, (model, tree) in electra.networks(params).items()
+  }
 
 
 def starting_params(networks, electra):
@@ -62,6 +55,8 @@ def assert_same(found, expected):
     {"tie_generator": True},
     {"uniform_generator": True},
     {"kind": "mlm"},
+    {"kind": "electric"},
+    {"kind": "electric", "tie_embeddings": False},
   ],
 )
 def test_the_networks_of_a_run_are_all_taken_over(objective):
@@ -101,6 +96,26 @@ def test_a_lone_language_model_gives_its_head_where_it_fits():
     "X: discriminator encoder and generator head taken over; discriminator head"
     " starts fresh"
   )
+
+
+def test_a_head_that_means_another_thing_starts_fresh():
+  electra, electric = tiny.make_electra(), tiny.make_electra(kind="electric")
+  for given, run in ((electra, electric), (electric, electra)):
+    networks = networks_of(given)
+    found = {"": networks["discriminator"]}
+    params, said = starting_params(found, run)
+    encoder = networks["discriminator"].encoder.params
+    assert_same(params, {"discriminator": {"convbert": encoder}})
+    assert said.endswith("discriminator head and generator start fresh")
+    with pytest.raises(
+      UserError, match=r"the generator of X is a ConvBertFor.* name its discr"
+    ):
+      starting_params(networks, run)
+  # As wide as both towers of the noise model, and no head of theirs.
+  (model,) = networks_of(tiny.make_electra(kind="mlm")).values()
+  params, said = starting_params({"": model}, electric)
+  assert "generator" not in params
+  assert said.endswith("discriminator head and generator start fresh")
 
 
 def test_other_architectures_and_ties_are_one_line():

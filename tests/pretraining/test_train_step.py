@@ -15,9 +15,9 @@ from convbert_jax.training.state import make_init
 NUM_STEPS = 3
 
 
-def train(mesh, config=TINY):
+def train(mesh, config=TINY, **objective):
   """Takes some steps with dropout; returns parameters, losses, compilations."""
-  electra = make_electra(config)
+  electra = make_electra(config, **objective)
   optimizer = make_optimizer(
     OptimizerConfig(learning_rate=1e-2, warmup_steps=1), 100
   )
@@ -25,7 +25,7 @@ def train(mesh, config=TINY):
     make_init(electra.init_params, optimizer), jax.random.key(0), mesh
   )
   step = loop.compile_step(
-    make_train_step(electra, optimizer, SPECIAL),
+    make_train_step(electra, optimizer, SPECIAL, num_steps=NUM_STEPS),
     state,
     mesh,
   )
@@ -41,6 +41,14 @@ def train(mesh, config=TINY):
 @pytest.fixture(scope="module")
 def on_one():
   return train(toy.make_mesh(1))
+
+
+ELECTRIC = {"kind": "electric", "mask_rate": 0.3, "final_mask_rate": 0.1}
+
+
+@pytest.fixture(scope="module")
+def electric_on_one():
+  return train(toy.make_mesh(1), TINY, **ELECTRIC)
 
 
 @pytest.mark.slow
@@ -60,6 +68,25 @@ def test_eight_devices_learn_what_one_learns(on_one, axes):
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
     params,
     on_one[0],
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "axes",
+  [{"data": 8}, {"data": 2, "fsdp": 4}, {"data": 2, "fsdp": 2, "tensor": 2}],
+  ids=["data", "fsdp", "all axes"],
+)
+def test_electric_does_too_while_its_mask_rate_moves(electric_on_one, axes):
+  params, losses, compilations = train(
+    sharding.make_mesh(**axes), TINY, **ELECTRIC
+  )
+  assert compilations == 1
+  np.testing.assert_allclose(losses, electric_on_one[1], rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    params,
+    electric_on_one[0],
   )
 
 

@@ -8,8 +8,8 @@ from programs import ROOT
 from configs.sweeps import STUDIES
 from convbert_jax import old_configs
 from convbert_jax.errors import UserError
-from convbert_jax.objective.electra import make_electra
 from convbert_jax.objective.flops import matmul_flops_per_token
+from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.studies import kept
 from convbert_jax.studies.plan import (
   FINETUNE,
@@ -130,7 +130,7 @@ def test_costs_are_those_of_the_run(plan):
   found = plan()
   config = found.configs["9"]
   tokens = 100 * 8 * 32
-  per_token = matmul_flops_per_token(make_electra(config), 32)
+  per_token = matmul_flops_per_token(make_pretraining(config), 32)
   assert found.costs["9"].flops == tokens * per_token
   assert found.costs["9"] == cost_of(config)
 
@@ -174,13 +174,31 @@ def test_every_study_has_a_plan(records, name, monkeypatch):
   assert min(cost.num_steps for cost in found.costs.values()) > 100
 
 
+def test_every_mask_rate_is_evaluated_at_the_same(records, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  fields = STUDIES["mask_rate"]
+  overrides = [
+    *fields["overrides"],
+    f"data.path={records}",
+    "max_seq_length=32",
+  ]
+  study = Study(name="mask_rate", **{**fields, "overrides": overrides})
+  found = make_plan(study, load_config, lambda task: ["data.path=glue"])
+  assert {
+    config.eval.mask_rate or make_pretraining(config).objective.last_mask_rate
+    for config in found.configs.values()
+  } == {0.15}
+  # The reference is the run of the other studies.
+  assert found.configs["0.15"].eval.mask_rate == 0.0
+
+
 def test_records_that_do_not_fit_are_refused(plan):
   with pytest.raises(UserError, match="built with max_seq_length 32"):
     plan("max_seq_length=64")
 
 
 def test_a_plan_is_kept_and_read(plan, tmp_path):
-  found = plan()
+  found = plan(comparable=["eval_generator_loss"])
   kept.keep(str(tmp_path), found)
   again = kept.load(str(tmp_path), "kernels")
   assert list(again.runs) == list(found.runs)
@@ -201,6 +219,8 @@ def test_a_plan_is_kept_and_read(plan, tmp_path):
     ({"seeds": []}, "has no seeds"),
     ({"hold": "flop"}, "did you mean 'flops'"),
     ({"tasks": ["colla"]}, "unknown task 'colla'; did you mean 'cola'"),
+    ({"comparable": ["generator_los"]}, "did you mean 'generator_loss'"),
+    ({"comparable": [], "tasks": []}, "has nothing to compare its variants"),
     ({"num_task_seeds": 0}, "fine-tune with one seed at least"),
     ({"start_from": {"rte": "cola"}}, "unknown task in 'start_from'"),
     ({"axis": "kind", "variants": {"9": [], "none": []}}, "is no number"),

@@ -96,6 +96,19 @@ def test_a_score_that_no_run_has_yet_is_no_column(reported):
   assert table_of(first).header[-1] == "discriminator AUC"
 
 
+def test_scores_that_measure_unlike_things_are_left_out(reported):
+  first, *rest = reported(comparable=["eval_discriminator_auc"])
+  assert table_of(first).header[4:] == ["discriminator AUC", "cola matthews"]
+  assert "in other variants: generator loss, nats." in first.parts[0]
+  # The curves are of the training loss, which is not comparable either.
+  pictures = [p.name for s in rest for p in s.parts if hasattr(p, "png")]
+  assert pictures == ["compute.png"]
+  first, *rest = reported(comparable=["generator_loss"])
+  assert table_of(first).header[4:] == ["cola matthews"]
+  pictures = [p.name for s in rest for p in s.parts if hasattr(p, "png")]
+  assert pictures == ["curves.png", "compute.png"]
+
+
 def test_a_study_without_a_finished_run_says_so(reported):
   (only,) = reported(lambda run: False)
   assert only.parts[-1] == "No run is finished yet."

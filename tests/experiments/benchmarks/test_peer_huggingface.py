@@ -8,7 +8,7 @@ from pretend import CONFIG, SETTINGS
 
 from convbert_jax.formats import huggingface_state
 from convbert_jax.objective import masking
-from convbert_jax.objective.electra import make_electra
+from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.planning.step_program import SPECIAL_IDS
 from experiments.benchmarks import peer_worker, random_step
 from experiments.config_files import load_config
@@ -34,7 +34,7 @@ def test_the_pytorch_side_computes_what_ours_does(tmp_path):
   workload.write(batch)
   torch.manual_seed(0)
   theirs = peer_huggingface.Electra(workload)
-  ours = make_electra(config)
+  ours = make_pretraining(config)
   params = nn.unbox(ours.init_params(jax.random.key(0)))
   assert sum(p.numel() for p in theirs.parameters()) == sum(
     leaf.size for leaf in jax.tree.leaves(params)
