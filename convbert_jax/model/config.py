@@ -298,6 +298,23 @@ def check_sequence_length(config: ConvBertConfig, length: int) -> None:
     )
 
 
+def check_segments(config: ConvBertConfig, num_segments: int) -> None:
+  """Refuses examples of more segments than there are segment types.
+
+  Args:
+    config: of the model that will read them.
+    num_segments: of an example.
+
+  Raises:
+    UserError: if they exceed `type_vocab_size`.
+  """
+  if num_segments > config.type_vocab_size:
+    raise errors.UserError(
+      f"examples of {num_segments} segments exceed type_vocab_size="
+      f"{config.type_vocab_size}; raise that field"
+    )
+
+
 def generator_config(
   config: ConvBertConfig,
   *,

@@ -44,6 +44,8 @@ def table(
   param = module.param(
     name, nn.with_logical_partitioning(initializer, axes), shape, jnp.float32
   )
+  # NumPy's cannot be indexed by what JAX traces.
+  param = jnp.asarray(param)
   return partitioning.gathered(param, axes, dtype or param.dtype)
 
 

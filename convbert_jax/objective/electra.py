@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from convbert_jax import errors
 from convbert_jax.model.config import (
   ConvBertConfig,
+  check_segments,
   check_sequence_length,
   generator_config,
 )
@@ -336,6 +337,7 @@ def _apply(
     batch["attention_mask"],
     batch["token_type_ids"],
     inputs_embeds=words_BxTxE,
+    ids_in_range=True,  # of records, whose vocabulary is checked
     deterministic=dropout_key is None,
     rngs=None if dropout_key is None else {"dropout": dropout_key},
     **arguments,
@@ -350,6 +352,7 @@ def make_electra(config: ConfigDict) -> Electra:
   """
   model = ConvBertConfig(**config.model)
   check_sequence_length(model, config.max_seq_length)
+  check_segments(model, 2)
   objective = Objective(**config.objective)
   generator = model
   if not objective.tie_generator:
