@@ -48,6 +48,13 @@ def room_of(path):
   return path.relative_to(ROOT / "convbert_jax").parts[0].removesuffix(".py")
 
 
+# A class finds its weights in any format; its `from_pretrained` imports this
+# when it is called.
+UPWARDS = {
+  "model": {"convbert_jax.formats.load", "convbert_jax.formats.load.load_model"}
+}
+
+
 def violations(room, source):
   """Returns the imports of a file in `room` that run upwards."""
   found = []
@@ -57,6 +64,8 @@ def violations(room, source):
       found.append(name)
     if package == "convbert_jax" and rest:
       target = rest[0]
+      if name in UPWARDS.get(room, ()):
+        continue
       if target in ROOMS and target not in ALLOWED[room] | {room}:
         found.append(name)
   return found

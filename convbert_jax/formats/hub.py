@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Callable
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -20,7 +21,10 @@ def is_name(path: str) -> bool:
 
 
 def download(
-  name: str, config_file: str, weights_files: tuple[str, ...]
+  name: str,
+  config_file: str,
+  weights_files: tuple[str, ...],
+  listed_in: Callable[[str], list[str]],
 ) -> str:
   """Returns the folder of a model, from the hub or from the hub's cache.
 
@@ -28,6 +32,7 @@ def download(
     name: as "YituTech/conv-bert-base".
     config_file: name of a file that every model has.
     weights_files: names of its weights; the first that there is is fetched.
+    listed_in: says which other files such a file lists.
 
   Raises:
     UserError: if the hub does not answer, or has no such model.
@@ -38,7 +43,7 @@ def download(
 
   def is_fetched(file: str) -> bool:
     try:
-      fetch(file)
+      path = fetch(file)
     except huggingface_hub.errors.LocalEntryNotFoundError:
       # Either the machine is offline on purpose and its cache has no such
       # file, or the connection broke.
@@ -47,6 +52,8 @@ def download(
       return False
     except huggingface_hub.errors.EntryNotFoundError:
       return False
+    for listed in listed_in(path):
+      fetch(listed)
     return True
 
   # The error below says it once; the library would at each of its tries.

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from convbert_jax.errors import UserError
-from convbert_jax.model.task_heads import ConvBertForMultipleChoice
+from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 
 Arrays = dict[str, np.ndarray]
 Reshape = Callable[[np.ndarray], np.ndarray]
@@ -156,6 +156,7 @@ HEADS = [
   Tensor(
     "output_bias", "generator_predictions/output_bias", "generator_lm_head.bias"
   ),
+  Tensor("output_map", "", "generator_lm_head.weight"),
   *_linear(
     "discriminator_predictions/dense", "discriminator_predictions/dense", ""
   ),
@@ -166,6 +167,7 @@ HEADS = [
   *_linear("classifier/dense", "", "classifier.dense"),
   *_linear("classifier/out_proj", "", "classifier.out_proj"),
   *_linear("qa_outputs", "", "qa_outputs"),
+  *_linear("sequence_summary/summary", "", "sequence_summary.summary"),
 ]
 
 BY_PATH = {tensor.ours: tensor for tensor in (*ENCODER, *HEADS)}

@@ -10,7 +10,13 @@ import flax.linen as nn
 from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.model import heads, joint_head, task_heads
+from convbert_jax.model import (
+  choice_head,
+  common_fields,
+  heads,
+  joint_head,
+  task_heads,
+)
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 
@@ -22,7 +28,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     heads.ConvBertForPreTraining,
     task_heads.ConvBertForSequenceClassification,
     task_heads.ConvBertForTokenClassification,
-    task_heads.ConvBertForMultipleChoice,
+    choice_head.ConvBertForMultipleChoice,
     task_heads.ConvBertForQuestionAnswering,
     joint_head.ConvBertForJointQuestionAnswering,
   )
@@ -42,6 +48,7 @@ MAY_DIFFER = (
   "mask_padding_in_conv",
   "remat",
   "scan_unroll",
+  *common_fields.NAMES,
 )
 
 _VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
@@ -55,13 +62,17 @@ class Pretrained:
     model: the Flax module; `model.config` shapes its encoder.
     params: its parameter tree, NumPy arrays.
     tokenizer: encodes its text; None if no vocabulary was found.
-    labels: names of a classifier's classes, in order; empty if they have none.
   """
 
   model: nn.Module
   params: dict[str, Any]
   tokenizer: ConvBertTokenizer | None = None
-  labels: tuple[str, ...] = ()
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """Names of a classifier's classes, in order; empty if they have none."""
+    is_classifier = hasattr(self.model, "num_labels")
+    return self.model.config.label_names if is_classifier else ()
 
   @property
   def encoder(self) -> "Pretrained":
@@ -86,6 +97,14 @@ class Pretrained:
 
 
 Networks = dict[str, Pretrained]
+
+
+def named_labels(model: nn.Module, labels: Sequence[str]) -> nn.Module:
+  """Returns a classifier whose classes have these names; none if empty."""
+  if not labels:
+    return model
+  named = model.config.replace(id2label=dict(enumerate(labels)))
+  return model.clone(config=named)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import safetensors.numpy
 from convbert_jax import files
 from convbert_jax.errors import unknown_name
 from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.model.task_heads import ConvBertForMultipleChoice
+from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

@@ -23,8 +23,8 @@ class Options(TypedDict, total=False):
   head_mask: jax.Array | None
   ids_in_range: bool
   deterministic: bool
-  output_hidden_states: bool
-  output_attentions: bool
+  output_hidden_states: bool | None
+  output_attentions: bool | None
   output_conv_kernels: bool
 
 
@@ -63,8 +63,8 @@ class ConvBertModel(nn.Module):
     head_mask: jax.Array | None = None,
     ids_in_range: bool = False,
     deterministic: bool = True,
-    output_hidden_states: bool = False,
-    output_attentions: bool = False,
+    output_hidden_states: bool | None = None,
+    output_attentions: bool | None = None,
     output_conv_kernels: bool = False,
   ) -> ModelOutput:
     """Encodes a batch.
@@ -86,8 +86,8 @@ class ConvBertModel(nn.Module):
         rows of their tables. Otherwise they are looked at, and in a compiled
         function, where that cannot be, give NaN if they are not.
       deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
-      output_hidden_states: return `hidden_states`.
-      output_attentions: return `attentions`.
+      output_hidden_states: return `hidden_states`; None asks the config.
+      output_attentions: return `attentions`, likewise.
       output_conv_kernels: return `conv_kernels`, of the layers that have any.
 
     Returns:
@@ -100,6 +100,10 @@ class ConvBertModel(nn.Module):
         kernels are asked for and there are none, or, outside compiled
         functions, if an id is out of range.
     """
+    if output_hidden_states is None:
+      output_hidden_states = self.config.output_hidden_states
+    if output_attentions is None:
+      output_attentions = self.config.output_attentions
     words = self._checked_words(input_ids, inputs_embeds)
     if output_conv_kernels and not self.config.has_conv_kernels:
       raise errors.UserError(

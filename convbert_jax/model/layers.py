@@ -120,6 +120,24 @@ def head_linear(
   )
 
 
+def share_options(head: nn.Module, *names: str) -> None:
+  """Makes options of a head, and its config's fields of the same names, one.
+
+  To be called before a head's `__post_init__`: an option that is given goes
+  into the config, and one that is None comes out of it.
+
+  Raises:
+    UserError: if the config refuses a value.
+  """
+  given = {name: getattr(head, name) for name in names}
+  given = {name: value for name, value in given.items() if value is not None}
+  config: ConvBertConfig = head.config
+  if any(getattr(config, name) != value for name, value in given.items()):
+    head.config = config.replace(**given)
+  for name in names:
+    setattr(head, name, getattr(head.config, name))
+
+
 def _initializer(spec: Parameter) -> Initializer:
   if spec.values:
     return nn.initializers.constant(

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from convbert_jax import errors
+from convbert_jax.model.common_fields import OWN_IDS
 from convbert_jax.model.config import (
   ConvBertConfig,
   check_segments,
   check_sequence_length,
-  generator_config,
 )
+from convbert_jax.model.generator import generator_config
 from convbert_jax.model.heads import (
   ConvBertForMaskedLM,
   ConvBertForPreTraining,
@@ -350,7 +351,7 @@ def make_electra(config: ConfigDict) -> Electra:
   Raises:
     UserError: if a field's value does not fit.
   """
-  model = ConvBertConfig(**config.model)
+  model = ConvBertConfig(**config.model, **OWN_IDS)
   check_sequence_length(model, config.max_seq_length)
   check_segments(model, 2)
   objective = Objective(**config.objective)

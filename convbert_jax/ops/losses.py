@@ -71,9 +71,9 @@ def weighted(values: jax.Array, weights: jax.Array) -> Pair:
 
 
 def mean(pair: Pair) -> jax.Array:
-  """Returns total over weight, weights being counts; 0 where there are none."""
+  """Returns total over weight; NaN, as in PyTorch, where nothing counts."""
   total, weight = pair
-  return total / jnp.maximum(weight, 1)
+  return total / weight
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> Pair:

@@ -111,6 +111,11 @@ def _discriminator(main: Pretrained) -> Params:
 
 def _masked_lm(main: Pretrained) -> Params:
   if isinstance(main.model, ConvBertForMaskedLM):
+    if not main.model.config.tie_word_embeddings:
+      raise UserError(
+        "checkpoint.init_from names a language model whose output map is not"
+        " its word table, and a run ties them; convert its encoder alone"
+      )
     return main.params
   return {"convbert": main.encoder.params}
 

@@ -12,7 +12,7 @@ from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.formats import names, orbax_arrays
 from convbert_jax.formats import orbax as orbax_folder
-from convbert_jax.formats.pretrained import CLASSES, Pretrained
+from convbert_jax.formats.pretrained import CLASSES, Pretrained, named_labels
 
 CONFIG = ConvBertConfig(
   vocab_size=11,
@@ -29,14 +29,14 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello"]
 
 
 def make(name, labels=(), config=CONFIG, **options):
-  model = CLASSES[name](config, **options)
+  model = named_labels(CLASSES[name](config, **options), labels)
   random = np.random.default_rng(0)
   flat = {
     path: random.normal(size=shape).astype(np.float32)
     for path, shape in names.shapes_of(model).items()
   }
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
-  return Pretrained(model, params, ConvBertTokenizer(WORDS), labels)
+  return Pretrained(model, params, ConvBertTokenizer(WORDS))
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -8,7 +8,7 @@ from tiny_convbert import random_params
 import convbert_jax
 from convbert_jax import ConvBertConfig, ConvBertTokenizer, Predictor
 from convbert_jax.errors import UserError
-from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.formats.pretrained import Pretrained, named_labels
 
 LETTERS = [chr(97 + i) for i in range(26)]
 TOKENIZER = ConvBertTokenizer(
@@ -30,10 +30,10 @@ TEXTS = ["a b c [MASK]", "[MASK] " + "d e f " * 12, "g [MASK] h [MASK] ij"]
 
 
 def make(name, labels=(), **options):
-  model = getattr(convbert_jax, name)(CONFIG, **options)
+  model = named_labels(getattr(convbert_jax, name)(CONFIG, **options), labels)
   ids = np.zeros((1, 4), np.int32)
   params = random_params(model, ids)
-  return Pretrained(model, params, TOKENIZER, labels)
+  return Pretrained(model, params, TOKENIZER)
 
 
 def direct(found, text, pair=None):
