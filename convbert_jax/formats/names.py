@@ -297,9 +297,13 @@ def _listed(names: list[str]) -> str:
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
   """Returns the shape of every parameter of a model, by path."""
-  ids = jax.ShapeDtypeStruct((1, 1), np.int32)
-  if isinstance(model, ConvBertForMultipleChoice):
-    ids = jax.ShapeDtypeStruct((1, 1, 1), np.int32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), ids)
-  flat = flax.traverse_util.flatten_dict(nn.unbox(variables["params"]), sep="/")
-  return {path: leaf.shape for path, leaf in flat.items()}
+  shapes = jax.eval_shape(lambda: initial_params(model, jax.random.key(0)))
+  return {path: leaf.shape for path, leaf in shapes.items()}
+
+
+def initial_params(model: nn.Module, key: jax.Array) -> dict[str, jax.Array]:
+  """Returns what a model starts with when it is trained, by path."""
+  is_choice = isinstance(model, ConvBertForMultipleChoice)
+  ids = np.zeros((1, 1, 1) if is_choice else (1, 1), np.int32)
+  params = nn.unbox(model.init(key, ids)["params"])
+  return flax.traverse_util.flatten_dict(params, sep="/")

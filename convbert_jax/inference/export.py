@@ -83,7 +83,11 @@ def export_model(
   for platform in platforms:
     if platform not in PLATFORMS:
       raise unknown_name("platform", platform, PLATFORMS)
-  config = pretrained.model.config.replace(mask_padding_in_conv=True)
+  config = pretrained.model.config.replace(
+    mask_padding_in_conv=True,
+    output_attentions=False,
+    output_hidden_states=False,
+  )
   model = pretrained.model.clone(config=config)
 
   def serve(

@@ -10,6 +10,7 @@ from convbert_jax import errors
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.ops import activations, losses, numerics
 
@@ -55,7 +56,7 @@ class SequenceSummary(nn.Module):
     )
 
 
-class ConvBertForMultipleChoice(nn.Module):
+class ConvBertForMultipleChoice(nn.Module, Loadable):
   """Rates several continuations of a text, one of which is right.
 
   Attributes:

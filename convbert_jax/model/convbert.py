@@ -11,6 +11,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.encoder import Encoder
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import ModelOutput
 from convbert_jax.model.segments import check_alike
 
@@ -28,7 +29,7 @@ class Options(TypedDict, total=False):
   output_conv_kernels: bool
 
 
-class ConvBertModel(nn.Module):
+class ConvBertModel(nn.Module, Loadable):
   """The encoder: embeddings, optional projection, layers.
 
   Example:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.ops import activations, attention, lookup, losses, numerics
 
@@ -34,7 +35,7 @@ class GeneratorPredictions(nn.Module):
     return layers.layer_norm(config, axis="embed")(hidden_BxPxE)
 
 
-class ConvBertForMaskedLM(nn.Module):
+class ConvBertForMaskedLM(nn.Module, Loadable):
   """Predicts tokens: the generator of ELECTRA, or BERT's own objective.
 
   Attributes:
@@ -131,7 +132,7 @@ class DiscriminatorPredictions(nn.Module):
     return logits_BxTx1[..., 0]
 
 
-class ConvBertForPreTraining(nn.Module):
+class ConvBertForPreTraining(nn.Module, Loadable):
   """Detects replaced tokens: the discriminator of pre-training."""
 
   config: ConvBertConfig

@@ -11,6 +11,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.common_fields import PROBLEM_TYPES
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import HeadOutput, QuestionAnsweringOutput
 from convbert_jax.ops import activations, losses, numerics
 
@@ -47,7 +48,7 @@ class TwoLayerClassifier(nn.Module):
     return self.out_proj(self.dropout(hidden_BxM, deterministic=deterministic))
 
 
-class ConvBertForSequenceClassification(nn.Module):
+class ConvBertForSequenceClassification(nn.Module, Loadable):
   """Classifies a sequence, or rates it, by its [CLS] vector.
 
   Attributes:
@@ -160,7 +161,7 @@ def _squeezed(labels: jax.Array) -> jax.Array:
   return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-class ConvBertForTokenClassification(nn.Module):
+class ConvBertForTokenClassification(nn.Module, Loadable):
   """Classifies every position.
 
   Attributes:
@@ -218,7 +219,7 @@ class ConvBertForTokenClassification(nn.Module):
     return HeadOutput(logits_BxTxC, loss, **output.intermediates())
 
 
-class ConvBertForQuestionAnswering(nn.Module):
+class ConvBertForQuestionAnswering(nn.Module, Loadable):
   """Finds where in a text the answer to a question begins and ends.
 
   Example:

@@ -50,23 +50,38 @@ def in_range(
     rows_BxTxE: as looked up.
     ids_BxT: numbers of the rows.
     num_rows: of the table.
-    what: the ids are, and the number of rows, for the message, as
-      "input_ids, vocab_size".
+    what: see `check_ids`.
 
   Raises:
     UserError: outside compiled functions, for an id out of range.
   """
+  if not isinstance(ids_BxT, jax.core.Tracer):
+    check_ids(ids_BxT, num_rows, what)
+    return rows_BxTxE
   is_row_BxT = (ids_BxT >= 0) & (ids_BxT < num_rows)
-  if isinstance(is_row_BxT, jax.core.Tracer):
-    return jnp.where(is_row_BxT[..., None], rows_BxTxE, jnp.nan)
-  wrong = np.asarray(ids_BxT)[~np.asarray(is_row_BxT)]
+  return jnp.where(is_row_BxT[..., None], rows_BxTxE, jnp.nan)
+
+
+def check_ids(ids: jax.Array | np.ndarray, num_rows: int, what: str) -> None:
+  """Refuses ids that are no row's.
+
+  Args:
+    ids: any shape.
+    num_rows: of the table.
+    what: the ids are, and the number of rows, for the message, as
+      "input_ids, vocab_size".
+
+  Raises:
+    UserError: with the first such id.
+  """
+  found = np.asarray(ids)
+  wrong = found[(found < 0) | (found >= num_rows)]
   if wrong.size:
     name, field = what.split(", ")
     raise UserError(
       f"{name}: {wrong[0]} is out of range, with {field}={num_rows} give 0 to"
       f" {num_rows - 1}"
     )
-  return rows_BxTxE
 
 
 def _parts(x: jax.Array, num_parts: int) -> jax.Array:
