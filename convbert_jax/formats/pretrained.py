@@ -104,7 +104,7 @@ def named_labels(model: nn.Module, labels: Sequence[str]) -> nn.Module:
   if not labels:
     return model
   named = model.config.replace(id2label=dict(enumerate(labels)))
-  return model.clone(config=named)
+  return model.clone(config=named, num_labels=len(labels))
 
 
 @dataclasses.dataclass(frozen=True)

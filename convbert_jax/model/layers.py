@@ -124,7 +124,8 @@ def share_options(head: nn.Module, *names: str) -> None:
   """Makes options of a head, and its config's fields of the same names, one.
 
   To be called before a head's `__post_init__`: an option that is given goes
-  into the config, and one that is None comes out of it.
+  into the config, and one that is None comes out of it. A clone with another
+  config keeps the options.
 
   Raises:
     UserError: if the config refuses a value.
