@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   )
   from convbert_jax.formats.load import load_pretrained
   from convbert_jax.inference.predictor import Predictor
+  from convbert_jax.model.choice_head import ConvBertForMultipleChoice
   from convbert_jax.model.cloze import ConvBertForCloze
   from convbert_jax.model.config import ConvBertConfig
   from convbert_jax.model.convbert import ConvBertModel
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
   )
   from convbert_jax.model.joint_head import ConvBertForJointQuestionAnswering
   from convbert_jax.model.task_heads import (
-    ConvBertForMultipleChoice,
     ConvBertForQuestionAnswering,
     ConvBertForSequenceClassification,
     ConvBertForTokenClassification,
@@ -32,7 +32,7 @@ _MODULES = {
   "ConvBertForCloze": "model.cloze",
   "ConvBertForJointQuestionAnswering": "model.joint_head",
   "ConvBertForMaskedLM": "model.heads",
-  "ConvBertForMultipleChoice": "model.task_heads",
+  "ConvBertForMultipleChoice": "model.choice_head",
   "ConvBertForPreTraining": "model.heads",
   "ConvBertForQuestionAnswering": "model.task_heads",
   "ConvBertForSequenceClassification": "model.task_heads",

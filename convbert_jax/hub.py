@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -27,7 +27,10 @@ def is_name(path: str) -> bool:
 
 
 def download(
-  name: str, config_file: str, weights_files: tuple[str, ...]
+  name: str,
+  config_file: str,
+  weights_files: tuple[str, ...],
+  listed_in: Callable[[str], list[str]],
 ) -> str:
   """Returns the folder of a model, from the hub or from the hub's cache.
 
@@ -35,6 +38,7 @@ def download(
     name: as "YituTech/conv-bert-base".
     config_file: name of a file that every model has.
     weights_files: names of its weights; the first that there is is fetched.
+    listed_in: says which other files such a file lists.
 
   Raises:
     UserError: if the hub does not answer, or has no such model.
@@ -43,7 +47,12 @@ def download(
     config = _fetch(name, config_file)
     for file in _TOKENIZER_FILES:
       _is_fetched(name, file)
-    any(_is_fetched(name, file) for file in weights_files)
+    weights = next(
+      (file for file in weights_files if _is_fetched(name, file)), None
+    )
+    if weights:
+      for file in listed_in(_fetch(name, weights)):
+        _fetch(name, file)
   return os.path.dirname(config)
 
 

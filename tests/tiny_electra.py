@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from tiny_convbert import TINY, draw_like, shapes_of
 
-from convbert_jax.model.config import generator_config
+from convbert_jax.model.generator import generator_config
 from convbert_jax.objective import kinds, settings
 
 SPECIAL = {"pad": 0, "cls": 2, "sep": 3, "mask": 4}

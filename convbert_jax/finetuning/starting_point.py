@@ -19,6 +19,7 @@ from convbert_jax.formats.pretrained import (
   count_other_tokens,
   load_tokenizer,
 )
+from convbert_jax.model.common_fields import OWN_IDS
 from convbert_jax.model.config import ConvBertConfig, check_sequence_length
 
 # They may differ between a model and a run that names its size; a run that does
@@ -62,7 +63,7 @@ def load_starting_point(config: ConfigDict, init_from: str) -> StartingPoint:
   """
   source = load_model(init_from) if init_from else None
   config = _resolved(config, source)
-  model = ConvBertConfig(**config.model)
+  model = ConvBertConfig(**config.model, **OWN_IDS)
   check_sequence_length(model, config.max_seq_length)
   tokenizer = None
   if config.tokenizer.vocab:

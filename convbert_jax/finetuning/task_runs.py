@@ -30,8 +30,8 @@ from convbert_jax.finetuning.steps import Evaluator, make_train_step
 from convbert_jax.formats import orbax as orbax_folder
 from convbert_jax.formats.orbax import MODEL_FOLDER
 from convbert_jax.formats.orbax_arrays import checksum
-from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.model.config import check_tensor_axis
+from convbert_jax.formats.pretrained import Pretrained, named_labels
+from convbert_jax.model.config import check_segments, check_tensor_axis
 from convbert_jax.ops import partitioning
 from convbert_jax.tasks import registry
 from convbert_jax.tasks.task import HEADS
@@ -88,6 +88,7 @@ class TaskRuns:
       config.max_seq_length,
       config.data.max_train_examples,
     )
+    check_segments(self._start.config, self._data.num_segments)
     self._warn_of_untrained_positions()
     self._compile()
     self._given = self._given_params()
@@ -314,7 +315,9 @@ class TaskRuns:
     with files.explained_disk_errors(folder):
       orbax_folder.write_folder(
         os.fspath(folder / MODEL_FOLDER),
-        Pretrained(self._model, params, tokenizer, self._task.label_words),
+        Pretrained(
+          named_labels(self._model, self._task.label_words), params, tokenizer
+        ),
       )
 
   def _write_predictions(

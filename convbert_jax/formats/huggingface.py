@@ -1,9 +1,8 @@
 """Model folders as transformers writes and reads them, and its hub.
 
-A folder holds `config.json`, `model.safetensors` (or `pytorch_model.bin`) and
-the tokenizer's files. Nothing is unpickled: PyTorch, an optional extra, reads a
-`pytorch_model.bin` with `weights_only`. Plain arrays are converted by
-`params_from_state_dict` and `state_dict_from_params`.
+A folder holds `config.json`, the weights (see `huggingface_weights`) and the
+tokenizer's files. Plain arrays are converted by `params_from_state_dict` and
+`state_dict_from_params`.
 """
 
 import json
@@ -13,13 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
-import safetensors
 import safetensors.numpy
 
 from convbert_jax import files, hub
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.formats import folders, huggingface_state
+from convbert_jax.formats import (
+  folders,
+  huggingface_state,
+  huggingface_weights,
+)
 from convbert_jax.formats.huggingface_state import (
   EXPRESSIBLE,
   check_expressible,
@@ -34,7 +35,14 @@ from convbert_jax.formats.pretrained import (
   ReadOptions,
   read_tokenizer,
 )
+from convbert_jax.model import common_fields
 from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.config_files import (
+  CONFIG_FILE,
+  MODEL_TYPE,
+  plain_fields,
+  read_json,
+)
 from convbert_jax.model.convbert import ConvBertModel
 from convbert_jax.model.heads import ConvBertForPreTraining
 
@@ -49,14 +57,10 @@ __all__ = [
   "write_folder",
 ]
 
-CONFIG_FILE = "config.json"
 SIGN = f"{CONFIG_FILE} of transformers"
 
-_WEIGHTS_FILE = "model.safetensors"
-_TORCH_FILE = "pytorch_model.bin"
-# The first that is there is read.
-_WEIGHTS_FILES = (_WEIGHTS_FILE, _TORCH_FILE)
-
+# Entries of a config.json that follow from others, or are ours alone.
+_NOT_WRITTEN = ("num_labels", "other_entries")
 # Transformers has none of these heads.
 _OURS_ALONE = (
   "ConvBertForPreTraining",
@@ -85,7 +89,12 @@ def read(path: str, options: ReadOptions) -> Networks:
   """
   options.check_no_step(path)
   if not os.path.isdir(path):
-    path = hub.download(path, CONFIG_FILE, _WEIGHTS_FILES)
+    path = hub.download(
+      path,
+      CONFIG_FILE,
+      huggingface_weights.FILES,
+      huggingface_weights.shards_beside,
+    )
   return folders.read_networks(path, _has_model, read_folder)
 
 
@@ -108,27 +117,24 @@ def read_folder(folder: str) -> Pretrained:
   """Reads a model that transformers wrote.
 
   Args:
-    folder: with `config.json`, and `model.safetensors` or
-      `pytorch_model.bin`.
+    folder: with `config.json`, and the weights, see `huggingface_weights`.
 
   Raises:
     UserError: if a file is missing, damaged, or of another kind of model, or
       if config, weights and vocabulary do not fit together.
   """
-  described = _read_config(os.path.join(folder, CONFIG_FILE))
-  weights = _read_weights(folder)
-  name = (described.get("architectures") or [ConvBertModel.__name__])[0]
-  if huggingface_state.is_bare(weights):
-    # Published encoders name a class whose head is not among their weights.
-    name = ConvBertModel.__name__
-  model = _make_model(name, described, folder)
+  path = os.path.join(folder, CONFIG_FILE)
+  described = read_json(path)
+  found = described.get("model_type")
+  if found != MODEL_TYPE:
+    raise UserError(f"{path} describes a model of type {found!r}, not convbert")
+  weights = huggingface_weights.read(folder)
+  model = _make_model(described, weights, folder)
   try:
     params = huggingface_state.params_of_model(weights, model)
   except UserError as error:
     raise UserError(f"{folder}, a {type(model).__name__}: {error}") from error
-  return Pretrained(
-    model, params, read_tokenizer(folder, model.config), _labels(described)
-  )
+  return Pretrained(model, params, read_tokenizer(folder, model.config))
 
 
 def write_folder(folder: str, pretrained: Pretrained) -> None:
@@ -150,7 +156,9 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
     )
   _check_classifier(model)
   EXPRESSIBLE.check_head(model)
-  state_dict = state_dict_from_params(pretrained.params, config)
+  state_dict = state_dict_from_params(
+    pretrained.params, config, getattr(model, "head_act", None)
+  )
   if config.mask_padding_in_conv:
     warnings.warn(f"the model {_LEAKS}", stacklevel=2)
   with files.new_folder(folder) as aside:
@@ -159,9 +167,8 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
     card = os.path.join(aside, "README.md")
     with open(card, "w", encoding="utf-8") as file:
       file.write(_model_card(name, config))
-    described = _describe(model, pretrained.labels)
-    files.write_json(os.path.join(aside, CONFIG_FILE), described)
-    path = os.path.join(aside, _WEIGHTS_FILE)
+    files.write_json(os.path.join(aside, CONFIG_FILE), _describe(model))
+    path = os.path.join(aside, huggingface_weights.WEIGHTS_FILE)
     safetensors.numpy.save_file(state_dict, path, metadata={"format": "pt"})
 
 
@@ -179,117 +186,54 @@ def _check_classifier(model: nn.Module) -> None:
     )
 
 
-def _read_config(path: str) -> dict[str, Any]:
-  try:
-    with open(path, encoding="utf-8") as file:
-      described = json.load(file)
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f"cannot read {path}: {error}; give a folder that transformers wrote"
-    ) from error
-  found = described.get("model_type") if isinstance(described, dict) else None
-  if found != "convbert":
-    raise UserError(f"{path} describes a model of type {found!r}, not convbert")
-  return described
-
-
 def _make_model(
-  name: str, described: Mapping[str, Any], folder: str
+  described: Mapping[str, Any], weights: Arrays, folder: str
 ) -> nn.Module:
-  """Returns the module of a class that a config.json describes."""
-  fields = {
-    name: described.get(name, default)
-    for name, default in huggingface_state.CONFIG_FIELDS.items()
-  }
+  """Returns the module of a config.json and the tensors beside it."""
   try:
-    config = ConvBertConfig(**fields, head_size_rule="hf")
-  except (UserError, TypeError) as error:
+    config = ConvBertConfig.from_dict(described)
+  except UserError as error:
     raise UserError(f"{folder}/{CONFIG_FILE}: {error}") from error
+  name = (described.get("architectures") or [ConvBertModel.__name__])[0]
+  if huggingface_state.is_bare(weights):
+    # Published encoders name a class whose head is not among their weights.
+    name = ConvBertModel.__name__
   if name not in _CLASSES:
     raise unknown_name(f"architecture in {folder}", name, _CLASSES)
   options: dict[str, Any] = {}
-  if name in (
-    "ConvBertForSequenceClassification",
-    "ConvBertForTokenClassification",
-  ):
-    options["num_labels"] = len(described.get("id2label") or range(2))
-    options["classifier_dropout"] = described.get("classifier_dropout")
   if name == "ConvBertForSequenceClassification":
     options["classifier_type"] = "two_layer"
-    options["problem_type"] = described.get("problem_type")
-  if name == "ConvBertForMultipleChoice":
-    options["summary_type"] = described.get("summary_type", "last")
+  if name == "ConvBertForMaskedLM":
+    if huggingface_state.has_own_output_map(weights):
+      config = config.replace(tie_word_embeddings=False)
+    if config.hidden_act != "gelu":
+      options["head_act"] = "gelu"
   return _CLASSES[name](config, **options)
 
 
-def _labels(described: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns the names of the classes; none if they are merely numbered."""
-  names = described.get("id2label") or {}
-  ordered = tuple(names[key] for key in sorted(names, key=int))
-  return () if ordered == _numbered(len(ordered)) else ordered
-
-
-def _numbered(num_labels: int) -> tuple[str, ...]:
-  return tuple(f"LABEL_{i}" for i in range(num_labels))
-
-
-def _describe(model: nn.Module, labels: tuple[str, ...]) -> dict[str, Any]:
+def _describe(model: nn.Module) -> dict[str, Any]:
   """Returns the content of config.json; undoes `_make_model`."""
-  described: dict[str, Any] = {
-    "architectures": [type(model).__name__],
-    "model_type": "convbert",
-    # As in the original, padding is row 0, and trained like any other.
-    "pad_token_id": 0,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "tie_word_embeddings": True,
-    "dtype": "float32",
-  }
-  described |= {
-    name: getattr(model.config, name)
-    for name in huggingface_state.CONFIG_FIELDS
-  }
-  for name in ("classifier_dropout", "problem_type", "summary_type"):
-    if getattr(model, name, None) is not None:
-      described[name] = getattr(model, name)
+  config = model.config
+  fields, others = plain_fields(config), json.loads(config.other_entries)
+  default = plain_fields(ConvBertConfig())
+  always = {*huggingface_state.CONFIG_FIELDS} - {*common_fields.NAMES}
+  always |= {*common_fields.OWN_IDS, "tie_word_embeddings"}
   if hasattr(model, "num_labels"):
-    labels = labels or _numbered(model.num_labels)
-    described["id2label"] = {str(i): label for i, label in enumerate(labels)}
-    described["label2id"] = {label: i for i, label in enumerate(labels)}
-  return described
-
-
-def _read_weights(folder: str) -> Arrays:
-  path = os.path.join(folder, _WEIGHTS_FILE)
-  if os.path.exists(path):
-    try:
-      return safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-      raise UserError(
-        f"{_WEIGHTS_FILE} is damaged ({error}): fetch it again"
-      ) from error
-  path = os.path.join(folder, _TORCH_FILE)
-  if not os.path.exists(path):
-    raise UserError(f"there is neither {_WEIGHTS_FILE} nor {_TORCH_FILE}")
-  return _read_torch_weights(path)
-
-
-def _read_torch_weights(path: str) -> Arrays:
-  try:
-    import torch
-  except ImportError as error:
-    raise UserError(
-      f"{_TORCH_FILE} needs PyTorch: pip install torch, or convert the weights"
-      f" to {_WEIGHTS_FILE}"
-    ) from error
-  try:
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-  except Exception as error:  # PyTorch raises many kinds.
-    raise UserError(
-      f"{_TORCH_FILE} is damaged, or holds more than weights and was not read"
-      f" ({type(error).__name__}); get {_WEIGHTS_FILE} instead"
-    ) from error
-  return {name: np.asarray(tensor.float()) for name, tensor in tensors.items()}
+    always |= {"id2label", "label2id"}
+  held = {
+    name: fields[name]
+    for name in huggingface_state.CONFIG_FIELDS
+    if name in always or fields[name] != default[name]
+  }
+  for name in _NOT_WRITTEN:
+    held.pop(name, None)
+  return {
+    "architectures": [type(model).__name__],
+    "model_type": MODEL_TYPE,
+    "dtype": "float32",
+    **others,
+    **held,
+  }
 
 
 def _model_card(name: str, config: ConvBertConfig) -> str:

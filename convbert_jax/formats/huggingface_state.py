@@ -11,6 +11,8 @@ from convbert_jax.errors import UserError
 from convbert_jax.formats import names
 from convbert_jax.formats.expressible import Expressible
 from convbert_jax.formats.names import Arrays, Location
+from convbert_jax.model import common_fields
+from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 from convbert_jax.model.heads import ConvBertForMaskedLM
@@ -32,26 +34,26 @@ _LAYOUTS: dict[str, tuple[names.Reshape, names.Reshape]] = {
   "depthwise": (lambda a: a[:, 0, :].T, lambda a: a.T[:, None, :]),
   "pointwise": (lambda a: a[:, :, 0].T, lambda a: a.T[:, :, None]),
 }
-# Fields of the same name and meaning in a config.json, with transformers'
-# defaults.
-CONFIG_FIELDS: dict[str, Any] = {
-  "vocab_size": 30522,
-  "embedding_size": 768,
-  "hidden_size": 768,
-  "num_hidden_layers": 12,
-  "num_attention_heads": 12,
-  "intermediate_size": 3072,
-  "head_ratio": 2,
-  "conv_kernel_size": 9,
-  "num_groups": 1,
-  "max_position_embeddings": 512,
-  "type_vocab_size": 2,
-  "hidden_act": "gelu",
-  "hidden_dropout_prob": 0.1,
-  "attention_probs_dropout_prob": 0.1,
-  "initializer_range": 0.02,
-  "layer_norm_eps": 1e-12,
-}
+# Fields of the same name and meaning in a config.json, with the same defaults.
+CONFIG_FIELDS = (
+  "vocab_size",
+  "embedding_size",
+  "hidden_size",
+  "num_hidden_layers",
+  "num_attention_heads",
+  "intermediate_size",
+  "head_ratio",
+  "conv_kernel_size",
+  "num_groups",
+  "max_position_embeddings",
+  "type_vocab_size",
+  "hidden_act",
+  "hidden_dropout_prob",
+  "attention_probs_dropout_prob",
+  "initializer_range",
+  "layer_norm_eps",
+  *common_fields.NAMES,
+)
 EXPRESSIBLE = Expressible(
   kind="hf",
   name="transformers",
@@ -65,12 +67,13 @@ EXPRESSIBLE = Expressible(
     "classifier_type",  # "two_layer" alone, see `huggingface.write_folder`
     "problem_type",
     "summary_type",
+    "head_act",  # "gelu" alone, see `state_dict_from_params`
   ),
 )
 
 # Buffers that older versions of transformers stored.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-_TIED = "generator_lm_head.weight"
+_OUTPUT_MAP = "generator_lm_head.weight"
 # Before the names of the encoder's tensors, in a model with a head.
 _PREFIX = "convbert."
 _WORDS = "embeddings.word_embeddings.weight"
@@ -86,11 +89,12 @@ def params_from_state_dict(
     config: of the encoder; transformers' own rule is `head_size_rule="hf"`.
 
   Returns:
-    The tree of the class of the same name here.
+    The tree of the class of the same name here. The head of a language model
+    is gelu whatever `hidden_act` is, as in `head_act="gelu"`; if its output map
+    is not the word table, the tree is that of `tie_word_embeddings=False`.
 
   Raises:
-    UserError: listing tensors that are missing, of another shape, or unknown;
-      or if the output map of a language model is not tied to the word table.
+    UserError: listing tensors that are missing, of another shape, or unknown.
   """
   return params_of_model(state_dict, _model_of(state_dict, config))
 
@@ -99,14 +103,13 @@ def params_of_model(
   state_dict: Mapping[str, np.ndarray], model: nn.Module
 ) -> dict[str, Any]:
   """Returns the same for a model whose class is known."""
-  if isinstance(model, ConvBertForMaskedLM):
-    _check_activation(model.config)
   arrays = {
     name: np.asarray(array)
     for name, array in state_dict.items()
     if not name.endswith(_BUFFERS)
   }
-  _drop_tied(arrays)
+  if model.config.tie_word_embeddings:
+    arrays.pop(_OUTPUT_MAP, None)
   if isinstance(model, ConvBertModel):
     arrays = {n.removeprefix(_PREFIX): array for n, array in arrays.items()}
   located = (
@@ -123,15 +126,30 @@ def is_bare(state_dict: Mapping[str, np.ndarray]) -> bool:
   return all(n.removeprefix(_PREFIX).startswith(encoder) for n in state_dict)
 
 
+def has_own_output_map(state_dict: Mapping[str, np.ndarray]) -> bool:
+  """Says whether a language model's output map differs from its word table.
+
+  Whatever its config says, transformers then ties them no more.
+  """
+  output_map = state_dict.get(_OUTPUT_MAP)
+  words = state_dict.get(f"{_PREFIX}{_WORDS}")
+  if output_map is None or words is None:
+    return False
+  return not np.array_equal(output_map, words)
+
+
 def state_dict_from_params(
-  params: Mapping[str, Any], config: ConvBertConfig
+  params: Mapping[str, Any],
+  config: ConvBertConfig,
+  head_act: str | None = None,
 ) -> Arrays:
   """Returns transformers' tensors; undoes `params_from_state_dict`.
 
   Args:
-    params: the tree of one model. Of a language model the output map is left
-      out: it is the word table.
+    params: the tree of one model. Of a tied language model the output map is
+      left out: it is the word table.
     config: of the encoder.
+    head_act: activation of a language model's head; `hidden_act` if None.
 
   Raises:
     UserError: if transformers has no such model.
@@ -144,7 +162,7 @@ def state_dict_from_params(
       " encoder alone, params['convbert']"
     )
   if any(path.startswith("generator_predictions/") for path in flat):
-    _check_activation(config)
+    _check_activation(head_act or config.hidden_act)
   return names.write(
     flat, (_location(path, config.num_hidden_layers) for path in flat)
   )
@@ -168,24 +186,11 @@ def check_expressible(config: ConvBertConfig) -> None:
     )
 
 
-def _check_activation(config: ConvBertConfig) -> None:
-  if config.hidden_act != "gelu":
+def _check_activation(head_act: str) -> None:
+  if head_act != "gelu":
     raise UserError(
-      f"a language model with hidden_act={config.hidden_act!r} cannot be"
+      f"a language model whose head has the activation {head_act!r} cannot be"
       " converted: transformers' head is always gelu"
-    )
-
-
-def _drop_tied(arrays: Arrays) -> None:
-  """Takes the output map out; it must equal the word table."""
-  output_map = arrays.pop(_TIED, None)
-  words = arrays.get(f"{_PREFIX}{_WORDS}")
-  if output_map is None or words is None:
-    return
-  if not np.array_equal(output_map, words):
-    raise UserError(
-      f"{_TIED} differs from {_PREFIX}{_WORDS}: a language model whose output"
-      " map is not tied to its word table cannot be converted"
     )
 
 
@@ -197,7 +202,8 @@ def _model_of(
   A linear classifier has the same tensors whatever it classifies.
   """
   if "generator_predictions.dense.weight" in arrays:
-    return ConvBertForMaskedLM(config)
+    tied = not has_own_output_map(arrays)
+    return ConvBertForMaskedLM(config.replace(tie_word_embeddings=tied))
   if "qa_outputs.weight" in arrays:
     return ConvBertForQuestionAnswering(config)
   if "classifier.out_proj.weight" in arrays:
@@ -206,6 +212,8 @@ def _model_of(
       num_labels=len(arrays["classifier.out_proj.weight"]),
       classifier_type="two_layer",
     )
+  if "sequence_summary.summary.weight" in arrays:
+    return ConvBertForMultipleChoice(config.replace(summary_use_proj=True))
   if "classifier.weight" in arrays:
     return ConvBertForTokenClassification(
       config, num_labels=len(arrays["classifier.weight"])

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from convbert_jax import files, storage
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
@@ -37,6 +39,8 @@ def load_pretrained(
 ) -> tuple[ConvBertConfig, dict[str, Any], ConvBertTokenizer | None]:
   """Returns config, parameters and tokenizer of a model.
 
+  The parameters are arrays of JAX, on its default device.
+
   Args:
     source: see this module.
     head: name of the class that the parameters are for, see `load_model`.
@@ -50,7 +54,7 @@ def load_pretrained(
     output = ConvBertModel(config).apply({"params": params}, **batch)
   """
   found = load_model(source, head)
-  return found.model.config, found.params, found.tokenizer
+  return found.model.config, jax.device_put(found.params), found.tokenizer
 
 
 def load_model(source: str, head: str | None = None) -> Pretrained:

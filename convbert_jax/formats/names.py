@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from convbert_jax.errors import UserError
-from convbert_jax.model.task_heads import ConvBertForMultipleChoice
+from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 
 Arrays = dict[str, np.ndarray]
 Reshape = Callable[[np.ndarray], np.ndarray]
@@ -156,6 +156,7 @@ HEADS = [
   Tensor(
     "output_bias", "generator_predictions/output_bias", "generator_lm_head.bias"
   ),
+  Tensor("output_map", "", "generator_lm_head.weight"),
   *_linear(
     "discriminator_predictions/dense", "discriminator_predictions/dense", ""
   ),
@@ -166,6 +167,7 @@ HEADS = [
   *_linear("classifier/dense", "", "classifier.dense"),
   *_linear("classifier/out_proj", "", "classifier.out_proj"),
   *_linear("qa_outputs", "", "qa_outputs"),
+  *_linear("sequence_summary/summary", "", "sequence_summary.summary"),
 ]
 
 BY_PATH = {tensor.ours: tensor for tensor in (*ENCODER, *HEADS)}
@@ -295,9 +297,13 @@ def _listed(names: list[str]) -> str:
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
   """Returns the shape of every parameter of a model, by path."""
-  ids = jax.ShapeDtypeStruct((1, 1), np.int32)
-  if isinstance(model, ConvBertForMultipleChoice):
-    ids = jax.ShapeDtypeStruct((1, 1, 1), np.int32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), ids)
-  flat = flax.traverse_util.flatten_dict(nn.unbox(variables["params"]), sep="/")
-  return {path: leaf.shape for path, leaf in flat.items()}
+  shapes = jax.eval_shape(lambda: initial_params(model, jax.random.key(0)))
+  return {path: leaf.shape for path, leaf in shapes.items()}
+
+
+def initial_params(model: nn.Module, key: jax.Array) -> dict[str, jax.Array]:
+  """Returns what a model starts with when it is trained, by path."""
+  is_choice = isinstance(model, ConvBertForMultipleChoice)
+  ids = np.zeros((1, 1, 1) if is_choice else (1, 1), np.int32)
+  params = nn.unbox(model.init(key, ids)["params"])
+  return flax.traverse_util.flatten_dict(params, sep="/")

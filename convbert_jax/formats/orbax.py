@@ -25,9 +25,12 @@ from convbert_jax.formats.pretrained import (
   Networks,
   Pretrained,
   ReadOptions,
+  named_labels,
   read_tokenizer,
 )
+from convbert_jax.model.common_fields import OWN_IDS
 from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.config_files import plain_fields
 from convbert_jax.training import run_files
 
 MODEL_FILE = "model.json"
@@ -84,7 +87,7 @@ def read_folder(folder: str) -> Pretrained:
   try:
     with open(path, encoding="utf-8") as file:
       described = json.load(file)
-    model, labels = _make_model(described), tuple(described["labels"])
+    model = _make_model(described)
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f"cannot read {path}: {error}") from error
   place = os.path.join(folder, _PARAMS_FOLDER)
@@ -97,7 +100,7 @@ def read_folder(folder: str) -> Pretrained:
       " the model again"
     )
   tokenizer = read_tokenizer(folder, model.config)
-  return Pretrained(model, params, tokenizer, labels)
+  return Pretrained(model, params, tokenizer)
 
 
 def write_folder(folder: str, pretrained: Pretrained) -> None:
@@ -127,16 +130,16 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
 def _describe(pretrained: Pretrained) -> dict[str, Any]:
   """Returns the content of `model.json`: every field, whatever it is."""
   model = pretrained.model
+  config = plain_fields(model.config)
   options = {
     field.name: getattr(model, field.name)
     for field in dataclasses.fields(model)
-    if field.name not in _NOT_OPTIONS
+    if field.name not in _NOT_OPTIONS and field.name not in config
   }
   return {
     "class": type(model).__name__,
-    "config": dataclasses.asdict(model.config),
+    "config": config,
     "options": options,
-    "labels": pretrained.labels,
   }
 
 
@@ -148,7 +151,10 @@ def _make_model(described: Mapping[str, Any]) -> nn.Module:
   config = old_configs.completed({"model": described["config"]})["model"]
   old_configs.check_known(config, ConvBertConfig)
   old_configs.check_known(described["options"], CLASSES[name])
-  return CLASSES[name](ConvBertConfig(**config), **described["options"])
+  # Folders of earlier versions have no special ids, and labels of their own.
+  config = OWN_IDS | config
+  model = CLASSES[name](ConvBertConfig(**config), **described["options"])
+  return named_labels(model, described.get("labels", ()))
 
 
 def _inside_task(path: str) -> str:

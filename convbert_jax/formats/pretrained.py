@@ -10,7 +10,14 @@ import flax.linen as nn
 from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError
-from convbert_jax.model import cloze, heads, joint_head, task_heads
+from convbert_jax.model import (
+  choice_head,
+  cloze,
+  common_fields,
+  heads,
+  joint_head,
+  task_heads,
+)
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 
@@ -23,7 +30,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     cloze.ConvBertForCloze,
     task_heads.ConvBertForSequenceClassification,
     task_heads.ConvBertForTokenClassification,
-    task_heads.ConvBertForMultipleChoice,
+    choice_head.ConvBertForMultipleChoice,
     task_heads.ConvBertForQuestionAnswering,
     joint_head.ConvBertForJointQuestionAnswering,
   )
@@ -43,6 +50,7 @@ MAY_DIFFER = (
   "mask_padding_in_conv",
   "remat",
   "scan_unroll",
+  *common_fields.NAMES,
 )
 
 _VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
@@ -56,13 +64,17 @@ class Pretrained:
     model: the Flax module; `model.config` shapes its encoder.
     params: its parameter tree, NumPy arrays.
     tokenizer: encodes its text; None if no vocabulary was found.
-    labels: names of a classifier's classes, in order; empty if they have none.
   """
 
   model: nn.Module
   params: dict[str, Any]
   tokenizer: ConvBertTokenizer | None = None
-  labels: tuple[str, ...] = ()
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """Names of a classifier's classes, in order; empty if they have none."""
+    is_classifier = hasattr(self.model, "num_labels")
+    return self.model.config.label_names if is_classifier else ()
 
   @property
   def encoder(self) -> "Pretrained":
@@ -96,6 +108,14 @@ class Pretrained:
 
 
 Networks = dict[str, Pretrained]
+
+
+def named_labels(model: nn.Module, labels: Sequence[str]) -> nn.Module:
+  """Returns a classifier whose classes have these names; none if empty."""
+  if not labels:
+    return model
+  named = model.config.replace(id2label=dict(enumerate(labels)))
+  return model.clone(config=named, num_labels=len(labels))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.formats import names
 from convbert_jax.formats.expressible import Expressible
 from convbert_jax.formats.names import Arrays, Location
+from convbert_jax.model import common_fields
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
 from convbert_jax.model.heads import ConvBertForMaskedLM, ConvBertForPreTraining
@@ -53,6 +54,7 @@ EXPRESSIBLE = Expressible(
     "attention_probs_dropout_prob",
     "initializer_range",
     "conv_kernel_init",
+    *common_fields.NAMES,
   ),
   # The width of the heads is compared, and masked padding is warned of.
   checked_apart=("head_size_rule", "mask_padding_in_conv"),
@@ -162,7 +164,7 @@ def config_from_variables(
       "without convolutions the variables do not show the number of heads:"
       " give num_attention_heads"
     )
-  return ConvBertConfig(**fields)
+  return ConvBertConfig(**fields, **common_fields.OWN_IDS)
 
 
 def moments_from_variables(

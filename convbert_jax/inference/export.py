@@ -19,7 +19,7 @@ import safetensors.numpy
 from convbert_jax import files
 from convbert_jax.errors import unknown_name
 from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.model.task_heads import ConvBertForMultipleChoice
+from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -83,7 +83,11 @@ def export_model(
   for platform in platforms:
     if platform not in PLATFORMS:
       raise unknown_name("platform", platform, PLATFORMS)
-  config = pretrained.model.config.replace(mask_padding_in_conv=True)
+  config = pretrained.model.config.replace(
+    mask_padding_in_conv=True,
+    output_attentions=False,
+    output_hidden_states=False,
+  )
   model = pretrained.model.clone(config=config)
 
   def serve(

@@ -385,4 +385,6 @@ class Predictor:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(model: nn.Module, read: Reading, params: Any, batch: Arrays) -> Any:
-  return read(model.apply({"params": params}, **batch), batch)
+  # The tokenizer's vocabulary was checked when it was read.
+  output = model.apply({"params": params}, **batch, ids_in_range=True)
+  return read(output, batch)

@@ -15,9 +15,12 @@ Letters side by side are multiplied: `HK` is H * K.
 """
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 from convbert_jax import errors
+from convbert_jax.model import common_fields
+from convbert_jax.model.common_fields import CommonFields
+from convbert_jax.model.config_files import ConfigFiles
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import activations, partitioning
@@ -30,8 +33,10 @@ REMAT_POLICIES = ("none", "elementwise", "dots", "full")
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvBertConfig:
+class ConvBertConfig(CommonFields, ConfigFiles):
   """Everything that shapes a ConvBERT; the defaults are ConvBERT-base.
+
+  Special ids, labels and what heads take beside are in `CommonFields`.
 
   Attributes:
     vocab_size: rows of the word table.
@@ -108,9 +113,17 @@ class ConvBertConfig:
   remat: str = "none"
   scan_unroll: int = 1
 
+  def __new__(cls, *_: Any, **given: Any) -> Self:
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name in given.keys() - known:
+      raise errors.unknown_name("config field", name, known)
+    return super().__new__(cls)
+
   def __post_init__(self) -> None:
     # Of JSON, a list.
     object.__setattr__(self, "conv_layers", tuple(self.conv_layers))
+    self.complete_labels()
+    self.check_common_fields()
     self._check_choices()
     self._check_ranges()
     self._check_geometry()
@@ -164,11 +177,12 @@ class ConvBertConfig:
     """Width of all heads of both kinds together."""
     return self.all_head_size * (2 if self.has_conv else 1)
 
-  def replace(
-    self, **changes: int | float | str | bool | tuple[int, ...]
-  ) -> Self:
-    """Returns a copy with `changes`, checked like a new one."""
-    return dataclasses.replace(self, **changes)
+  def replace(self, **changes: Any) -> Self:
+    """Returns a copy with `changes`, checked like a new one.
+
+    New labels take the place of all that is said of the old ones.
+    """
+    return dataclasses.replace(self, **common_fields.with_new_labels(changes))
 
   def without_conv(self) -> Self:
     """Returns a config with every head an attention head, as in BERT."""
@@ -217,7 +231,8 @@ class ConvBertConfig:
         f"window has a centre; take {self.conv_kernel_size + 1}"
       )
     heads, ratio = self.num_attention_heads, self.head_ratio
-    if heads >= ratio and heads % ratio:
+    # Transformers rounds down.
+    if heads >= ratio and heads % ratio and self.head_size_rule == "tf1":
       near = [r for r in range(1, heads + 1) if heads % r == 0]
       raise errors.UserError(
         f"head_ratio={ratio} must divide num_attention_heads={heads} (or "
@@ -298,54 +313,18 @@ def check_sequence_length(config: ConvBertConfig, length: int) -> None:
     )
 
 
-def generator_config(
-  config: ConvBertConfig,
-  *,
-  size_fraction: float,
-  layers_fraction: float,
-  tie_embeddings: bool = True,
-) -> ConvBertConfig:
-  """Returns the generator that goes with a discriminator.
-
-  The generator is a smaller ConvBERT with the discriminator's kernel width,
-  groups and head ratio, and at least one head (reference: get_generator_config
-  of the original, which keeps the number of heads as a float; here it must
-  come out whole). It has the discriminator's `conv_layers` if it is as deep,
-  otherwise convolution heads in all layers.
+def check_segments(config: ConvBertConfig, num_segments: int) -> None:
+  """Refuses examples of more segments than there are segment types.
 
   Args:
-    config: the discriminator's.
-    size_fraction: of the discriminator's width and heads.
-    layers_fraction: of its layers.
-    tie_embeddings: whether the generator reads the discriminator's tables;
-      otherwise its own are as wide as its layers.
-
-  Returns:
-    The generator's configuration.
+    config: of the model that will read them.
+    num_segments: of an example.
 
   Raises:
-    UserError: if the fraction gives no whole number of heads, or a width
-      that the other fields do not fit.
+    UserError: if they exceed `type_vocab_size`.
   """
-  if not 0.0 < size_fraction <= 1.0:
+  if num_segments > config.type_vocab_size:
     raise errors.UserError(
-      f"generator.size_fraction={size_fraction} must lie in (0, 1]"
+      f"examples of {num_segments} segments exceed type_vocab_size="
+      f"{config.type_vocab_size}; raise that field"
     )
-  heads = max(1.0, config.num_attention_heads * size_fraction)
-  if abs(heads - round(heads)) > 1e-6:
-    raise errors.UserError(
-      f"generator.size_fraction={size_fraction} gives {heads:.4f} of "
-      f"{config.num_attention_heads} heads; take a fraction that gives a whole "
-      "number (a third is written 1/3 in a config file, not 0.3333)"
-    )
-  width = round(config.hidden_size * size_fraction)
-  depth = max(1, round(config.num_hidden_layers * layers_fraction))
-  is_as_deep = depth == config.num_hidden_layers
-  return config.replace(
-    conv_layers=config.conv_layers if is_as_deep else (),
-    hidden_size=width,
-    embedding_size=config.embedding_size if tie_embeddings else width,
-    num_hidden_layers=depth,
-    num_attention_heads=round(heads),
-    intermediate_size=4 * width,
-  )

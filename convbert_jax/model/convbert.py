@@ -11,6 +11,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.encoder import Encoder
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import ModelOutput
 from convbert_jax.model.segments import check_alike
 
@@ -21,13 +22,14 @@ class Options(TypedDict, total=False):
   position_ids: jax.Array | None
   inputs_embeds: jax.Array | None
   head_mask: jax.Array | None
+  ids_in_range: bool
   deterministic: bool
-  output_hidden_states: bool
-  output_attentions: bool
+  output_hidden_states: bool | None
+  output_attentions: bool | None
   output_conv_kernels: bool
 
 
-class ConvBertModel(nn.Module):
+class ConvBertModel(nn.Module, Loadable):
   """The encoder: embeddings, optional projection, layers.
 
   Example:
@@ -55,9 +57,10 @@ class ConvBertModel(nn.Module):
     position_ids: jax.Array | None = None,
     inputs_embeds: jax.Array | None = None,
     head_mask: jax.Array | None = None,
+    ids_in_range: bool = False,
     deterministic: bool = True,
-    output_hidden_states: bool = False,
-    output_attentions: bool = False,
+    output_hidden_states: bool | None = None,
+    output_attentions: bool | None = None,
     output_conv_kernels: bool = False,
   ) -> ModelOutput:
     """Encodes a batch.
@@ -75,9 +78,12 @@ class ConvBertModel(nn.Module):
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       head_mask: [H] for all layers, or [L, H]; multiplied with the attention
         probabilities of the kept heads, so that 0 removes a head.
+      ids_in_range: the caller knows that all ids, positions and segments are
+        rows of their tables. Otherwise they are looked at, and in a compiled
+        function, where that cannot be, give NaN if they are not.
       deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
-      output_hidden_states: return `hidden_states`.
-      output_attentions: return `attentions`.
+      output_hidden_states: return `hidden_states`; None asks the config.
+      output_attentions: return `attentions`, likewise.
       output_conv_kernels: return `conv_kernels`, of the layers that have any.
 
     Returns:
@@ -86,9 +92,14 @@ class ConvBertModel(nn.Module):
     Raises:
       UserError: if the sequences are too long, if not exactly one of
         `input_ids` and `inputs_embeds` is given, if it or a mask has another
-        shape, if a mask [B, T, T] meets convolution heads, or if convolution
-        kernels are asked for and there are none.
+        shape, if a mask [B, T, T] meets convolution heads, if convolution
+        kernels are asked for and there are none, or, outside compiled
+        functions, if an id is out of range.
     """
+    if output_hidden_states is None:
+      output_hidden_states = self.config.output_hidden_states
+    if output_attentions is None:
+      output_attentions = self.config.output_attentions
     words = self._checked_words(input_ids, inputs_embeds)
     if output_conv_kernels and not self.config.has_conv_kernels:
       raise errors.UserError(
@@ -100,7 +111,11 @@ class ConvBertModel(nn.Module):
     if token_type_ids is None:
       token_type_ids = jnp.zeros(batch_and_length, jnp.int32)
     embedded = self.embeddings(
-      words, token_type_ids, position_ids, deterministic=deterministic
+      words,
+      token_type_ids,
+      position_ids,
+      deterministic=deterministic,
+      ids_in_range=ids_in_range,
     )
     if self.config.embedding_size != self.config.hidden_size:
       embedded = self.embeddings_project(embedded)

@@ -46,6 +46,7 @@ class Embeddings(nn.Module):
     position_ids_BxT: jax.Array | None,
     *,
     deterministic: bool,
+    ids_in_range: bool = False,
   ) -> jax.Array:
     """Returns the embeddings [B, T, E].
 
@@ -55,13 +56,35 @@ class Embeddings(nn.Module):
       position_ids_BxT: rows of the position table, if there is one; in order
         if None.
       deterministic: no dropout.
+      ids_in_range: see `ConvBertModel`.
+
+    Raises:
+      UserError: if the sequences are too long, or for an id out of range.
     """
-    length = words.shape[1]
-    check_sequence_length(self.config, length)
+    length, config = words.shape[1], self.config
+    check_sequence_length(config, length)
+    checked = _unchecked if ids_in_range else lookup.in_range
     if words.ndim == 2:
-      words = lookup.rows(self.word_embeddings[None], words)
+      words = checked(
+        lookup.rows(self.word_embeddings[None], words),
+        words,
+        config.vocab_size,
+        "input_ids, vocab_size",
+      )
     positions = self._positions(position_ids_BxT, length)
-    types_BxTxE = self.token_type_embeddings[token_type_ids_BxT]
+    if positions is not None and position_ids_BxT is not None:
+      positions = checked(
+        positions,
+        position_ids_BxT,
+        config.max_position_embeddings,
+        "position_ids, max_position_embeddings",
+      )
+    types_BxTxE = checked(
+      self.token_type_embeddings[token_type_ids_BxT],
+      token_type_ids_BxT,
+      config.type_vocab_size,
+      "token_type_ids, type_vocab_size",
+    )
     summed_BxTxE = numerics.precise(words) + types_BxTxE
     if positions is not None:
       summed_BxTxE += positions
@@ -79,3 +102,7 @@ class Embeddings(nn.Module):
     if position_ids_BxT is None:
       return self.position_embeddings[None, :length]
     return self.position_embeddings[position_ids_BxT]
+
+
+def _unchecked(rows_BxTxE: jax.Array, *_: object) -> jax.Array:
+  return rows_BxTxE

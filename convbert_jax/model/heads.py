@@ -10,6 +10,7 @@ from convbert_jax import errors
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.ops import activations, attention, lookup, losses, numerics
 
@@ -18,6 +19,7 @@ class GeneratorPredictions(nn.Module):
   """Dense, activation and layer norm, before the output map."""
 
   config: ConvBertConfig
+  activation: str
 
   @nn.compact
   def __call__(self, hidden_BxPxM: jax.Array) -> jax.Array:
@@ -30,18 +32,35 @@ class GeneratorPredictions(nn.Module):
       dtype=config.dtype,
       name="dense",
     )(hidden_BxPxM)
-    hidden_BxPxE = activations.BY_NAME[config.hidden_act](hidden_BxPxE)
+    hidden_BxPxE = activations.BY_NAME[self.activation](hidden_BxPxE)
     return layers.layer_norm(config, axis="embed")(hidden_BxPxE)
 
 
-class ConvBertForMaskedLM(nn.Module):
-  """Predicts tokens: the generator of ELECTRA, or BERT's own objective."""
+class ConvBertForMaskedLM(nn.Module, Loadable):
+  """Predicts tokens: the generator of ELECTRA, or BERT's own objective.
+
+  Attributes:
+    config: of the encoder. Without `tie_word_embeddings`, the output map has a
+      table of its own.
+    head_act: activation of the head; `hidden_act` if None, as in the original.
+      That of transformers is always "gelu".
+  """
 
   config: ConvBertConfig
+  head_act: str | None = None
 
   def setup(self) -> None:
-    self.convbert = ConvBertModel(self.config)
-    self.generator_predictions = GeneratorPredictions(self.config)
+    config = self.config
+    self.convbert = ConvBertModel(config)
+    self.generator_predictions = GeneratorPredictions(
+      config, self.head_act or config.hidden_act
+    )
+    if not config.tie_word_embeddings:
+      self.output_map = layers.table(
+        self, "output_map", (config.vocab_size, config.embedding_size),
+        ("vocab", "embed"), layers.truncated_normal(config.initializer_range),
+        config.dtype,
+      )  # fmt: skip
     self.output_bias = layers.table(
       self,
       "output_bias",
@@ -81,8 +100,9 @@ class ConvBertForMaskedLM(nn.Module):
         hidden_BxPxM, positions[:, :, None], axis=1
       )
     hidden_BxPxE = self.generator_predictions(hidden_BxPxM)
-    # The output map is the transposed word table.
-    if word_table is None:
+    if not self.config.tie_word_embeddings:
+      word_table = self.output_map[None]
+    elif word_table is None:
       word_table = self.convbert.embeddings.word_embeddings[None]
     logits_BxPxV = lookup.scores(word_table, hidden_BxPxE)
     logits_BxPxV += numerics.precise(self.output_bias)[None, None, :]
@@ -113,7 +133,7 @@ class DiscriminatorPredictions(nn.Module):
     return logits_BxTx1[..., 0]
 
 
-class ConvBertForPreTraining(nn.Module):
+class ConvBertForPreTraining(nn.Module, Loadable):
   """Detects replaced tokens: the discriminator of pre-training.
 
   Attributes:

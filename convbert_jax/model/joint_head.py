@@ -15,6 +15,7 @@ import optax
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import (
   JointQuestionAnsweringOutput,
   QuestionAnsweringOutput,
@@ -36,7 +37,7 @@ _NO_ANSWER_WEIGHT = 0.5
 Ends = Callable[[jax.Array], jax.Array]
 
 
-class ConvBertForJointQuestionAnswering(nn.Module):
+class ConvBertForJointQuestionAnswering(nn.Module, Loadable):
   """Finds where an answer begins, where it ends, and whether there is one.
 
   Attributes:

@@ -44,6 +44,8 @@ def table(
   param = module.param(
     name, nn.with_logical_partitioning(initializer, axes), shape, jnp.float32
   )
+  # NumPy's cannot be indexed by what JAX traces.
+  param = jnp.asarray(param)
   return partitioning.gathered(param, axes, dtype or param.dtype)
 
 
@@ -129,6 +131,25 @@ def head_linear(
   return Linear(
     features, ("hidden", None), GLOROT_UNIFORM, dtype=config.dtype, name=name
   )
+
+
+def share_options(head: nn.Module, *names: str) -> None:
+  """Makes options of a head, and its config's fields of the same names, one.
+
+  To be called before a head's `__post_init__`: an option that is given goes
+  into the config, and one that is None comes out of it. A clone with another
+  config keeps the options.
+
+  Raises:
+    UserError: if the config refuses a value.
+  """
+  given = {name: getattr(head, name) for name in names}
+  given = {name: value for name, value in given.items() if value is not None}
+  config: ConvBertConfig = head.config
+  if any(getattr(config, name) != value for name, value in given.items()):
+    head.config = config.replace(**given)
+  for name in names:
+    setattr(head, name, getattr(head.config, name))
 
 
 def _initializer(spec: Parameter) -> Initializer:

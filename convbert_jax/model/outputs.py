@@ -1,7 +1,8 @@
 """What the models return."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -13,8 +14,42 @@ def _optional() -> Any:
   return dataclasses.field(default=None, kw_only=True)
 
 
+class Output(Mapping[str, Any]):
+  """Arrays by name, by place and as a tuple, as transformers' outputs are.
+
+  What is None is not there. The loss is first, what every layer has put out
+  last.
+  """
+
+  def to_tuple(self) -> tuple[Any, ...]:
+    """Returns what there is, in the order of places."""
+    return tuple(self.values())
+
+  def __getitem__(self, place: int | slice | str) -> Any:
+    found = self._found()
+    if isinstance(place, str):
+      return found[place]
+    return tuple(found.values())[place]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._found())
+
+  def __len__(self) -> int:
+    return len(self._found())
+
+  def _found(self) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(cast(Any, self))]
+    # Those of the base class come first in `names`.
+    names.sort(key=lambda name: (name != "loss", name in _OF_LAYERS))
+    values = {name: getattr(self, name) for name in names}
+    return {name: x for name, x in values.items() if x is not None}
+
+
+_OF_LAYERS = ("hidden_states", "attentions", "conv_kernels")
+
+
 @flax.struct.dataclass
-class Intermediates:
+class Intermediates(Output):
   """Arrays of every layer; each is None unless asked for.
 
   Attributes:

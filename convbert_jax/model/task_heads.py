@@ -1,6 +1,6 @@
 """Heads of downstream tasks, each on a whole encoder."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import flax.linen as nn
 import jax
@@ -8,22 +8,21 @@ import jax.numpy as jnp
 
 from convbert_jax import errors
 from convbert_jax.model import layers
+from convbert_jax.model.common_fields import PROBLEM_TYPES
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import HeadOutput, QuestionAnsweringOutput
 from convbert_jax.ops import activations, losses, numerics
 
 CLASSIFIERS = ("linear", "two_layer")
-PROBLEM_TYPES = (
-  "regression",
-  "single_label_classification",
-  "multi_label_classification",
-)
-SUMMARY_TYPES = ("last", "first", "mean")
 
 
-def _dropout_rate(config: ConvBertConfig, given: float | None) -> float:
-  return config.hidden_dropout_prob if given is None else given
+def _dropout_rate(config: ConvBertConfig) -> float:
+  """Returns the rate before a classifier."""
+  if config.classifier_dropout is None:
+    return config.hidden_dropout_prob
+  return config.classifier_dropout
 
 
 class TwoLayerClassifier(nn.Module):
@@ -49,17 +48,19 @@ class TwoLayerClassifier(nn.Module):
     return self.out_proj(self.dropout(hidden_BxM, deterministic=deterministic))
 
 
-class ConvBertForSequenceClassification(nn.Module):
+class ConvBertForSequenceClassification(nn.Module, Loadable):
   """Classifies a sequence, or rates it, by its [CLS] vector.
 
   Attributes:
-    config: of the encoder.
-    num_labels: classes; 1 for a regression.
+    config: of encoder and head.
+    num_labels: classes, 1 for a regression; the config's if None, like the
+      next but one and its next.
     classifier_type: "linear" is the original's single layer, behind its GLUE
       results; "two_layer" is that of transformers' checkpoints.
     problem_type: "regression", "single_label_classification" or
       "multi_label_classification". None means a regression for one label, one
-      class out of several for whole numbers [B], else several classes at once.
+      class out of several for whole numbers [B] or [B, 1], else several classes
+      at once.
     classifier_dropout: before the classifier; `hidden_dropout_prob` if None.
 
   Example:
@@ -70,22 +71,24 @@ class ConvBertForSequenceClassification(nn.Module):
   """
 
   config: ConvBertConfig
-  num_labels: int = 2
+  num_labels: int | None = None
   classifier_type: str = "linear"
   problem_type: str | None = None
   classifier_dropout: float | None = None
+
+  def __post_init__(self) -> None:
+    layers.share_options(
+      self, "num_labels", "problem_type", "classifier_dropout"
+    )
+    super().__post_init__()
 
   def setup(self) -> None:
     if self.classifier_type not in CLASSIFIERS:
       raise errors.unknown_name(
         "classifier_type", self.classifier_type, CLASSIFIERS
       )
-    if self.problem_type not in (None, *PROBLEM_TYPES):
-      raise errors.unknown_name(
-        "problem_type", self.problem_type, PROBLEM_TYPES
-      )
     self.convbert = ConvBertModel(self.config)
-    rate = _dropout_rate(self.config, self.classifier_dropout)
+    rate = _dropout_rate(self.config)
     if self.classifier_type == "linear":
       self.dropout = layers.Dropout(rate)
       self.classifier = layers.head_linear(self.config, self.num_labels)
@@ -107,9 +110,9 @@ class ConvBertForSequenceClassification(nn.Module):
       input_ids: see `ConvBertModel`.
       attention_mask: see `ConvBertModel`.
       token_type_ids: see `ConvBertModel`.
-      labels: [B] classes, -100 being ignored; [B] or [B, C] targets of a
-        regression; or [B, C] zeros and ones, of any dtype, for several classes
-        at once.
+      labels: [B] or [B, 1] classes, -100 being ignored; [B] or [B, C] targets
+        of a regression; or [B, C] zeros and ones, of any dtype, for several
+        classes at once.
       **options: see `ConvBertModel`.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
@@ -131,29 +134,39 @@ def sequence_loss(
   logits_BxC: jax.Array, labels: jax.Array, problem_type: str | None = None
 ) -> losses.Pair:
   """Returns the loss of `ConvBertForSequenceClassification`."""
-  if problem_type is None:
-    regression, single_label, multi_label = PROBLEM_TYPES
-    if logits_BxC.shape[-1] == 1:
-      problem_type = regression
-    elif jnp.issubdtype(labels.dtype, jnp.integer) and labels.ndim == 1:
-      problem_type = single_label
-    else:
-      problem_type = multi_label
-  if problem_type == "regression":
-    if logits_BxC.shape[-1] == 1 and labels.ndim == 1:
+  num_labels = logits_BxC.shape[-1]
+  kind = problem_type or inferred_problem(num_labels, labels)
+  if kind == "regression":
+    if num_labels == 1 and labels.ndim == 1:
       labels = labels[:, None]
     return losses.squared_error(logits_BxC, labels)
-  if problem_type == "single_label_classification":
-    return losses.cross_entropy(logits_BxC, labels)
+  if kind == "single_label_classification":
+    return losses.cross_entropy(logits_BxC, _squeezed(labels))
   return losses.binary_cross_entropy(logits_BxC, labels)
 
 
-class ConvBertForTokenClassification(nn.Module):
+def inferred_problem(num_labels: int, labels: jax.Array) -> str:
+  """Returns the problem type that labels without one are of."""
+  regression, single_label, multi_label = PROBLEM_TYPES
+  if num_labels == 1:
+    return regression
+  is_whole = jnp.issubdtype(labels.dtype, jnp.integer)
+  return (
+    single_label if is_whole and _squeezed(labels).ndim == 1 else multi_label
+  )
+
+
+def _squeezed(labels: jax.Array) -> jax.Array:
+  """Returns labels [B, 1] as [B], others as they are."""
+  return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+class ConvBertForTokenClassification(nn.Module, Loadable):
   """Classifies every position.
 
   Attributes:
-    config: of the encoder.
-    num_labels: classes.
+    config: of encoder and head.
+    num_labels: classes; the config's if None, like the next.
     classifier_dropout: rate before the classifier; `hidden_dropout_prob` if
       None, as in transformers; 0 in the original.
 
@@ -164,14 +177,16 @@ class ConvBertForTokenClassification(nn.Module):
   """
 
   config: ConvBertConfig
-  num_labels: int = 2
+  num_labels: int | None = None
   classifier_dropout: float | None = None
+
+  def __post_init__(self) -> None:
+    layers.share_options(self, "num_labels", "classifier_dropout")
+    super().__post_init__()
 
   def setup(self) -> None:
     self.convbert = ConvBertModel(self.config)
-    self.dropout = layers.Dropout(
-      _dropout_rate(self.config, self.classifier_dropout)
-    )
+    self.dropout = layers.Dropout(_dropout_rate(self.config))
     self.classifier = layers.head_linear(self.config, self.num_labels)
 
   def __call__(
@@ -204,93 +219,7 @@ class ConvBertForTokenClassification(nn.Module):
     return HeadOutput(logits_BxTxC, loss, **output.intermediates())
 
 
-class ConvBertForMultipleChoice(nn.Module):
-  """Rates several continuations of a text, one of which is right.
-
-  Attributes:
-    config: of the encoder.
-    summary_type: which vector stands for a sequence, "last", "first" or
-      "mean". As in transformers, whose default is "last", padding is not left
-      out of "last" and "mean".
-
-  Example:
-    model = ConvBertForMultipleChoice(config)
-    params = model.init(jax.random.key(0), input_ids)["params"]  # [B, C, T]
-    model.apply({"params": params}, input_ids).logits  # [B, C]
-  """
-
-  config: ConvBertConfig
-  summary_type: str = "last"
-
-  def setup(self) -> None:
-    if self.summary_type not in SUMMARY_TYPES:
-      raise errors.unknown_name(
-        "summary_type", self.summary_type, SUMMARY_TYPES
-      )
-    self.convbert = ConvBertModel(self.config)
-    self.classifier = layers.head_linear(self.config, 1)
-
-  def __call__(
-    self,
-    input_ids: jax.Array | None = None,
-    attention_mask: jax.Array | None = None,
-    token_type_ids: jax.Array | None = None,
-    *,
-    position_ids: jax.Array | None = None,
-    inputs_embeds: jax.Array | None = None,
-    labels: jax.Array | None = None,
-    **options: Unpack[Options],
-  ) -> HeadOutput:
-    """Returns float32 logits [B, C].
-
-    Args:
-      input_ids: [B, C, T]; see `ConvBertModel`.
-      attention_mask: [B, C, T], or [B, C, T, T].
-      token_type_ids: [B, C, T].
-      position_ids: [B, C, T].
-      inputs_embeds: [B, C, T, E].
-      labels: [B], the number of the right choice; -100 is ignored.
-      **options: see `ConvBertModel`. Hidden states come with B * C rows.
-
-    Raises:
-      UserError: as `ConvBertModel`, or if an input has no axis of choices.
-    """
-    flat = _without_choices(
-      input_ids=input_ids,
-      attention_mask=attention_mask,
-      token_type_ids=token_type_ids,
-      position_ids=position_ids,
-      inputs_embeds=inputs_embeds,
-    )
-    output = self.convbert(**flat, **options)
-    logits_Nx1 = self.classifier(self._summary(output.last_hidden_state))
-    words = input_ids if inputs_embeds is None else inputs_embeds
-    logits_BxC = numerics.precise(logits_Nx1).reshape(words.shape[:2])
-    loss = None
-    if labels is not None:
-      loss = losses.mean(losses.cross_entropy(logits_BxC, labels))
-    return HeadOutput(logits_BxC, loss, **output.intermediates())
-
-  def _summary(self, hidden_NxTxM: jax.Array) -> jax.Array:
-    if self.summary_type == "mean":
-      return jnp.mean(hidden_NxTxM, axis=1)
-    return hidden_NxTxM[:, -1 if self.summary_type == "last" else 0]
-
-
-def _without_choices(**inputs: jax.Array | None) -> dict[str, Any]:
-  """Returns the inputs with the axes of batch and choices merged."""
-  given = {name: x for name, x in inputs.items() if x is not None}
-  for name, x in given.items():
-    ranks = {"attention_mask": (3, 4), "inputs_embeds": (4,)}.get(name, (3,))
-    if x.ndim not in ranks:
-      width = ", embedding_size" if name == "inputs_embeds" else ""
-      raise errors.UserError(
-        f"{name} of shape {x.shape}: give [batch, choices, length{width}]"
-      )
-  return {name: x.reshape(-1, *x.shape[2:]) for name, x in given.items()}
-
-
-class ConvBertForQuestionAnswering(nn.Module):
+class ConvBertForQuestionAnswering(nn.Module, Loadable):
   """Finds where in a text the answer to a question begins and ends.
 
   Example:
@@ -322,8 +251,8 @@ class ConvBertForQuestionAnswering(nn.Module):
       input_ids: see `ConvBertModel`.
       attention_mask: see `ConvBertModel`.
       token_type_ids: see `ConvBertModel`.
-      start_positions: [B]. As in transformers, a position beyond the sequence
-        is ignored, and a negative one, -100 too, counts as position 0.
+      start_positions: [B] or [B, 1]. As in transformers, a position beyond the
+        sequence is ignored, and a negative one, -100 too, counts as position 0.
       end_positions: [B], likewise; a loss needs both.
       **options: see `ConvBertModel`.
     """
@@ -343,7 +272,7 @@ class ConvBertForQuestionAnswering(nn.Module):
 
 def position_loss(logits_BxT: jax.Array, positions_B: jax.Array) -> losses.Pair:
   """Returns the loss of an answer's starts, or of its ends."""
-  length = logits_BxT.shape[1]
+  length, positions_B = logits_BxT.shape[1], _squeezed(positions_B)
   labels_B = jnp.where(
     positions_B < length, jnp.maximum(positions_B, 0), losses.IGNORED
   )

@@ -7,11 +7,13 @@ row in `KINDS`.
 from ml_collections import ConfigDict
 
 from convbert_jax import errors
+from convbert_jax.model.common_fields import OWN_IDS
 from convbert_jax.model.config import (
   ConvBertConfig,
+  check_segments,
   check_sequence_length,
-  generator_config,
 )
+from convbert_jax.model.generator import generator_config
 from convbert_jax.objective.electra import Electra
 from convbert_jax.objective.electric import Electric
 from convbert_jax.objective.masked_lm import MaskedLM
@@ -31,8 +33,9 @@ def make_pretraining(config: ConfigDict) -> Pretraining:
   Raises:
     UserError: if a field's value does not fit.
   """
-  model = ConvBertConfig(**config.model)
+  model = ConvBertConfig(**config.model, **OWN_IDS)
   check_sequence_length(model, config.max_seq_length)
+  check_segments(model, 2)
   objective = Objective(**config.objective)
   if objective.kind not in KINDS:
     raise errors.unknown_name("objective.kind", objective.kind, KINDS)

@@ -155,6 +155,7 @@ def apply(
     batch["attention_mask"],
     batch["token_type_ids"],
     inputs_embeds=words_BxTxE,
+    ids_in_range=True,  # of records, whose vocabulary is checked
     deterministic=dropout_key is None,
     rngs=None if dropout_key is None else {"dropout": dropout_key},
     **arguments,

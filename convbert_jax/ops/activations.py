@@ -1,5 +1,6 @@
 """Activations of the feed-forward layers."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from convbert_jax.ops import numerics
+
+Activation = Callable[[jax.Array], jax.Array]
 
 
 @jax.custom_vjp
@@ -38,9 +41,36 @@ def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
-BY_NAME: dict[str, Callable[[jax.Array], jax.Array]] = {
+
+def _in_float32(function: Activation) -> Activation:
+  """Returns the function, computed in float32 at least."""
+
+  def precise(x: jax.Array) -> jax.Array:
+    return function(numerics.precise(x)).astype(x.dtype)
+
+  return precise
+
+
+def _quick_gelu(x: jax.Array) -> jax.Array:
+  """Returns gelu by a sigmoid (Hendrycks and Gimpel 2016, section 2)."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+# Gelu by a tanh. Transformers' names differ in how it is computed, alone.
+_gelu_tanh = _in_float32(functools.partial(jax.nn.gelu, approximate=True))
+_silu = _in_float32(jax.nn.silu)
+
+BY_NAME: dict[str, Activation] = {
   "gelu": gelu,
-  "relu": jax.nn.relu,
-  "tanh": jnp.tanh,
+  "gelu_fast": _gelu_tanh,
+  "gelu_new": _gelu_tanh,
+  "gelu_pytorch_tanh": _gelu_tanh,
   "linear": lambda x: x,
+  "mish": _in_float32(jax.nn.mish),
+  "quick_gelu": _in_float32(_quick_gelu),
+  "relu": jax.nn.relu,
+  "selu": _in_float32(jax.nn.selu),
+  "silu": _silu,
+  "swish": _silu,
+  "tanh": jnp.tanh,
 }

@@ -7,7 +7,9 @@ uses are added before anything is summed over devices.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from convbert_jax.errors import UserError
 from convbert_jax.ops import numerics, partitioning
 
 
@@ -34,6 +36,52 @@ def scores(table_NxVxE: jax.Array, vectors_BxPxE: jax.Array) -> jax.Array:
     _scores(table_NxVxE, vectors), "batch", None, "vocab"
   )
   return found.reshape(*vectors_BxPxE.shape[:-1], -1)
+
+
+def in_range(
+  rows_BxTxE: jax.Array, ids_BxT: jax.Array, num_rows: int, what: str
+) -> jax.Array:
+  """Returns rows of a table, none for an id that is no row's.
+
+  JAX would return the nearest row. A compiled function cannot look at numbers:
+  there such an id gives NaN.
+
+  Args:
+    rows_BxTxE: as looked up.
+    ids_BxT: numbers of the rows.
+    num_rows: of the table.
+    what: see `check_ids`.
+
+  Raises:
+    UserError: outside compiled functions, for an id out of range.
+  """
+  if not isinstance(ids_BxT, jax.core.Tracer):
+    check_ids(ids_BxT, num_rows, what)
+    return rows_BxTxE
+  is_row_BxT = (ids_BxT >= 0) & (ids_BxT < num_rows)
+  return jnp.where(is_row_BxT[..., None], rows_BxTxE, jnp.nan)
+
+
+def check_ids(ids: jax.Array | np.ndarray, num_rows: int, what: str) -> None:
+  """Refuses ids that are no row's.
+
+  Args:
+    ids: any shape.
+    num_rows: of the table.
+    what: the ids are, and the number of rows, for the message, as
+      "input_ids, vocab_size".
+
+  Raises:
+    UserError: with the first such id.
+  """
+  found = np.asarray(ids)
+  wrong = found[(found < 0) | (found >= num_rows)]
+  if wrong.size:
+    name, field = what.split(", ")
+    raise UserError(
+      f"{name}: {wrong[0]} is out of range, with {field}={num_rows} give 0 to"
+      f" {num_rows - 1}"
+    )
 
 
 def _parts(x: jax.Array, num_parts: int) -> jax.Array:

@@ -71,9 +71,9 @@ def weighted(values: jax.Array, weights: jax.Array) -> Pair:
 
 
 def mean(pair: Pair) -> jax.Array:
-  """Returns total over weight, weights being counts; 0 where there are none."""
+  """Returns total over weight; NaN, as in PyTorch, where nothing counts."""
   total, weight = pair
-  return total / jnp.maximum(weight, 1)
+  return total / weight
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> Pair:
@@ -93,7 +93,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> Pair:
       such a label counts as the nearest class, so check data beforehand.
   """
   _check_shape(labels, logits.shape[:-1])
-  _check_classes(labels, logits.shape[-1])
+  check_classes(labels, logits.shape[-1])
   labels = jnp.asarray(labels, jnp.int32)
   nearest = jnp.clip(labels, 0, logits.shape[-1] - 1)
   values = cross_entropy_per_label(logits, nearest)
@@ -140,7 +140,12 @@ def _check_shape(labels: jax.Array, shape: tuple[int, ...]) -> None:
     )
 
 
-def _check_classes(labels: jax.Array, num_classes: int) -> None:
+def check_classes(labels: jax.Array, num_classes: int) -> None:
+  """Refuses labels that are no classes; compiled functions see no numbers.
+
+  Raises:
+    UserError: if they are no whole numbers, or one is of no class.
+  """
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise UserError(
       f"labels of dtype {labels.dtype} cannot be classes: give whole numbers"

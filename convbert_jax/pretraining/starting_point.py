@@ -118,6 +118,12 @@ def _discriminator(main: Pretrained, pretraining: Pretraining) -> Params:
 
 def _masked_lm(main: Pretrained) -> Params:
   if isinstance(main.model, ConvBertForMaskedLM):
+    if not _has_runs_head(main.model):
+      raise UserError(
+        "checkpoint.init_from names a language model whose output map is not"
+        " its word table, or whose head has another activation than its layers:"
+        " no run trains such a one; convert its encoder alone"
+      )
     return main.params
   return {"convbert": main.encoder.params}
 
@@ -170,10 +176,19 @@ def _check_shared(source: str, one: Any, other: Any, field: str) -> None:
 
 
 def _fitting_head(main: Pretrained, like: Mapping[str, Any]) -> Params:
-  """Returns the head of a language model if the generator's is as wide."""
+  """Returns the head of a language model if the generator's is like it."""
+  if not _has_runs_head(main.model):
+    return {}
   head = {name: main.params[name] for name in _LM_HEAD}
   wanted = {name: like[name] for name in _LM_HEAD}
   return head if _shapes(head) == _shapes(wanted) else {}
+
+
+def _has_runs_head(model: ConvBertForMaskedLM) -> bool:
+  """Says whether a language model's head is computed as that of a run."""
+  config = model.config
+  activation = model.head_act or config.hidden_act
+  return config.tie_word_embeddings and activation == config.hidden_act
 
 
 def _shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

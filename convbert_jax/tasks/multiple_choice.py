@@ -12,9 +12,9 @@ from etils import epath
 
 from convbert_jax import files
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
+from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.outputs import HeadOutput
-from convbert_jax.model.task_heads import ConvBertForMultipleChoice
 from convbert_jax.ops import losses
 from convbert_jax.tasks import choice_files
 from convbert_jax.tasks.choice_files import NUM_CHOICES, Question

@@ -145,6 +145,7 @@ class QuestionAnswering(Task):
       model.apply,
       {"params": params},
       *(batch[name] for name in PADDING),
+      ids_in_range=True,  # as in `Task.apply`
       **dropout_options(dropout_key),
     )
     if isinstance(model, ConvBertForJointQuestionAnswering):

@@ -216,6 +216,7 @@ class Task(abc.ABC):
     return model.apply(
       {"params": params},
       *(batch[name] for name in PADDING),
+      ids_in_range=True,  # of a tokenizer, whose vocabulary is checked
       **dropout_options(dropout_key),
     )
 

@@ -45,6 +45,14 @@ class TaskData:
   dev_splits: list[Split]
   test_splits: list[Split]
 
+  @property
+  def num_segments(self) -> int:
+    """How many segments the rows of all splits have."""
+    splits = (*self.dev_splits, *self.test_splits)
+    features = [feature for split in splits for feature in split.features]
+    rows = [*self.train_rows, *(feature.arrays for feature in features)]
+    return 1 + max(int(row["token_type_ids"].max()) for row in rows)
+
 
 def missing_files(task: Task, root: str) -> str | None:
   """Returns why a task cannot be trained for lack of files.

@@ -11,7 +11,7 @@ from convbert_jax.errors import UserError
 from convbert_jax.finetuning import run as finetune
 from convbert_jax.finetuning.task_runs import TaskRuns
 from convbert_jax.formats import orbax as orbax_folder
-from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.formats.pretrained import Pretrained, named_labels
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,9 @@ def test_classes_in_another_order_are_not_scored(
   finished, task_files, tmp_path
 ):
   found = orbax_folder.read_folder(str(finished[0] / "cola" / "model"))
-  turned = Pretrained(found.model, found.params, found.tokenizer, ("1", "0"))
+  turned = Pretrained(
+    named_labels(found.model, ("1", "0")), found.params, found.tokenizer
+  )
   orbax_folder.write_folder(str(tmp_path / "turned"), turned)
   config = data.load(*task_files, "num_train_epochs=0")
   with pytest.raises(UserError, match="has the classes 1, 0 and the task 0, 1"):

@@ -1,13 +1,14 @@
 """Conversions of plain arrays: values, there and back, and refusals."""
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 import reference_models as reference
 
-from convbert_jax import ConvBertModel
-from convbert_jax.formats import huggingface, tf1
+from convbert_jax import ConvBertForMaskedLM, ConvBertModel
+from convbert_jax.formats import huggingface, names, tf1
 
 TF1_ENCODERS = [
   *((name, "var:") for name in reference.TF1_GRAPH),
@@ -125,15 +126,23 @@ def test_problems_are_listed_by_name():
   assert "unknown: pooler.weight" in message
 
 
-def test_an_untied_output_map_is_refused():
+def test_an_untied_output_map_goes_there_and_back():
   golden = reference.load("hf_r2_k3_g2")
   config, _ = reference.hf_inputs(golden)
   state_dict = hf_state_dict(golden, "mlm")
   state_dict["generator_lm_head.weight"] = (
     state_dict["generator_lm_head.weight"] + 1
   )
-  with pytest.raises(ValueError, match="not tied to its word table"):
-    huggingface.params_from_state_dict(state_dict, config)
+  params = huggingface.params_from_state_dict(state_dict, config)
+  untied = config.replace(tie_word_embeddings=False)
+  shapes = names.shapes_of(ConvBertForMaskedLM(untied))
+  flat = flax.traverse_util.flatten_dict(params, sep="/")
+  assert {path: leaf.shape for path, leaf in flat.items()} == shapes
+  assert_same_arrays(
+    huggingface.state_dict_from_params(params, untied), state_dict
+  )
+  with pytest.raises(ValueError, match="no variable for masked_lm/output_map"):
+    tf1.variables_from_params({"masked_lm": params}, untied)
 
 
 def test_a_language_models_head_is_gelu_in_transformers():
@@ -141,8 +150,10 @@ def test_a_language_models_head_is_gelu_in_transformers():
   config, _ = reference.hf_inputs(golden)
   config = config.replace(hidden_act="relu")
   state_dict = hf_state_dict(golden, "mlm")
-  with pytest.raises(ValueError, match="always gelu"):
-    huggingface.params_from_state_dict(state_dict, config)
+  read = huggingface.params_from_state_dict(state_dict, config)
+  written = huggingface.state_dict_from_params(read, config, "gelu")
+  del state_dict["generator_lm_head.weight"]  # the tied word table
+  assert_same_arrays(written, state_dict)
   params = {"generator_predictions": {"dense": {"kernel": np.zeros((2, 2))}}}
   with pytest.raises(ValueError, match="always gelu"):
     huggingface.state_dict_from_params(params, config)

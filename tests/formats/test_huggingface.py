@@ -12,7 +12,7 @@ import safetensors.numpy
 
 import convbert_jax
 from convbert_jax import ConvBertModel, ConvBertTokenizer
-from convbert_jax.formats import huggingface
+from convbert_jax.formats import huggingface, load
 from convbert_jax.formats.pretrained import Pretrained
 
 NAME = "hf_r2_k9_g1_proj"
@@ -83,6 +83,34 @@ def test_there_and_back(tmp_path, name):
     out = ConvBertModel(config).apply({"params": params}, ids, mask, types)
     expected = reference.load(NAME)["out/hidden_2"]
     np.testing.assert_allclose(out.last_hidden_state, expected, atol=2e-5)
+
+
+def test_all_that_a_config_holds_goes_through_orbax_unchanged(tmp_path):
+  fields = {
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": [2, 3],
+    "id2label": {"0": "no", "1": "maybe", "2": "yes"},
+    "label2id": {"no": 0, "maybe": 1, "yes": 2},
+    "problem_type": "single_label_classification",
+    "classifier_dropout": 0.3,
+    "hidden_act": "gelu_new",
+    "summary_type": "mean",
+    "summary_first_dropout": 0.1,
+    "output_hidden_states": True,
+    "is_decoder": False,
+    "task_specific_params": {"cola": {"top": [1, 2]}},
+  }
+  first = str(tmp_path / "first")
+  huggingface.write_folder(first, make("ForSequenceClassification"))
+  path = tmp_path / "first" / "config.json"
+  given = json.loads(path.read_text()) | fields
+  path.write_text(json.dumps(given))
+  load.save_networks(f"orbax:{tmp_path / 'ours'}", load.load_networks(first))
+  ours = load.load_networks(str(tmp_path / "ours"))
+  load.save_networks(f"hf:{tmp_path / 'second'}", ours)
+  found = json.loads((tmp_path / "second" / "config.json").read_text())
+  assert found == given
 
 
 def test_half_precision_is_widened(tmp_path):

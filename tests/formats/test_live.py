@@ -11,7 +11,7 @@ import reference_models as reference
 import convbert_jax
 from convbert_jax import ConvBertConfig
 from convbert_jax.formats import huggingface
-from convbert_jax.model import task_heads
+from convbert_jax.model import common_fields
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ HEADS = [
   ("ForSequenceClassification", {"num_labels": 1}),
   (
     "ForSequenceClassification",
-    {"num_labels": 3, "problem_type": task_heads.PROBLEM_TYPES[2]},
+    {"num_labels": 3, "problem_type": common_fields.PROBLEM_TYPES[2]},
   ),
   ("ForMultipleChoice", {"summary_type": "mean"}),
   ("ForMaskedLM", {}),

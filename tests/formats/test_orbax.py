@@ -12,7 +12,8 @@ from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.formats import names, orbax_arrays
 from convbert_jax.formats import orbax as orbax_folder
-from convbert_jax.formats.pretrained import CLASSES, Pretrained
+from convbert_jax.formats.pretrained import CLASSES, Pretrained, named_labels
+from convbert_jax.model import common_fields
 
 CONFIG = ConvBertConfig(
   vocab_size=11,
@@ -31,14 +32,14 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello"]
 def make(name, labels=(), config=CONFIG, **options):
   if name == "ConvBertForCloze":
     config = config.without_conv()
-  model = CLASSES[name](config, **options)
+  model = named_labels(CLASSES[name](config, **options), labels)
   random = np.random.default_rng(0)
   flat = {
     path: random.normal(size=shape).astype(np.float32)
     for path, shape in names.shapes_of(model).items()
   }
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
-  return Pretrained(model, params, ConvBertTokenizer(WORDS), labels)
+  return Pretrained(model, params, ConvBertTokenizer(WORDS))
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -69,6 +70,29 @@ def test_switches_go_there_and_back(tmp_path):
   found = orbax_folder.read_folder(str(tmp_path))
   assert found.model == given.model
   jax.tree.map(np.testing.assert_array_equal, found.params, given.params)
+
+
+def test_a_folder_of_an_earlier_version(tmp_path):
+  """It has no special ids, and labels beside the options of the class."""
+  given = make(
+    "ConvBertForSequenceClassification",
+    labels=("a", "b", "c"),
+    config=CONFIG.replace(**common_fields.OWN_IDS),
+    problem_type="single_label_classification",
+  )
+  orbax_folder.write_folder(str(tmp_path), given)
+  path = tmp_path / orbax_folder.MODEL_FILE
+  described = json.loads(path.read_text())
+  for name in common_fields.NAMES:
+    del described["config"][name]
+  described["labels"] = ["a", "b", "c"]
+  described["options"] |= {
+    "num_labels": 3,
+    "problem_type": "single_label_classification",
+    "classifier_dropout": None,
+  }
+  path.write_text(json.dumps(described))
+  assert orbax_folder.read_folder(str(tmp_path)).model == given.model
 
 
 def test_nothing_is_written_over(tmp_path):

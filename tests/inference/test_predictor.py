@@ -8,7 +8,7 @@ from tiny_convbert import random_params
 import convbert_jax
 from convbert_jax import ConvBertConfig, ConvBertTokenizer, Predictor
 from convbert_jax.errors import UserError
-from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.formats.pretrained import Pretrained, named_labels
 
 LETTERS = [chr(97 + i) for i in range(26)]
 TOKENIZER = ConvBertTokenizer(
@@ -31,10 +31,10 @@ TEXTS = ["a b c [MASK]", "[MASK] " + "d e f " * 12, "g [MASK] h [MASK] ij"]
 
 def make(name, labels=(), **options):
   config = CONFIG.without_conv() if name == "ConvBertForCloze" else CONFIG
-  model = getattr(convbert_jax, name)(config, **options)
+  model = named_labels(getattr(convbert_jax, name)(config, **options), labels)
   ids = np.zeros((1, 4), np.int32)
   params = random_params(model, ids)
-  return Pretrained(model, params, TOKENIZER, labels)
+  return Pretrained(model, params, TOKENIZER)
 
 
 def direct(found, text, pair=None):

@@ -13,8 +13,8 @@ from convbert_jax import ConvBertConfig, ConvBertModel
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.inference import attention_statistics, inspection
-from convbert_jax.model.config import generator_config
 from convbert_jax.model.encoder import EncoderLayer
+from convbert_jax.model.generator import generator_config
 from convbert_jax.model.segments import segments
 from convbert_jax.training.layer_decay import layer_rate_scale
 from convbert_jax.training.update_rules import _axes_within_layer

@@ -9,7 +9,8 @@ import pytest
 
 from configs import pretrain as pretrain_config
 from convbert_jax import ConvBertForPreTraining
-from convbert_jax.model.config import ConvBertConfig, generator_config
+from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.model.generator import generator_config
 from convbert_jax.objective.kinds import make_pretraining
 
 # encoder, tables, discriminator head, generator encoder without tables,

@@ -9,7 +9,7 @@ import tiny_convbert
 import tiny_electra as tiny
 from tiny_convbert import TINY, draw_like
 
-from convbert_jax import ConvBertTokenizer
+from convbert_jax import ConvBertForMaskedLM, ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.formats import load
 from convbert_jax.formats.pretrained import Pretrained
@@ -143,6 +143,21 @@ def test_other_architectures_and_ties_are_one_line():
     starting_params({**networks, "generator": other}, electra)
   with pytest.raises(UserError, match="X holds a generator alone"):
     starting_params({"generator": other}, electra)
+
+
+def test_language_heads_that_no_run_has():
+  run = tiny.make_electra(kind="mlm")
+  (found,) = networks_of(run).values()
+  for model in (
+    ConvBertForMaskedLM(TINY.replace(tie_word_embeddings=False)),
+    ConvBertForMaskedLM(TINY, head_act="relu"),
+  ):
+    other = {"masked_lm": Pretrained(model, found.params)}
+    with pytest.raises(UserError, match="no run trains such a one"):
+      starting_params(other, run)
+    tied = tiny.make_electra(tie_generator=True)
+    _, said = starting_params(other, tied)
+    assert said.endswith("discriminator head and generator head start fresh")
 
 
 def test_sources_are_read_when_the_run_starts(tmp_path):
