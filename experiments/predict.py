@@ -29,6 +29,7 @@ from absl import flags
 from convbert_jax import errors
 from convbert_jax.formats import load
 from convbert_jax.inference.predictor import POOLINGS, Predictor
+from convbert_jax.tasks.qa_answers import MAX_ANSWER_LENGTH
 from experiments import command_line, markup
 
 # The classes that can do each task.
@@ -66,6 +67,12 @@ _TOP = flags.DEFINE_integer(
 )
 _POOLING = flags.DEFINE_string(
   "pooling", POOLINGS[0], f"of embed, {' or '.join(POOLINGS)}."
+)
+_ANSWER_LENGTH = flags.DEFINE_integer(
+  "max_answer_length",
+  MAX_ANSWER_LENGTH,
+  "N, tokens in the longest answer to a question.",
+  lower_bound=1,
 )
 _BATCH = flags.DEFINE_integer(
   "batch_size", 32, "N, texts in a batch.", lower_bound=1
@@ -225,7 +232,10 @@ def answer(
       "a question needs its context: give it with --second, or after a tab in"
       " the file"
     )
-  for text, found in zip(texts, predictor.answer(texts, seconds), strict=True):
+  answers = predictor.answer(
+    texts, seconds, max_answer_length=_ANSWER_LENGTH.value
+  )
+  for text, found in zip(texts, answers, strict=True):
     yield {"question": text, **found._asdict()}, f"{found.text}\t{text}"
 
 

@@ -74,7 +74,9 @@ class TaskRuns:
       raise unknown_name("head", config.head, HEADS)
     _check_ranges(config)
     self._folder, self._init_from = folder, init_from
-    self._task = registry.get_task(config.task)
+    self._task = registry.get_task(config.task).configured(
+      max_answer_length=config.max_answer_length
+    )
     self._start = load_starting_point(config, init_from)
     self._config = config = self._start.run_config
     self._model = self._task.model(self._start.config, config.head)
