@@ -140,7 +140,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "pool": 64,
       },
       "eval": {
-        "every": 0,  # 0: after every epoch
+        "every": 0,  # 0: after every epoch, -1: at the end only
         "batch_size": 64,
       },
       "checkpoint": {

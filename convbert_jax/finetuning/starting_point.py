@@ -19,7 +19,11 @@ from convbert_jax.formats.pretrained import (
   count_other_tokens,
   load_tokenizer,
 )
-from convbert_jax.model.config import ConvBertConfig, check_sequence_length
+from convbert_jax.model.config import (
+  ConvBertConfig,
+  check_dtype,
+  check_sequence_length,
+)
 
 # They may differ between a model and a run that names its size; a run that does
 # not takes the model's.
@@ -63,6 +67,7 @@ def load_starting_point(config: ConfigDict, init_from: str) -> StartingPoint:
   source = load_model(init_from) if init_from else None
   config = _resolved(config, source)
   model = ConvBertConfig(**config.model)
+  check_dtype(model)
   check_sequence_length(model, config.max_seq_length)
   tokenizer = None
   if config.tokenizer.vocab:

@@ -17,7 +17,9 @@ Letters side by side are multiplied: `HK` is H * K.
 import dataclasses
 from typing import Self
 
-from convbert_jax import errors
+import jax
+
+from convbert_jax import errors, ranges
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import activations, partitioning
@@ -112,7 +114,7 @@ class ConvBertConfig:
     # Of JSON, a list.
     object.__setattr__(self, "conv_layers", tuple(self.conv_layers))
     self._check_choices()
-    self._check_ranges()
+    ranges.check("model", vars(self), prefix="")
     self._check_geometry()
     self._check_conv_layers()
 
@@ -196,20 +198,6 @@ class ConvBertConfig:
         " with it; leave conv_query='attention'"
       )
 
-  def _check_ranges(self) -> None:
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if field.type is int and value < 1:
-        raise errors.UserError(
-          f"{field.name}={value} must be at least 1; give a positive number"
-        )
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-      if not 0.0 <= getattr(self, name) < 1.0:
-        raise errors.UserError(
-          f"{name}={getattr(self, name)} must lie in [0, 1); "
-          "0 switches dropout off"
-        )
-
   def _check_geometry(self) -> None:
     if self.conv_kernel_size % 2 == 0:
       raise errors.UserError(
@@ -281,6 +269,21 @@ def check_tensor_axis(config: ConvBertConfig, size: int) -> None:
     )
 
 
+def check_dtype(config: ConvBertConfig) -> None:
+  """Refuses float64 where JAX would compute in float32 without a word.
+
+  Args:
+    config: of a model that is about to compute.
+
+  Raises:
+    UserError: if 64 bits are asked for and not enabled.
+  """
+  if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    raise errors.UserError(
+      "dtype=float64 needs 64 bits: set JAX_ENABLE_X64=1, or take float32"
+    )
+
+
 def check_sequence_length(config: ConvBertConfig, length: int) -> None:
   """Refuses sequences of more tokens than there are positions.
 
@@ -327,10 +330,11 @@ def generator_config(
     UserError: if the fraction gives no whole number of heads, or a width
       that the other fields do not fit.
   """
-  if not 0.0 < size_fraction <= 1.0:
-    raise errors.UserError(
-      f"generator.size_fraction={size_fraction} must lie in (0, 1]"
-    )
+  fractions = {
+    "size_fraction": size_fraction,
+    "layers_fraction": layers_fraction,
+  }
+  ranges.check("generator", fractions)
   heads = max(1.0, config.num_attention_heads * size_fraction)
   if abs(heads - round(heads)) > 1e-6:
     raise errors.UserError(

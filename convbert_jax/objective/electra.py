@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from convbert_jax import errors
+from convbert_jax import errors, ranges
 from convbert_jax.model.config import (
   ConvBertConfig,
+  check_dtype,
   check_sequence_length,
   generator_config,
 )
@@ -80,15 +81,7 @@ class Objective:
   def __post_init__(self) -> None:
     if self.kind not in KINDS:
       raise errors.unknown_name("objective.kind", self.kind, KINDS)
-    if not 0.0 < self.mask_rate < 1.0:
-      raise errors.UserError(
-        f"objective.mask_rate={self.mask_rate} must lie in (0, 1); 0.15 is "
-        "usual"
-      )
-    if self.temperature <= 0.0:
-      raise errors.UserError(
-        f"objective.temperature={self.temperature} must be positive"
-      )
+    ranges.check("objective", vars(self))
     if self.tie_generator and self.uniform_generator:
       raise errors.UserError(
         "objective.tie_generator and objective.uniform_generator exclude each "
@@ -349,6 +342,7 @@ def make_electra(config: ConfigDict) -> Electra:
     UserError: if a field's value does not fit.
   """
   model = ConvBertConfig(**config.model)
+  check_dtype(model)
   check_sequence_length(model, config.max_seq_length)
   objective = Objective(**config.objective)
   generator = model

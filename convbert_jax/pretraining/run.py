@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from convbert_jax import storage
+from convbert_jax import ranges, storage
 from convbert_jax.data import loader
 from convbert_jax.data.manifest import Manifest, load_manifest
 from convbert_jax.errors import UserError
@@ -42,6 +42,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     settler.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
+  ranges.check_config(config.to_dict())
   _check_batches(config)
   asked = run_folder.with_own_recipe(config, workdir)
   config = _with_records_here(asked)
@@ -180,19 +181,8 @@ def _check_held_out(config: ConfigDict, manifest: Manifest) -> None:
 
 
 def _check_batches(config: ConfigDict) -> None:
-  if config.eval.every < -1:
-    raise UserError(
-      f"eval.every={config.eval.every}: give a number of steps, 0 for the end"
-      " only, or -1 for never"
-    )
-  for name, size in (
-    ("batch_size", config.batch_size),
-    ("eval.batch_size", config.eval.batch_size),
-  ):
-    if size < 1:
-      raise UserError(f"{name}={size}: give a batch at least one example")
   parts = jax.process_count() * config.accumulation_steps
-  if config.accumulation_steps < 1 or config.batch_size % parts:
+  if config.batch_size % parts:
     raise UserError(
       f"batch_size={config.batch_size} must be a multiple of "
       f"accumulation_steps={config.accumulation_steps} times the "

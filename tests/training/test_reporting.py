@@ -230,7 +230,7 @@ def test_profiles_the_steps_asked_for(tmp_path, monkeypatch):
 
 
 def test_refuses_numbers_of_steps_that_are_none():
-  for start, stop in ((3, 2), (0, 5), (-1, 5), (4, 0)):
+  for start, stop in ((3, 2), (0, 5), (4, 0)):
     with pytest.raises(UserError, match=f"profile_start={start} and"):
       reporting.ReportConfig(profile_start=start, profile_stop=stop)
   with pytest.raises(UserError, match="every=-1 must be"):
