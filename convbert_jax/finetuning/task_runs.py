@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -108,12 +107,19 @@ class TaskRuns:
     kept_config = self._kept_config(seed)
     scores_path = folder / SCORES_FILE
     if scores_path.exists():
-      kept = json.loads((folder / run_files.CONFIG_FILE).read_text())
+      kept = run_files.read_config(folder)
+      if kept is None:
+        raise UserError(
+          f"{folder} has scores and no {run_files.CONFIG_FILE} that says of"
+          " what; delete it, and the seed is run again"
+        )
       resumable.check_resumable(kept, kept_config, os.fspath(folder))
       _delete_checkpoints(folder)
       if jax.process_index() == 0:
         print(f"{self._task.name}, seed {seed}: done already, in {folder}")
-      return json.loads(scores_path.read_text())
+      return files.read_json(
+        scores_path, dict, "delete it, and the seed is run again"
+      )
     params = self._train(seed, folder, kept_config)
     scores = self._write_predictions(params, folder)
     whole = jax.device_get(self._gather(params))

@@ -115,7 +115,7 @@ def commit_of(workdir: str, run: Run) -> str:
   )
   if not found:
     return ""
-  start = json.loads(found[0].read_text())[-1]
+  start = files.read_json(found[0], list, "move it away")[-1]
   if start["commit"] is None:
     return ""
   return start["commit"][:8] + ("+" if start["uncommitted_changes"] else "")

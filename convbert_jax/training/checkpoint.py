@@ -298,8 +298,7 @@ def checksum(tree: Any) -> int:
 
 def _check_workdir(folder: epath.Path, config: Mapping[str, Any]) -> bool:
   """Refuses a workdir of another config; says whether a run has begun there."""
-  path = folder / run_files.CONFIG_FILE
-  has_begun = path.exists()
-  if has_begun:
-    check_resumable(json.loads(path.read_text()), config, os.fspath(folder))
-  return has_begun
+  kept = run_files.read_config(folder)
+  if kept is not None:
+    check_resumable(kept, config, os.fspath(folder))
+  return kept is not None
