@@ -9,7 +9,11 @@ from ml_collections import ConfigDict
 
 from convbert_jax import ranges, storage
 from convbert_jax.data import loader
-from convbert_jax.data.manifest import Manifest, load_manifest
+from convbert_jax.data.manifest import (
+  Manifest,
+  check_vocabulary,
+  load_manifest,
+)
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import check_tensor_axis
 from convbert_jax.objective import run_folder
@@ -60,6 +64,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     report=ReportConfig(**config.report),
   )
   manifest = _load_records(config)
+  check_vocabulary(manifest, config.data.path)
   mesh = sharding.make_mesh(**config.mesh)
   _check_tensor_axis(electra, mesh.shape["tensor"])
   evaluate = None
