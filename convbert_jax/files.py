@@ -225,6 +225,13 @@ def check_empty(folder: str) -> None:
   """
   if not folder:
     raise UserError("no folder is named to write to")
+  above = os.path.dirname(os.path.abspath(folder))
+  while not os.path.lexists(above):
+    above = os.path.dirname(above)
+  if not os.path.isdir(above):
+    raise UserError(
+      f"{folder} cannot be a folder, since {above} is a file: name another"
+    )
   if os.path.exists(folder) and (
     not os.path.isdir(folder) or os.listdir(folder)
   ):

@@ -16,6 +16,7 @@ DIR is a run, a fine-tuned task, a folder of ours or of transformers, or a hub
 name. A line of a file may hold a second text after a tab.
 """
 
+import io
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from convbert_jax import errors
+from convbert_jax import errors, files
 from convbert_jax.formats import load
 from convbert_jax.inference.predictor import POOLINGS, Predictor
 from convbert_jax.tasks.qa_answers import MAX_ANSWER_LENGTH
@@ -113,8 +114,13 @@ def _check_output(task: str) -> None:
       f"--output is for --task=embed; leave it out for --task={task}"
     )
   folder = os.path.dirname(_OUTPUT.value) or "."
-  if not os.access(folder, os.W_OK):
-    raise errors.UserError(f"cannot write {_OUTPUT.value}: no folder {folder}")
+  if os.path.isdir(_OUTPUT.value):
+    raise errors.UserError(f"cannot write {_OUTPUT.value}: it is a folder")
+  if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    raise errors.UserError(
+      f"cannot write {_OUTPUT.value}: {folder} is no folder that can be written"
+      " in"
+    )
 
 
 def read_texts(task: str) -> tuple[list[str], list[str]]:
@@ -128,6 +134,9 @@ def read_texts(task: str) -> tuple[list[str], list[str]]:
     raise errors.UserError("give either --text or --input")
   if _TEXT.value:
     texts, seconds = _TEXT.value, _SECOND.value
+    for flag, given in (("text", texts), ("second", seconds)):
+      for number, text in enumerate(given, start=1):
+        command_line.check_text(text, f"--{flag}, number {number},")
   elif task in PAIRED:
     rows = [line.partition("\t") for line in _lines()]
     texts = [first for first, _, _ in rows]
@@ -152,19 +161,23 @@ def _lines() -> list[str]:
   source = _INPUT.value or "-"
   try:
     if source == "-":
+      # Whatever the terminal's encoding, and without letting bytes slip by.
+      sys.stdin.reconfigure(encoding="utf-8", errors="strict")
       text = sys.stdin.read()
     else:
       with open(source, encoding="utf-8") as file:
         text = file.read()
-  except (OSError, UnicodeDecodeError) as error:
+  except UnicodeDecodeError as error:
+    line = error.object.count(b"\n", 0, error.start) + 1
+    raise errors.UserError(
+      f"line {line} of {source} is not UTF-8; convert it, as with"
+      " iconv -f latin1 -t utf-8"
+    ) from error
+  except OSError as error:
     raise errors.UserError(f"cannot read {source}: {error}") from error
   lines = text.removesuffix("\n").split("\n") if text else []
   for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      raise errors.UserError(
-        f"line {number} of {source} is blank; delete it, so that every line has"
-        " a result"
-      )
+    command_line.check_text(line, f"line {number} of {source}")
   return lines
 
 
@@ -200,9 +213,8 @@ def embed(predictor: Predictor, texts: Sequence[str], _: Sequence[str]) -> Rows:
   vectors = predictor.embed(texts, _POOLING.value)
   if _OUTPUT.value:
     path = _OUTPUT.value
-    with open(f"{path}.tmp", "wb") as file:
-      np.save(file, vectors)
-    os.replace(f"{path}.tmp", path)
+    np.save(content := io.BytesIO(), vectors)
+    files.write_bytes(path, content.getvalue())
     shape = " x ".join(map(str, vectors.shape))
     yield {"output": path}, f"{path}: {shape} {vectors.dtype}"
     return
