@@ -46,8 +46,8 @@ def load_config(
     raise _error_in(path, error) from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise errors.UserError(
-      f"{_GET_CONFIG} of config file {path!r} returns a {type(config).__name__};"
-      " let it return an ml_collections.ConfigDict"
+      f"{_GET_CONFIG} of config file {path!r} returns a"
+      f" {type(config).__name__}; let it return an ml_collections.ConfigDict"
     )
   for override in overrides:
     field, given, text = override.partition("=")

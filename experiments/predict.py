@@ -87,6 +87,8 @@ def main() -> None:
   task = _TASK.value
   if task is not None and task not in HEADS:
     raise errors.unknown_name("task", task, HEADS)
+  # Before the model, which takes longer to read.
+  given = None if task is None else _given(task)
   # Of several classes any will do; the predictor checks that it is one.
   heads = HEADS[task] if task is not None else ()
   head = heads[0] if len(heads) == 1 else None
@@ -94,8 +96,7 @@ def main() -> None:
   if task is None:
     by_head = {head: name for name in HEADS for head in HEADS[name]}
     task = by_head.get(type(found.model).__name__, "embed")
-  _check_output(task)
-  texts, seconds = read_texts(task)
+  texts, seconds = given or _given(task)
   predictor = Predictor(
     found,
     batch_size=_BATCH.value,
@@ -103,6 +104,12 @@ def main() -> None:
   )
   for row, lines in _TASKS[task](predictor, texts, seconds):
     print(json.dumps(row, ensure_ascii=False) if _JSON.value else lines)
+
+
+def _given(task: str) -> tuple[list[str], list[str]]:
+  """Returns the texts and their second texts, once all flags are checked."""
+  _check_output(task)
+  return read_texts(task)
 
 
 def _check_output(task: str) -> None:

@@ -60,7 +60,10 @@ def load_run_config(workdir: str) -> ConfigDict:
   if missing:
     raise UserError(f"{path} lacks {', '.join(missing)}: a part of it is gone")
   try:
-    for group, described in (("model", ConvBertConfig), ("objective", Objective)):
+    for group, described in (
+      ("model", ConvBertConfig),
+      ("objective", Objective),
+    ):
       if not isinstance(config[group], dict):
         raise UserError(f"{group} is no group of fields")
       old_configs.check_known(config[group], described)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
+from convbert_jax import files
 from convbert_jax.finetuning.results import PAPER_SCORES
 from convbert_jax.studies.kept import KeptPlan
 from convbert_jax.studies.ledger import Ledger, results_path

@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import orbax.checkpoint as ocp
 
 # How errors of TensorStore begin, as in "DATA_LOSS: ...".
 _STATUS = re.compile(r"[A-Z]+(_[A-Z]+)*: ")
+_NEVER_AWAITED = r"coroutine '(async_(de)?serialize|_read_array)"
 
 
 def open_manager(
@@ -85,5 +87,7 @@ def quiet_orbax() -> None:
   # is added.
   logging.getLogger("absl").addFilter(_is_not_of_orbax)
   logging.getLogger("asyncio").addFilter(_is_of_other_work)
+  # Of those that were to follow a failed one.
+  warnings.filterwarnings("ignore", _NEVER_AWAITED, RuntimeWarning)
   if not isinstance(sys.unraisablehook, _UnraisableHook):
     sys.unraisablehook = _UnraisableHook(sys.unraisablehook)

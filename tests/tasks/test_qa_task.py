@@ -108,7 +108,9 @@ def test_answers_that_are_not_there_are_left_out_of_training():
 
 def test_answers_that_no_prediction_can_be_are_counted_and_learned():
   few = dataclasses.replace(TASK, max_answer_length=3)
-  with pytest.warns(UserWarning, match="1 of 7 questions have an answer of mor"):
+  with pytest.warns(
+    UserWarning, match="1 of 7 questions have an answer of mor"
+  ):
     rows = few.featurise(EXAMPLES, TOKENIZER, LENGTH, training=True)
   (row,) = [row for row in rows if row.example == 2]
   assert row.arrays["end_positions"] - row.arrays["start_positions"] == 4
