@@ -46,7 +46,11 @@ def test_every_recipe_lies_in_the_ranges(recipe):
 @pytest.mark.parametrize(
   ("allowed", "inside", "outside"),
   [
-    (Range(whole=True, least=0, most=9), (0, 9), (-1, 10, 1.0, True, "3", None)),
+    (
+      Range(whole=True, least=0, most=9),
+      (0, 9),
+      (-1, 10, 1.0, True, "3", None),
+    ),
     (Range(above=0, most=1), (1e-9, 1), (0, -1, 1.1, math.nan, math.inf)),
     (Range(least=0, below=1), (0, 0.999), (1, -0.1, False)),
     (Range(least=0), (0, 1e30, math.inf), (math.nan, "", [0])),

@@ -10,7 +10,6 @@ import pytest
 
 from convbert_jax.training import orbax_manager
 
-
 # By what fails: the file whose code raises, its error, whether it is told.
 FAILURES = {
   "a write of Orbax": ("orbax/checkpoint/serialization.py", "disk", False),
