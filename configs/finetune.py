@@ -96,6 +96,7 @@ def get_config(arguments: str = "") -> ConfigDict:
       # Updates left out for a loss that is not finite, before the run stops.
       "max_skipped_steps": 0,
       "max_seq_length": recipe["max_seq_length"],
+      "max_answer_length": 30,  # of questions, in tokens
       "keep_all_models": False,  # not only the best run's
       # The original's layers on the encoder, or those that "transformers"
       # loads.
@@ -139,7 +140,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "pool": 64,
       },
       "eval": {
-        "every": 0,  # 0: after every epoch
+        "every": 0,  # 0: after every epoch, -1: at the end only
         "batch_size": 64,
       },
       "checkpoint": {

@@ -150,6 +150,30 @@ def write_json(path: PathLike, content: Any) -> None:
   write_text(path, to_json(content, indent=2) + "\n")
 
 
+def read_json(path: PathLike, kind: type, mend: str) -> Any:
+  """Reads JSON, from a disk or an object store.
+
+  Args:
+    path: of a file that exists.
+    kind: `dict` or `list`, which the content must be.
+    mend: what to do about a damaged file, for the message.
+
+  Raises:
+    UserError: if the file was cut short or changed.
+  """
+  try:
+    content = json.loads(epath.Path(path).read_text())
+  # Deep nesting ends in a RecursionError.
+  except (ValueError, RecursionError) as error:
+    raise UserError(
+      f"{os.fspath(path)} is cut short or no JSON; {mend}"
+    ) from error
+  if not isinstance(content, kind):
+    words = {dict: "an object", list: "a list"}[kind]
+    raise UserError(f"{os.fspath(path)} does not hold {words}; {mend}")
+  return content
+
+
 def to_json(values: Any, **options: Any) -> str:
   """Serialises with `null` for what JSON has no number for (NaN, infinity)."""
 
@@ -201,6 +225,13 @@ def check_empty(folder: str) -> None:
   """
   if not folder:
     raise UserError("no folder is named to write to")
+  above = os.path.dirname(os.path.abspath(folder))
+  while not os.path.lexists(above):
+    above = os.path.dirname(above)
+  if not os.path.isdir(above):
+    raise UserError(
+      f"{folder} cannot be a folder, since {above} is a file: name another"
+    )
   if os.path.exists(folder) and (
     not os.path.isdir(folder) or os.listdir(folder)
   ):

@@ -35,6 +35,8 @@ VALUES_BEFORE: dict[str, Any] = {
   "optimizer.update_clip": 0.0,
   "report.stall_timeout": 0,
 }
+# Of fine-tuning alone, whose configs name a task.
+VALUES_BEFORE_OF_TASKS: dict[str, Any] = {"max_answer_length": 30}
 
 # Dotted name of a field whose default has changed for some size -> what it was
 # and what it is. A run that was begun with the old ones goes on with them.
@@ -80,10 +82,12 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     config: nested, plain values. Groups that it does not have stay absent.
 
   Returns:
-    A copy with the values of `VALUES_BEFORE` where fields are missing.
+    A copy with the values of `VALUES_BEFORE` where fields are missing, and
+    those of `VALUES_BEFORE_OF_TASKS` if it is of a task.
   """
   full = copy.deepcopy(dict(config))
-  for field, value in VALUES_BEFORE.items():
+  of_tasks = VALUES_BEFORE_OF_TASKS if "task" in full else {}
+  for field, value in {**VALUES_BEFORE, **of_tasks}.items():
     *groups, name = field.split(".")
     place: Any = full
     for group in groups:

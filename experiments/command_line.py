@@ -18,6 +18,7 @@ import ml_collections
 from absl import app, flags, logging
 
 from convbert_jax import errors
+from convbert_jax.data.streams import is_unicode
 from experiments.config_files import flatten, load_config
 
 # The flags defined below show in the help of the program that asks for them.
@@ -135,6 +136,24 @@ def keep_freed_memory() -> None:
 def print_warning(message: Warning | str, *_: object) -> None:
   """Prints a warning on one line; assign it to `warnings.showwarning`."""
   print(f"warning: {message}", file=sys.stderr)
+
+
+def check_text(text: str, where: str) -> None:
+  """Refuses a text that has no result.
+
+  Args:
+    text: of the command line or a line of a file.
+    where: it was given.
+
+  Raises:
+    UserError: if it is blank, or holds bytes that were no UTF-8.
+  """
+  if not text.strip():
+    raise errors.UserError(
+      f"{where} is blank; leave it out, so that every text has a result"
+    )
+  if not is_unicode(text):
+    raise errors.UserError(f"{where} is not UTF-8; give Unicode text")
 
 
 def _or_error(call: Callable[[], Any]) -> Any:

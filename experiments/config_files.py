@@ -4,6 +4,7 @@ import fractions
 import glob
 import importlib.util
 import os
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -41,6 +42,13 @@ def load_config(
     config = get_config(arguments)
   except ValueError as error:
     raise errors.UserError(f"--config={config_spec}: {error}") from error
+  except Exception as error:
+    raise _error_in(path, error) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise errors.UserError(
+      f"{_GET_CONFIG} of config file {path!r} returns a"
+      f" {type(config).__name__}; let it return an ml_collections.ConfigDict"
+    )
   for override in overrides:
     field, given, text = override.partition("=")
     _set_field(config, field, text if given else None)
@@ -84,11 +92,31 @@ def _import_name(path: str, name: str) -> Any:
   if spec is None or spec.loader is None:
     raise errors.UserError(f"config file {path!r} is not a Python file")
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, name):
-    kind = "function" if name == _GET_CONFIG else "table"
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:
+    raise _error_in(path, error) from error
+  is_function = name == _GET_CONFIG
+  found = getattr(module, name, None)
+  if found is None or (is_function and not callable(found)):
+    kind = "function" if is_function else "table"
     raise errors.UserError(f"config file {path!r} has no {kind} {name}")
-  return getattr(module, name)
+  return found
+
+
+def _error_in(path: str, error: Exception) -> errors.UserError:
+  """Returns the line for an error of the file's own code, with its place."""
+  if isinstance(error, SyntaxError):
+    what, lines = error.msg, [error.lineno]
+  else:
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    lines = [
+      step.lineno
+      for step in traceback.extract_tb(error.__traceback__)
+      if os.path.abspath(step.filename) == os.path.abspath(path)
+    ]
+  where = f", line {lines[-1]}" if lines else ""
+  return errors.UserError(f"config file {path!r}{where}: {what}")
 
 
 def _set_field(

@@ -16,6 +16,7 @@ import warnings
 
 from absl import flags
 
+from convbert_jax import storage
 from convbert_jax.formats import load, registry
 from experiments import command_line
 
@@ -54,6 +55,7 @@ def main() -> None:
   if named is None:
     found, _ = registry.resolve(source)
     target = f"{'orbax' if found == 'hf' else 'hf'}:{target}"
+  storage.check_empty(registry.split_format(target)[1])
   networks = load.load_networks(
     source,
     step=_STEP.value,

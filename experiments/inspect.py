@@ -100,6 +100,7 @@ def _layers(num_layers: int) -> Sequence[int]:
 
 
 def _look(source: Pretrained, sentence: str) -> Inside:
+  command_line.check_text(sentence, "--sentence")
   count = len(source.needed_tokenizer().encode(sentence, verbose=False))
   most = min(MOST_TOKENS, source.model.config.max_position_embeddings)
   if not 2 < count <= most:

@@ -19,6 +19,7 @@ folder of ours or of transformers, or a hub name. A line of a file may hold a
 second text after a tab.
 """
 
+import io
 import json
 import os
 import sys
@@ -30,9 +31,10 @@ import flax.linen as nn
 import numpy as np
 from absl import flags
 
-from convbert_jax import errors
+from convbert_jax import errors, files
 from convbert_jax.formats import load
 from convbert_jax.inference.predictor import POOLINGS, Predictor
+from convbert_jax.tasks.qa_answers import MAX_ANSWER_LENGTH
 from experiments import command_line, markup
 
 # The classes that can do each task.
@@ -81,6 +83,12 @@ _TOP = flags.DEFINE_integer(
 _POOLING = flags.DEFINE_string(
   "pooling", POOLINGS[0], f"of embed, {' or '.join(POOLINGS)}."
 )
+_ANSWER_LENGTH = flags.DEFINE_integer(
+  "max_answer_length",
+  MAX_ANSWER_LENGTH,
+  "N, tokens in the longest answer to a question.",
+  lower_bound=1,
+)
 _BATCH = flags.DEFINE_integer(
   "batch_size", 32, "N, texts in a batch.", lower_bound=1
 )
@@ -93,14 +101,15 @@ def main() -> None:
   task = _TASK.value
   if task is not None and task not in HEADS:
     raise errors.unknown_name("task", task, HEADS)
+  # Before the model, which takes longer to read.
+  given = None if task is None else _given(task)
   # Of several classes any will do; the predictor checks that it is one.
   heads = HEADS[task] if task is not None else ()
   head = _HEAD.value or (heads[0] if len(heads) == 1 else None)
   found = load.load_model(_MODEL.value, head)
   if task is None:
     task = _task_of(found.model)
-  _check_output(task)
-  texts, seconds = read_texts(task)
+  texts, seconds = given or _given(task)
   predictor = Predictor(
     found,
     batch_size=_BATCH.value,
@@ -118,6 +127,12 @@ def _task_of(model: nn.Module) -> str:
   return next((task for task, heads in HEADS.items() if name in heads), "embed")
 
 
+def _given(task: str) -> tuple[list[str], list[str]]:
+  """Returns the texts and their second texts, once all flags are checked."""
+  _check_output(task)
+  return read_texts(task)
+
+
 def _check_output(task: str) -> None:
   """Refuses a file that cannot be written, before anything is computed."""
   if not _OUTPUT.value:
@@ -127,8 +142,13 @@ def _check_output(task: str) -> None:
       f"--output is for --task=embed; leave it out for --task={task}"
     )
   folder = os.path.dirname(_OUTPUT.value) or "."
-  if not os.access(folder, os.W_OK):
-    raise errors.UserError(f"cannot write {_OUTPUT.value}: no folder {folder}")
+  if os.path.isdir(_OUTPUT.value):
+    raise errors.UserError(f"cannot write {_OUTPUT.value}: it is a folder")
+  if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    raise errors.UserError(
+      f"cannot write {_OUTPUT.value}: {folder} is no folder that can be written"
+      " in"
+    )
 
 
 def read_texts(task: str) -> tuple[list[str], list[str]]:
@@ -142,6 +162,9 @@ def read_texts(task: str) -> tuple[list[str], list[str]]:
     raise errors.UserError("give either --text or --input")
   if _TEXT.value:
     texts, seconds = _TEXT.value, _SECOND.value
+    for flag, given in (("text", texts), ("second", seconds)):
+      for number, text in enumerate(given, start=1):
+        command_line.check_text(text, f"--{flag}, number {number},")
   elif task in PAIRED:
     rows = [line.partition("\t") for line in _lines()]
     texts = [first for first, _, _ in rows]
@@ -166,19 +189,23 @@ def _lines() -> list[str]:
   source = _INPUT.value or "-"
   try:
     if source == "-":
+      # Whatever the terminal's encoding, and without letting bytes slip by.
+      sys.stdin.reconfigure(encoding="utf-8", errors="strict")
       text = sys.stdin.read()
     else:
       with open(source, encoding="utf-8") as file:
         text = file.read()
-  except (OSError, UnicodeDecodeError) as error:
+  except UnicodeDecodeError as error:
+    line = error.object.count(b"\n", 0, error.start) + 1
+    raise errors.UserError(
+      f"line {line} of {source} is not UTF-8; convert it, as with"
+      " iconv -f latin1 -t utf-8"
+    ) from error
+  except OSError as error:
     raise errors.UserError(f"cannot read {source}: {error}") from error
   lines = text.removesuffix("\n").split("\n") if text else []
   for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      raise errors.UserError(
-        f"line {number} of {source} is blank; delete it, so that every line has"
-        " a result"
-      )
+    command_line.check_text(line, f"line {number} of {source}")
   return lines
 
 
@@ -227,9 +254,8 @@ def embed(predictor: Predictor, texts: Sequence[str], _: Sequence[str]) -> Rows:
   vectors = predictor.embed(texts, _POOLING.value)
   if _OUTPUT.value:
     path = _OUTPUT.value
-    with open(f"{path}.tmp", "wb") as file:
-      np.save(file, vectors)
-    os.replace(f"{path}.tmp", path)
+    np.save(content := io.BytesIO(), vectors)
+    files.write_bytes(path, content.getvalue())
     shape = " x ".join(map(str, vectors.shape))
     yield {"output": path}, f"{path}: {shape} {vectors.dtype}"
     return
@@ -259,7 +285,10 @@ def answer(
       "a question needs its context: give it with --second, or after a tab in"
       " the file"
     )
-  for text, found in zip(texts, predictor.answer(texts, seconds), strict=True):
+  answers = predictor.answer(
+    texts, seconds, max_answer_length=_ANSWER_LENGTH.value
+  )
+  for text, found in zip(texts, answers, strict=True):
     yield {"question": text, **found._asdict()}, f"{found.text}\t{text}"
 
 

@@ -6,13 +6,14 @@ from convbert_jax import old_configs
 from convbert_jax.training.resumable import check_resumable
 from experiments.command_line import load_config
 
+ADDED = old_configs.VALUES_BEFORE | old_configs.VALUES_BEFORE_OF_TASKS
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def without_added_fields(config):
   """Returns a config as a version kept it that had none of the fields."""
   old = config.to_dict()
-  for field in old_configs.VALUES_BEFORE:
+  for field in ADDED:
     *groups, name = field.split(".")
     place = old
     for group in groups:
@@ -50,7 +51,7 @@ def test_every_value_is_of_the_type_that_the_field_has_today():
     load_config(f"{CONFIGS}/{name}").to_dict()
     for name in ("pretrain.py:size=small", "finetune.py:task=rte,size=small")
   ]
-  for field, value in old_configs.VALUES_BEFORE.items():
+  for field, value in ADDED.items():
     *groups, name = field.split(".")
     found = []
     for place in configs:

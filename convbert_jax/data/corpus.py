@@ -44,6 +44,8 @@ REMEDIES = {
   " or compress them again",
   "unknown archive members": f"readable are {SUPPORTED}, except Parquet",
   "broken JSON lines": "each line must be one JSON object",
+  "JSON lines with half a character": "a surrogate such as \\ud83d needs its"
+  " other half; write the character itself",
   "JSON lines without text": 'each object needs a string "text"',
   "Parquet files without a text column": 'name the column "text"',
   "documents without a token": "",
@@ -295,14 +297,17 @@ def _jsonl_documents(
       continue
     try:
       entry = json.loads(line)
-    except ValueError:  # Also the UnicodeDecodeError.
+    # Also the UnicodeDecodeError, and the end of deep nesting.
+    except (ValueError, RecursionError):
       skipped.add("broken JSON lines", f"{where}:{number}")
       continue
     text = entry.get("text") if isinstance(entry, dict) else None
-    if isinstance(text, str):
-      yield from _split_documents(streams.split_lines(text))
-    else:
+    if not isinstance(text, str):
       skipped.add("JSON lines without text", f"{where}:{number}")
+    elif not streams.is_unicode(text):
+      skipped.add("JSON lines with half a character", f"{where}:{number}")
+    else:
+      yield from _split_documents(streams.split_lines(text))
 
 
 def _parquet_documents(

@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 
 from convbert_jax import files
 from convbert_jax.data.corpus import Skipped
+from convbert_jax.data.tokenizer_files import VOCAB_FILE
+from convbert_jax.data.vocabulary import SPECIAL_TOKENS, read_vocabulary
 from convbert_jax.errors import UserError
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_NOT_A_MANIFEST = (
+  ValueError, KeyError, TypeError, AttributeError, RecursionError
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,16 +158,77 @@ def load_manifest(data_path: str) -> Manifest:
       shards = tuple(Shard(**shard) for shard in fields[split].pop("shards"))
       fields[split] = Split(shards=shards, **fields[split])
     fields["sources"] = tuple(Source(*one) for one in fields["sources"])
-    return Manifest(**fields)
+    manifest = Manifest(**fields)
+    _check_kinds(manifest)
+    return manifest
   except FileNotFoundError as error:
     raise UserError(
       f"{data_path or 'the data path'!r} holds no finished records (no"
       f" {MANIFEST}): build them with experiments.build_data"
     ) from error
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, *_NOT_A_MANIFEST) as error:
     raise UserError(
       f"{path} is not a readable manifest ({error}): build the records again"
     ) from error
+
+
+def check_vocabulary(manifest: Manifest, data_path: str) -> None:
+  """Refuses a vocabulary that is not the one of the records beside it.
+
+  Args:
+    manifest: of the records.
+    data_path: their folder.
+
+  Raises:
+    UserError: if the file is missing, or its tokens have other ids.
+  """
+  path = os.path.join(data_path, VOCAB_FILE)
+  mend = "copy it from where the records were built, or build them again"
+  if not os.path.exists(path):
+    raise UserError(f"{data_path} has no {VOCAB_FILE}: {mend}")
+  vocabulary = read_vocabulary(path)
+  ids = {token: number for number, token in enumerate(vocabulary)}
+  differences = [
+    f"{manifest.vocab_size:,} tokens there, {len(vocabulary):,} here"
+  ] * (len(vocabulary) != manifest.vocab_size)
+  for token in SPECIAL_TOKENS:
+    there = manifest.special_ids[token[1:-1].lower()]
+    if there != ids.get(token):
+      differences.append(f"{token} is {there} there, {ids.get(token)} here")
+  if differences:
+    raise UserError(
+      f"{path} is not the vocabulary of {MANIFEST} ({'; '.join(differences)}):"
+      f" {mend}"
+    )
+
+
+def _check_kinds(manifest: Manifest) -> None:
+  """Raises a `ValueError` for what JSON can hold and a manifest cannot."""
+  wholes = {
+    "vocab_size": manifest.vocab_size,
+    "settings.max_seq_length": manifest.max_seq_length,
+  }
+  names = {token[1:-1].lower() for token in SPECIAL_TOKENS}
+  if set(manifest.special_ids) != names:
+    raise ValueError(f"special_ids must name {', '.join(sorted(names))}")
+  for name, number in manifest.special_ids.items():
+    wholes[f"special_ids.{name}"] = number
+  for name in ("train", "held_out"):
+    split = getattr(manifest, name)
+    wholes[f"{name}.num_records"] = split.num_records
+    for shard in split.shards:
+      wholes[f"{name}: num_records of {shard.name}"] = shard.num_records
+      wholes[f"{name}: num_bytes of {shard.name}"] = shard.num_bytes
+  for name, number in wholes.items():
+    if type(number) is not int:
+      kind = "a text" if isinstance(number, str) else "no whole number"
+      raise ValueError(f"{name} is {number!r}, {kind}")
+  for name, number in manifest.special_ids.items():
+    if not 0 <= number < manifest.vocab_size:
+      raise ValueError(
+        f"special_ids.{name} is {number}, and the {manifest.vocab_size:,} ids"
+        " count from 0"
+      )
 
 
 def save_manifest(manifest: Manifest, data_path: str) -> None:

@@ -16,6 +16,11 @@ COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 # Longer lines are split at white space: the tokenizer needs about a hundred
 # bytes of memory for each character of a line.
 MAX_LINE_CHARACTERS = 10_000
+# What is wrong with a text that is not Unicode, and what to do.
+HALF_A_CHARACTER = (
+  "half a character: a surrogate such as \\ud83d needs its other half; write"
+  " the character itself"
+)
 # Exceptions for damaged or truncated input; bz2 and gzip raise OSError.
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 
@@ -157,6 +162,18 @@ def iter_lines(stream: IO[bytes]) -> Iterator[str]:
       *pieces, rest = _pieces(rest)
       yield from pieces
   yield from _pieces(rest + decoder.decode(b"", final=True))
+
+
+def is_unicode(text: str) -> bool:
+  """Says whether a text has no lone surrogate, which JSON can hold.
+
+  No tokenizer takes one.
+  """
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
 
 
 def split_lines(text: str) -> Iterator[str]:

@@ -58,8 +58,6 @@ def finetune(
       f"--workdir={workdir_path}: fine-tuning writes to a file system only;"
       " name a folder"
     )
-  if config.num_seeds < 1:
-    raise UserError(f"num_seeds={config.num_seeds}: run at least one")
   for begun in sorted(folder.glob(f"seed_*/{run_files.CONFIG_FILE}"))[:1]:
     config = run_folder.with_own_recipe(config, begun.parent)
   runs = TaskRuns(config, folder, init_from)

@@ -20,7 +20,11 @@ from convbert_jax.formats.pretrained import (
   load_tokenizer,
 )
 from convbert_jax.model.common_fields import OWN_IDS
-from convbert_jax.model.config import ConvBertConfig, check_sequence_length
+from convbert_jax.model.config import (
+  ConvBertConfig,
+  check_dtype,
+  check_sequence_length,
+)
 
 # They may differ between a model and a run that names its size; a run that does
 # not takes the model's.
@@ -64,6 +68,7 @@ def load_starting_point(config: ConfigDict, init_from: str) -> StartingPoint:
   source = load_model(init_from) if init_from else None
   config = _resolved(config, source)
   model = ConvBertConfig(**config.model, **OWN_IDS)
+  check_dtype(model)
   check_sequence_length(model, config.max_seq_length)
   tokenizer = None
   if config.tokenizer.vocab:

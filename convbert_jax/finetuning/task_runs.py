@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from convbert_jax import files, storage
+from convbert_jax import files, ranges, storage
 from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
@@ -72,9 +71,11 @@ class TaskRuns:
   ) -> None:
     if config.head not in HEADS:
       raise unknown_name("head", config.head, HEADS)
-    _check_ranges(config)
+    _check_numbers(config)
     self._folder, self._init_from = folder, init_from
-    self._task = registry.get_task(config.task)
+    self._task = registry.get_task(config.task).configured(
+      max_answer_length=config.max_answer_length
+    )
     self._start = load_starting_point(config, init_from)
     self._config = config = self._start.run_config
     self._model = self._task.model(self._start.config, config.head)
@@ -107,12 +108,19 @@ class TaskRuns:
     kept_config = self._kept_config(seed)
     scores_path = folder / SCORES_FILE
     if scores_path.exists():
-      kept = json.loads((folder / run_files.CONFIG_FILE).read_text())
+      kept = run_files.read_config(folder)
+      if kept is None:
+        raise UserError(
+          f"{folder} has scores and no {run_files.CONFIG_FILE} that says of"
+          " what; delete it, and the seed is run again"
+        )
       resumable.check_resumable(kept, kept_config, os.fspath(folder))
       _delete_checkpoints(folder)
       if jax.process_index() == 0:
         print(f"{self._task.name}, seed {seed}: done already, in {folder}")
-      return json.loads(scores_path.read_text())
+      return files.read_json(
+        scores_path, dict, "delete it, and the seed is run again"
+      )
     params = self._train(seed, folder, kept_config)
     scores = self._write_predictions(params, folder)
     whole = jax.device_get(self._gather(params))
@@ -183,14 +191,14 @@ class TaskRuns:
     shards = math.prod(
       self._mesh.shape[axis] for axis in partitioning.RULES["batch"]
     )
-    if batch_size < 1 or batch_size % shards:
+    if batch_size % shards:
       raise UserError(
         f"{field}={batch_size} must be a multiple of the {shards} devices that"
-        " batches are split over, and one at least"
+        " batches are split over"
       )
-    if not 1 <= config.data.min_length <= config.max_seq_length:
+    if config.data.min_length > config.max_seq_length:
       raise UserError(
-        f"data.min_length={config.data.min_length} must lie between 1 and"
+        f"data.min_length={config.data.min_length} must not exceed"
         f" max_seq_length={config.max_seq_length}"
       )
     return Batching(
@@ -340,15 +348,13 @@ class TaskRuns:
     return scores
 
 
-def _check_ranges(config: ConfigDict) -> None:
-  """Refuses numbers out of range."""
-  for name, value, least in (
-    ("seed", config.seed, 0),
-    ("num_train_epochs", config.num_train_epochs, 0),
-    ("data.pool", config.data.pool, 1),
-  ):
-    if value < least:
-      raise UserError(f"{name}={value} must be at least {least}")
+def _check_numbers(config: ConfigDict) -> None:
+  """Refuses numbers out of range, those of later seeds and groups too."""
+  ranges.check_config(config.to_dict())
+  ranges.check("", {"seed": config.seed + config.num_seeds - 1})
+  # Which are refused for their own reasons when a run begins.
+  CheckpointConfig(**config.checkpoint)
+  ReportConfig(**config.report)
 
 
 def _with_length(

@@ -47,6 +47,9 @@ FORMATS: dict[str, Format] = {
   ),
 }
 
+# Of what a folder holds, this many are named.
+_MOST_NAMES = 5
+
 
 def split_format(named: str) -> tuple[str | None, str]:
   """Splits "FORMAT:PATH"; the format is None where none is named.
@@ -85,5 +88,18 @@ def _recognise(path: str) -> str:
         return name
   if os.path.isdir(path):
     signs = ", ".join(f"no {found.sign}" for found in FORMATS.values())
-    raise UserError(f"{path} holds no model: {signs}")
+    raise UserError(
+      f"{path} holds no model: {signs}; it holds {_content(path)}. Name the"
+      " folder of a run of experiments.pretrain, of a fine-tuned task, or of a"
+      " model"
+    )
   raise UserError(f"{path}: no such folder, and no name of the hub either")
+
+
+def _content(folder: str) -> str:
+  """Names what a folder holds, the first of many."""
+  names = sorted(os.listdir(folder))
+  if not names:
+    return "nothing"
+  more = len(names) - _MOST_NAMES
+  return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" * (more > 0))

@@ -36,6 +36,7 @@ from convbert_jax.model.task_heads import (
   ConvBertForSequenceClassification,
 )
 from convbert_jax.tasks.qa_answers import (
+  MAX_ANSWER_LENGTH,
   NULL_THRESHOLD,
   Answer,
   best_answer,
@@ -236,6 +237,7 @@ class Predictor:
     questions: Sequence[str],
     contexts: Sequence[str],
     null_threshold: float | None = None,
+    max_answer_length: int = MAX_ANSWER_LENGTH,
   ) -> list[Answer]:
     """Finds the answer to every question in its context, or none.
 
@@ -248,15 +250,18 @@ class Predictor:
       null_threshold: a question has no answer, and the text "", where its
         null score is above it. None takes the original's for a joint head; a
         plain one then always answers.
+      max_answer_length: tokens in the longest answer.
 
     Raises:
-      UserError: if the model answers no questions.
+      UserError: if the model answers no questions, or the length is below 1.
     """
     self._check_head(
       ConvBertForQuestionAnswering, ConvBertForJointQuestionAnswering
     )
     if len(questions) != len(contexts):
       raise UserError(f"{len(questions)} questions, {len(contexts)} contexts")
+    if max_answer_length < 1:
+      raise UserError(f"max_answer_length={max_answer_length}: give at least 1")
     if null_threshold is None:
       joint = isinstance(self.model, ConvBertForJointQuestionAnswering)
       null_threshold = NULL_THRESHOLD if joint else np.inf
@@ -273,7 +278,10 @@ class Predictor:
     best = []
     for context, found in zip(contexts, windows, strict=True):
       parts = [window.part for window in found]
-      scored = [find_candidates(part, next(outputs)) for part in parts]
+      scored = [
+        find_candidates(part, next(outputs), max_answer_length)
+        for part in parts
+      ]
       best.append(best_answer(context, parts, scored, null_threshold))
     return best
 

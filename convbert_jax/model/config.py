@@ -17,7 +17,9 @@ Letters side by side are multiplied: `HK` is H * K.
 import dataclasses
 from typing import Any, Self
 
-from convbert_jax import errors
+import jax
+
+from convbert_jax import errors, ranges
 from convbert_jax.model import common_fields
 from convbert_jax.model.common_fields import CommonFields
 from convbert_jax.model.config_files import ConfigFiles
@@ -125,7 +127,7 @@ class ConvBertConfig(CommonFields, ConfigFiles):
     self.complete_labels()
     self.check_common_fields()
     self._check_choices()
-    self._check_ranges()
+    ranges.check("model", vars(self), prefix="")
     self._check_geometry()
     self._check_conv_layers()
 
@@ -210,20 +212,6 @@ class ConvBertConfig(CommonFields, ConfigFiles):
         " with it; leave conv_query='attention'"
       )
 
-  def _check_ranges(self) -> None:
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if field.type is int and value < 1:
-        raise errors.UserError(
-          f"{field.name}={value} must be at least 1; give a positive number"
-        )
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-      if not 0.0 <= getattr(self, name) < 1.0:
-        raise errors.UserError(
-          f"{name}={getattr(self, name)} must lie in [0, 1); "
-          "0 switches dropout off"
-        )
-
   def _check_geometry(self) -> None:
     if self.conv_kernel_size % 2 == 0:
       raise errors.UserError(
@@ -293,6 +281,21 @@ def check_tensor_axis(config: ConvBertConfig, size: int) -> None:
       f"mesh.tensor={size} must divide the {kept} heads that"
       f" head_ratio={config.head_ratio} leaves of num_attention_heads="
       f"{config.num_attention_heads}; take one of {fitting}"
+    )
+
+
+def check_dtype(config: ConvBertConfig) -> None:
+  """Refuses float64 where JAX would compute in float32 without a word.
+
+  Args:
+    config: of a model that is about to compute.
+
+  Raises:
+    UserError: if 64 bits are asked for and not enabled.
+  """
+  if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    raise errors.UserError(
+      "dtype=float64 needs 64 bits: set JAX_ENABLE_X64=1, or take float32"
     )
 
 

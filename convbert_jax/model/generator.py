@@ -1,6 +1,6 @@
 """The generator that goes with a discriminator: its config."""
 
-from convbert_jax import errors
+from convbert_jax import errors, ranges
 from convbert_jax.model.config import ConvBertConfig
 
 
@@ -33,10 +33,11 @@ def generator_config(
     UserError: if the fraction gives no whole number of heads, or a width
       that the other fields do not fit.
   """
-  if not 0.0 < size_fraction <= 1.0:
-    raise errors.UserError(
-      f"generator.size_fraction={size_fraction} must lie in (0, 1]"
-    )
+  fractions = {
+    "size_fraction": size_fraction,
+    "layers_fraction": layers_fraction,
+  }
+  ranges.check("generator", fractions)
   heads = max(1.0, config.num_attention_heads * size_fraction)
   if abs(heads - round(heads)) > 1e-6:
     raise errors.UserError(

@@ -10,6 +10,7 @@ from convbert_jax import errors
 from convbert_jax.model.common_fields import OWN_IDS
 from convbert_jax.model.config import (
   ConvBertConfig,
+  check_dtype,
   check_segments,
   check_sequence_length,
 )
@@ -34,6 +35,7 @@ def make_pretraining(config: ConfigDict) -> Pretraining:
     UserError: if a field's value does not fit.
   """
   model = ConvBertConfig(**config.model, **OWN_IDS)
+  check_dtype(model)
   check_sequence_length(model, config.max_seq_length)
   check_segments(model, 2)
   objective = Objective(**config.objective)

@@ -1,6 +1,5 @@
 """The folder of a pre-training run: config, vocabulary, checkpoints."""
 
-import json
 import os
 from typing import Any
 
@@ -17,6 +16,9 @@ from convbert_jax.training import restore, run_files, sharding
 
 VOCABULARY_FILE = "vocab.txt"
 TOKENIZER_FILE = "tokenizer_config.json"
+
+# What reading a run takes from its config.
+_NEEDED = {"seed", "max_seq_length", "model", "generator", "objective", "data"}
 
 
 def is_run(path: str) -> bool:
@@ -41,20 +43,31 @@ def load_run_config(workdir: str) -> ConfigDict:
       later version.
   """
   path = epath.Path(workdir) / run_files.CONFIG_FILE
-  if not path.exists():
+  kept = run_files.read_config(workdir)
+  if kept is None:
     raise UserError(
       f"{workdir} holds no run (no {run_files.CONFIG_FILE}); name the folder"
-      " that experiments.pretrain wrote"
+      " that experiments.pretrain wrote (of a fine-tuning, experiments.report"
+      " shows the scores)"
     )
-  config = old_configs.completed(json.loads(path.read_text()))
-  if "objective" not in config:
+  if "task" in kept or "objective" not in kept:
     raise UserError(
-      f"{workdir} holds no run of experiments.pretrain; of a fine-tuning, name"
-      " the task's folder once a seed is finished"
+      f"{workdir} holds no run of experiments.pretrain; of a fine-tuning,"
+      " experiments.report shows the scores, and the task's folder has the"
+      " model once a seed is finished"
     )
+  config = old_configs.completed(kept)
+  missing = sorted(_NEEDED - config.keys())
+  if missing:
+    raise UserError(f"{path} lacks {', '.join(missing)}: a part of it is gone")
   try:
-    old_configs.check_known(config["model"], ConvBertConfig)
-    old_configs.check_known(config["objective"], Objective)
+    for group, described in (
+      ("model", ConvBertConfig),
+      ("objective", Objective),
+    ):
+      if not isinstance(config[group], dict):
+        raise UserError(f"{group} is no group of fields")
+      old_configs.check_known(config[group], described)
   except UserError as error:
     raise UserError(f"{path}: {error}") from error
   return ConfigDict(config)
@@ -70,12 +83,8 @@ def with_own_recipe(config: ConfigDict, folder: os.PathLike[str]) -> ConfigDict:
     config: what is asked for.
     folder: of the run; it may not be there yet.
   """
-  path = epath.Path(folder) / run_files.CONFIG_FILE
-  if not path.exists():
-    return config
-  fields = old_configs.earlier_defaults(
-    json.loads(path.read_text()), config.to_dict()
-  )
+  kept = run_files.read_config(folder)
+  fields = old_configs.earlier_defaults(kept or {}, config.to_dict())
   if not fields:
     return config
   config = ConfigDict(config.to_dict())
@@ -114,10 +123,11 @@ def tokenizer_files(records: str, workdir: str) -> dict[str, str]:
     workdir: the run's folder.
 
   Raises:
-    UserError: if the workdir has another vocabulary, of the same size.
+    UserError: if the records lack one, or the workdir has another vocabulary,
+      of the same size.
   """
   names = (VOCABULARY_FILE, TOKENIZER_FILE)
-  texts = {name: (epath.Path(records) / name).read_text() for name in names}
+  texts = {name: _text_of(records, name) for name in names}
   kept = epath.Path(workdir) / VOCABULARY_FILE
   if kept.exists() and kept.read_text() != texts[VOCABULARY_FILE]:
     raise UserError(
@@ -125,3 +135,13 @@ def tokenizer_files(records: str, workdir: str) -> dict[str, str]:
       " use its records, or another workdir"
     )
   return texts
+
+
+def _text_of(records: str, name: str) -> str:
+  try:
+    return (epath.Path(records) / name).read_text()
+  except FileNotFoundError as error:
+    raise UserError(
+      f"{records} has no {name}, which experiments.build_data writes beside the"
+      " records: copy it from where they were built, or build them again"
+    ) from error

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from convbert_jax import errors
+from convbert_jax import errors, ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +46,7 @@ class Objective:
   prior_bias: bool = False
 
   def __post_init__(self) -> None:
-    if not 0.0 < self.mask_rate < 1.0:
-      raise errors.UserError(
-        f"objective.mask_rate={self.mask_rate} must lie in (0, 1); 0.15 is "
-        "usual"
-      )
-    if not 0.0 <= self.final_mask_rate < 1.0:
-      raise errors.UserError(
-        f"objective.final_mask_rate={self.final_mask_rate} must lie in [0, 1);"
-        " 0 leaves mask_rate as it is"
-      )
-    if self.temperature <= 0.0:
-      raise errors.UserError(
-        f"objective.temperature={self.temperature} must be positive"
-      )
+    ranges.check("objective", vars(self))
     if self.tie_generator and self.uniform_generator:
       raise errors.UserError(
         "objective.tie_generator and objective.uniform_generator exclude each "

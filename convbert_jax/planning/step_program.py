@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from convbert_jax import ranges
 from convbert_jax.data.batching import Batching
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning.starting_point import load_starting_point
@@ -137,8 +138,7 @@ def make_step(
     UserError: if the config or its files are not valid, or the batch does not
       divide among the devices.
   """
-  if config.max_seq_length < 1:
-    raise UserError(f"max_seq_length={config.max_seq_length} must be positive")
+  ranges.check_config(config.to_dict())
   if "objective" in config:
     return _pretraining_step(config, devices)
   return _task_step(config, devices, init_from)
@@ -158,8 +158,7 @@ def batch_unit(
   """
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   parts = config.accumulation_steps if "accumulation_steps" in config else 1
-  if parts < 1:
-    raise UserError(f"accumulation_steps={parts} must be positive")
+  ranges.check("", {"accumulation_steps": parts})
   return parts * math.prod(
     mesh.shape[axis] for axis in partitioning.RULES["batch"]
   )
@@ -222,7 +221,7 @@ def _check_batch(
   config: ConfigDict, devices: Sequence[jax.Device] | None
 ) -> None:
   unit = batch_unit(config, devices)
-  if config.batch_size < 1 or config.batch_size % unit:
+  if config.batch_size % unit:
     raise UserError(
       f"batch_size={config.batch_size} must be a multiple of {unit}: the"
       " devices that batches are split over, times accumulation_steps"

@@ -7,9 +7,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from convbert_jax import storage
+from convbert_jax import ranges, storage
 from convbert_jax.data import loader
-from convbert_jax.data.manifest import Manifest, load_manifest
+from convbert_jax.data.manifest import (
+  Manifest,
+  check_vocabulary,
+  load_manifest,
+)
 from convbert_jax.errors import UserError
 from convbert_jax.model.config import check_tensor_axis
 from convbert_jax.objective import run_folder
@@ -43,6 +47,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     settler.NonFiniteLoss: if the loss or gradient is not finite.
     loop.Preempted: after SIGTERM, when the state is saved.
   """
+  ranges.check_config(config.to_dict())
   _check_batches(config)
   asked = run_folder.with_own_recipe(config, workdir)
   config = _with_records_here(asked)
@@ -60,6 +65,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     report=ReportConfig(**config.report),
   )
   manifest = _load_records(config)
+  check_vocabulary(manifest, config.data.path)
   mesh = sharding.make_mesh(**config.mesh)
   _check_tensor_axis(pretraining, mesh.shape["tensor"])
   evaluate = None
@@ -187,24 +193,8 @@ def _check_held_out(config: ConfigDict, manifest: Manifest) -> None:
 
 
 def _check_batches(config: ConfigDict) -> None:
-  if config.eval.every < -1:
-    raise UserError(
-      f"eval.every={config.eval.every}: give a number of steps, 0 for the end"
-      " only, or -1 for never"
-    )
-  if not 0.0 <= config.eval.mask_rate < 1.0:
-    raise UserError(
-      f"eval.mask_rate={config.eval.mask_rate} must lie in [0, 1); 0 takes the"
-      " rate that training ends with"
-    )
-  for name, size in (
-    ("batch_size", config.batch_size),
-    ("eval.batch_size", config.eval.batch_size),
-  ):
-    if size < 1:
-      raise UserError(f"{name}={size}: give a batch at least one example")
   parts = jax.process_count() * config.accumulation_steps
-  if config.accumulation_steps < 1 or config.batch_size % parts:
+  if config.batch_size % parts:
     raise UserError(
       f"batch_size={config.batch_size} must be a multiple of "
       f"accumulation_steps={config.accumulation_steps} times the "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
+from convbert_jax import files
 from convbert_jax.finetuning.results import PAPER_SCORES
 from convbert_jax.studies.kept import KeptPlan
 from convbert_jax.studies.ledger import Ledger, results_path
@@ -127,7 +128,7 @@ def commit_of(workdir: str, run: Run) -> str:
   )
   if not found:
     return ""
-  start = json.loads(found[0].read_text())[-1]
+  start = files.read_json(found[0], list, "move it away")[-1]
   if start["commit"] is None:
     return ""
   return start["commit"][:8] + ("+" if start["uncommitted_changes"] else "")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from convbert_jax.data.streams import is_unicode
 from convbert_jax.errors import UserError
 from convbert_jax.tasks.task_files import (
   find_file,
@@ -149,6 +150,8 @@ def _read_passage(path: str, level: str, split: str) -> list[Question]:
     raise UserError(
       f"{path}, row {error.lineno}: not JSON ({error.msg}); {_GIVE_RACE}"
     ) from error
+  except RecursionError as error:
+    raise UserError(f"{path} is nested too deep; {_GIVE_RACE}") from error
   if not isinstance(passage, dict) or not _is_text(passage.get("article")):
     raise UserError(f'{path}: no "article" with a text; {_GIVE_RACE}')
   lists = [passage.get(name) for name in _PASSAGE_LISTS]
@@ -184,7 +187,7 @@ def _read_passage(path: str, level: str, split: str) -> list[Question]:
 
 
 def _is_text(value: Any) -> bool:
-  return isinstance(value, str)
+  return isinstance(value, str) and is_unicode(value)
 
 
 def _fill_blank(asked: str, option: str) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 
 from convbert_jax.tasks.qa_windows import Part
 
-_MAX_ANSWER_TOKENS = 30
+# As in the original.
+MAX_ANSWER_LENGTH = 30
 # How many spans of a window are kept: 20 starts with 20 ends each.
 _NUM_CANDIDATES = 400
 
@@ -86,22 +87,26 @@ class Prediction:
 
 
 def find_candidates(
-  part: Part, outputs: Mapping[str, np.ndarray]
+  part: Part,
+  outputs: Mapping[str, np.ndarray],
+  max_answer_length: int = MAX_ANSWER_LENGTH,
 ) -> Candidates:
-  """Returns the likeliest spans of a window, of at most 30 tokens each.
+  """Returns the likeliest spans of a window.
 
   Args:
     part: the part of the context that spans must lie in.
     outputs: what `spans()` of the model's output returns, without the batch
       axis.
+    max_answer_length: tokens in the longest span.
   """
   if "start_logits" in outputs:
-    return _from_logits(part, outputs["start_logits"], outputs["end_logits"])
+    starts, ends = outputs["start_logits"], outputs["end_logits"]
+    return _from_logits(part, starts, ends, min(max_answer_length, len(ends)))
   size = len(part.offsets)
   first = np.repeat(outputs["starts"], outputs["ends"].shape[-1]) - part.begin
   last = outputs["ends"].reshape(-1) - part.begin
   valid = (first >= 0) & (first <= last) & (last < size)
-  valid &= last < first + _MAX_ANSWER_TOKENS
+  valid &= last < first + max_answer_length
   valid[valid] = part.may_start[first[valid]]
   return Candidates(
     first[valid],
@@ -113,22 +118,22 @@ def find_candidates(
 
 
 def _from_logits(
-  part: Part, starts: np.ndarray, ends: np.ndarray
+  part: Part, starts: np.ndarray, ends: np.ndarray, longest: int
 ) -> Candidates:
   """Returns the best of all spans; starts and ends are independent."""
   size = len(part.offsets)
   inside = slice(part.begin, part.begin + size)
   # Row i holds the end logits of tokens i, i + 1, ..., -inf after the part.
-  beyond = np.full(_MAX_ANSWER_TOKENS, -np.inf, ends.dtype)
+  beyond = np.full(longest, -np.inf, ends.dtype)
   padded = np.concatenate([ends[inside], beyond])
-  later = np.lib.stride_tricks.sliding_window_view(padded, _MAX_ANSWER_TOKENS)
+  later = np.lib.stride_tricks.sliding_window_view(padded, longest)
   firsts = np.where(part.may_start, starts[inside], -np.inf)
   scores = (firsts[:, None] + later[:size]).reshape(-1)
   order = np.arange(scores.size)
   if scores.size > _NUM_CANDIDATES:
     order = np.argpartition(-scores, _NUM_CANDIDATES)[:_NUM_CANDIDATES]
   order = order[np.isfinite(scores[order])]
-  first, num_after_first = np.divmod(order, _MAX_ANSWER_TOKENS)
+  first, num_after_first = np.divmod(order, longest)
   null = float(starts[0] + ends[0])
   return Candidates(first, first + num_after_first, scores[order], null, True)
 
@@ -199,6 +204,7 @@ def best_texts(
   parts: Sequence[Part],
   outputs: Sequence[Mapping[str, np.ndarray]],
   num_best: int,
+  max_answer_length: int = MAX_ANSWER_LENGTH,
 ) -> Prediction:
   """Returns the best texts of all windows, each text once.
 
@@ -207,9 +213,11 @@ def best_texts(
     parts: of its windows.
     outputs: of each window, see `find_candidates`.
     num_best: number of texts to keep.
+    max_answer_length: see `find_candidates`.
   """
   found = [
-    find_candidates(part, row) for part, row in zip(parts, outputs, strict=True)
+    find_candidates(part, row, max_answer_length)
+    for part, row in zip(parts, outputs, strict=True)
   ]
   best: dict[str, float] = {}
   for (start, end), score in zip(*rank_spans(parts, found), strict=True):

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from convbert_jax.data.streams import HALF_A_CHARACTER, is_unicode
 from convbert_jax.errors import UserError
 
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false",
@@ -73,7 +74,7 @@ def _squad(path: str) -> Iterator[Example]:
   try:
     with open(path, encoding="utf-8-sig") as file:
       content = json.load(file)
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise _unreadable(path, error) from error
   for number, article in enumerate(_get(content, "data", list, path), 1):
     place = f"{path}, article {number}"
@@ -113,7 +114,7 @@ def _mrqa(path: str) -> Iterator[Example]:
     where = f"{path}, row {row}"
     try:
       content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise _unreadable(where, error) from error
     if row == 1 and isinstance(content, dict) and "header" in content:
       continue
@@ -196,6 +197,8 @@ def _get(row: Any, name: str, kind: type, where: str) -> Any:
     raise UserError(
       f"{where}: {name!r} is {str(row[name])[:40]!r}, not {_KINDS[kind]}"
     )
+  if kind is str and not is_unicode(row[name]):
+    raise UserError(f"{where}: {name!r} has {HALF_A_CHARACTER}")
   return row[name]
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _COLOURS = {"f1": "#4C72B0", "exact": "#C44E52"}
+# SQuAD 2.0's program takes null scores for probabilities: unless it is told
+# otherwise, it blanks what has more.
+_SURE = 1.0
 # Maximum answer length of each bar, in words; a last bar has longer answers.
 _LENGTHS = (1, 2, 3, 5, 8, 12)
 
@@ -64,6 +67,9 @@ class QuestionScores(NamedTuple):
     f1: F1 of words, float [n].
     has_answer: whether the question has an answer, bool [n].
     blank: the score of a blanked prediction, 1 if that is right, float [n].
+    empty: the score of the text "" by either rule, float [n]. It differs from
+      `blank` where all gold answers normalise to nothing.
+    is_text: whether there is a text at all, be it "the", bool [n].
     null: null score, float [n].
   """
 
@@ -71,6 +77,8 @@ class QuestionScores(NamedTuple):
   f1: np.ndarray
   has_answer: np.ndarray
   blank: np.ndarray
+  empty: np.ndarray
+  is_text: np.ndarray
   null: np.ndarray
 
 
@@ -90,10 +98,11 @@ def score_questions(
     version_2: use the rules of SQuAD 2.0: gold answers that normalise to an
       empty text are ignored, and "" is right if no gold answer is left.
   """
-  exact, f1 = [], []
+  exact, f1, empty = [], [], []
   for text, right in zip(texts, golds, strict=True):
     if version_2:
       right = [gold for gold in right if normalise(gold)] or [""]
+    empty.append(float(version_2 and right == [""]))
     exact.append(max((exact_match(text, gold) for gold in right), default=0.0))
     f1.append(
       max(
@@ -107,6 +116,8 @@ def score_questions(
     np.array(f1),
     has_answer,
     1.0 - has_answer,
+    np.array(empty),
+    np.array([bool(text) for text in texts]),
     np.array(null_scores, float),
   )
 
@@ -120,21 +131,30 @@ def squad1_scores(scores: QuestionScores) -> dict[str, float]:
 
 
 def squad2_scores(scores: QuestionScores, threshold: float) -> dict[str, float]:
-  """Returns the scores of SQuAD 2.0, in points.
+  """Returns what SQuAD 2.0's program says of the files of a run, in points.
+
+  Those are the texts, "" where there is no answer, and the null scores, which
+  the program is given as `--na-prob-file`.
 
   Args:
     scores: of all questions.
-    threshold: predictions with a null score above it are blanked.
+    threshold: the written text is "" where the null score is above it.
 
   Returns:
     `exact` and `f1` of all questions; with prefix `HasAns_` or `NoAns_` those
     of questions with or without an answer, if there are any; `best_exact` and
-    `best_f1` with the best possible threshold, which is returned as
-    `best_exact_threshold` and `best_f1_threshold`, not in points.
+    `best_f1` with the best threshold for the texts as they are written, and
+    `best_exact_thresh` and `best_f1_thresh`, these thresholds, not in points.
   """
+  is_blank = scores.null > threshold
+  written = {
+    name: np.where(is_blank, scores.empty, values)
+    for name, values in (("exact", scores.exact), ("f1", scores.f1))
+  }
+  is_sure = scores.null > max(threshold, _SURE)
   found = {}
-  for name, values in (("exact", scores.exact), ("f1", scores.f1)):
-    values = np.where(scores.null > threshold, scores.blank, values)
+  for name, values in written.items():
+    values = np.where(is_sure, scores.blank, values)
     for prefix, chosen in (
       ("", slice(None)),
       ("HasAns_", scores.has_answer),
@@ -142,12 +162,35 @@ def squad2_scores(scores: QuestionScores, threshold: float) -> dict[str, float]:
     ):
       if len(values[chosen]):
         found[prefix + name] = 100 * float(values[chosen].mean())
-  for name, values in (("exact", scores.exact), ("f1", scores.f1)):
-    thresholds, points = threshold_curve(scores, values)
-    best = int(np.argmax(points))
-    found[f"best_{name}"] = float(points[best])
-    found[f"best_{name}_threshold"] = float(thresholds[best])
+  for name, values in written.items():
+    best, at = _best_threshold(scores, values, scores.is_text & ~is_blank)
+    found[f"best_{name}"], found[f"best_{name}_thresh"] = best, at
   return found
+
+
+def _best_threshold(
+  scores: QuestionScores, values: np.ndarray, is_text: np.ndarray
+) -> tuple[float, float]:
+  """Returns the best score, in points, and its threshold, as the program does.
+
+  It goes through the questions by null score, in the order of the file where
+  that is equal, and may stop between two that are: the score is then one that
+  no threshold gives. An unanswerable question loses its point to any text, also
+  to one that is nothing when normalised. Where nothing is gained the threshold
+  is 0.
+
+  Args:
+    scores: of all questions, in the order of the file.
+    values: of the texts as written, float [n].
+    is_text: whether the written text is not "", bool [n].
+  """
+  order = np.argsort(scores.null, kind="stable")
+  gains = np.where(scores.has_answer, values, -is_text.astype(float))[order]
+  # Summed in this order, so that equal sums are equal there too.
+  sums = np.cumsum([scores.blank.sum(), *gains])
+  best = int(np.argmax(sums))
+  threshold = float(scores.null[order[best - 1]]) if best else 0.0
+  return 100 * float(sums[best]) / len(values), threshold
 
 
 def threshold_curve(
@@ -175,7 +218,7 @@ def threshold_curve(
 def draw_thresholds(
   axes: "Axes", scores: QuestionScores, threshold: float
 ) -> None:
-  """Draws the scores over the threshold.
+  """Draws the scores over the threshold, above the one in use too.
 
   Args:
     axes: to draw on.

@@ -10,8 +10,6 @@ from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.data.windows import plan_windows
 from convbert_jax.errors import UserError
 
-# By default, windows over a long context overlap by this many tokens.
-_OVERLAP = 128
 _MAX_QUESTION_TOKENS = 64
 # As in the original: for each token, a hundredth of one in context.
 _LENGTH_BONUS = 0.01
@@ -95,9 +93,9 @@ def make_windows(
     question: cut to 64 tokens.
     context: of any length.
     max_length: maximum length of a window, in tokens, all included.
-    step: tokens from the start of one window to that of the next, less where
-      a window has no room for as many. None lets windows overlap by 128
-      tokens, or by half a window where that is less.
+    step: tokens from the start of one window to that of the next, at most half
+      the room for the context, so that no answer of up to half the room is in
+      parts everywhere. None takes half the room.
 
   Raises:
     UserError: if there is no room for a context.
@@ -110,10 +108,12 @@ def make_windows(
       f"sequences of {max_length} tokens leave no room for a context; allow"
       " longer ones"
     )
-  if step is None:
-    step = room - min(_OVERLAP, room // 2)
+  half = max(1, room // 2)
   windows = plan_windows(
-    np.ones(len(context.ids)), room, step, length_bonus=_LENGTH_BONUS
+    np.ones(len(context.ids)),
+    room,
+    half if step is None else min(step, half),
+    length_bonus=_LENGTH_BONUS,
   )
   found = []
   for begin, end, may_start in windows:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import flax.linen as nn
 import jax
@@ -62,6 +62,8 @@ class QuestionAnswering(Task):
     version_2: whether questions may have no answer, as in SQuAD 2.0.
     null_threshold: a question has no answer where its null score is above it.
     num_best: number of texts kept for each question.
+    max_answer_length: tokens in the longest answer that is predicted. Training
+      sees longer ones whole, as in the original.
   """
 
   files: tuple[str, ...]
@@ -70,6 +72,11 @@ class QuestionAnswering(Task):
   version_2: bool = False
   null_threshold: float = qa_answers.NULL_THRESHOLD
   num_best: int = 20
+  max_answer_length: int = qa_answers.MAX_ANSWER_LENGTH
+
+  def configured(self, *, max_answer_length: int) -> Self:
+    """Returns the task with what a run's config sets, see `Task`."""
+    return dataclasses.replace(self, max_answer_length=max_answer_length)
 
   def find(self, root: str, split: str) -> str:
     """Returns the path of a split's file, see `Task.find`."""
@@ -101,7 +108,7 @@ class QuestionAnswering(Task):
     )
     asked = [example.question for example in examples]
     questions = qa_windows.encode_with_offsets(tokenizer, asked)
-    features, left_out = [], 0
+    features, left_out, too_long = [], 0, 0
     for number, question in enumerate(questions):
       example = examples[number]
       context = contexts[example.context]
@@ -109,6 +116,8 @@ class QuestionAnswering(Task):
       if training and answer is None and not example.is_impossible:
         left_out += 1
         continue
+      if answer is not None:
+        too_long += answer[1] - answer[0] >= self.max_answer_length
       for row, part in qa_windows.make_windows(
         tokenizer, question, context, max_seq_length, _STEP
       ):
@@ -118,6 +127,13 @@ class QuestionAnswering(Task):
       warnings.warn(
         f"{self.name}: {left_out:,} of {len(examples):,} questions are left out"
         " of training: their answer does not occur in the context",
+        stacklevel=2,
+      )
+    if too_long:
+      warnings.warn(
+        f"{self.name}: {too_long:,} of {len(examples):,} questions have an"
+        f" answer of more than max_answer_length={self.max_answer_length}"
+        " tokens, which no prediction can be",
         stacklevel=2,
       )
     return features
@@ -182,6 +198,7 @@ class QuestionAnswering(Task):
         [features[row].origin for row in rows[number]],
         [outputs[row] for row in rows[number]],
         self.num_best,
+        self.max_answer_length,
       )
       for number, example in enumerate(examples)
     ]

@@ -17,7 +17,7 @@ Fine-tuning calls these in turn and knows nothing else about a task:
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -80,6 +80,16 @@ class Task(abc.ABC):
   dev_splits: tuple[str, ...] = ("dev",)
   test_splits: tuple[str, ...] = ("test",)
   padding: ClassVar[Mapping[str, int]] = PADDING
+
+  def configured(self, *, max_answer_length: int) -> Self:
+    """Returns the task with what a run's config sets of it.
+
+    Args:
+      max_answer_length: tokens in the longest answer to a question; other
+        kinds of tasks have none.
+    """
+    del max_answer_length
+    return self
 
   @abc.abstractmethod
   def find(self, root: str, split: str) -> str:

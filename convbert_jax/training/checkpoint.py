@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from convbert_jax import files
+from convbert_jax import files, ranges
 from convbert_jax.errors import UserError
 from convbert_jax.training import agreement, run_files
 from convbert_jax.training.orbax_manager import open_manager
@@ -71,10 +71,7 @@ class CheckpointConfig:
   local_every: int = 0
 
   def __post_init__(self) -> None:
-    if self.keep_last < 1:
-      raise UserError(
-        f"checkpoint.keep_last={self.keep_last} must be at least 1"
-      )
+    ranges.check("checkpoint", vars(self))
     if bool(self.local_path) != bool(self.local_every):
       raise UserError(
         f"checkpoint.local_path={self.local_path!r} and"
@@ -85,11 +82,6 @@ class CheckpointConfig:
       raise UserError(
         f"checkpoint.local_path={self.local_path} must be on a file system"
       )
-    for name in ("save_every", "keep_every", "local_every"):
-      if getattr(self, name) < 0:
-        raise UserError(
-          f"checkpoint.{name}={getattr(self, name)} must not be negative"
-        )
 
 
 class Checkpointer:
@@ -306,8 +298,7 @@ def checksum(tree: Any) -> int:
 
 def _check_workdir(folder: epath.Path, config: Mapping[str, Any]) -> bool:
   """Refuses a workdir of another config; says whether a run has begun there."""
-  path = folder / run_files.CONFIG_FILE
-  has_begun = path.exists()
-  if has_begun:
-    check_resumable(json.loads(path.read_text()), config, os.fspath(folder))
-  return has_begun
+  kept = run_files.read_config(folder)
+  if kept is not None:
+    check_resumable(kept, config, os.fspath(folder))
+  return kept is not None

@@ -88,6 +88,8 @@ def record_environment(workdir: str, start_step: int) -> None:
   if jax.process_index() != 0:
     return
   path = epath.Path(workdir) / ENVIRONMENT_FILE
-  starts = json.loads(path.read_text()) if path.exists() else []
+  starts = []
+  if path.exists():
+    starts = files.read_json(path, list, "move it away")
   starts.append({"start_step": start_step, **describe_environment()})
   files.write_text(path, json.dumps(starts, indent=2) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from convbert_jax import files
+from convbert_jax import files, ranges
 from convbert_jax.errors import UserError, exit_status_of
 from convbert_jax.training import (
   agreement,
@@ -57,11 +57,7 @@ class Program:
   max_skipped_steps: int = 0
 
   def __post_init__(self) -> None:
-    if self.max_skipped_steps < 0:
-      raise UserError(
-        f"max_skipped_steps={self.max_skipped_steps} must be a number of"
-        " steps, or 0 to stop at the first that is not finite"
-      )
+    ranges.check("", {"max_skipped_steps": self.max_skipped_steps})
 
   @functools.cached_property
   def state_like(self) -> TrainState:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.errors import UserError, unknown_name
+from convbert_jax import ranges
+from convbert_jax.errors import unknown_name
 
 RateScale = Callable[[jax.tree_util.KeyPath, jax.Array], jax.Array]
 
@@ -43,10 +44,7 @@ def layer_rate_scale(
       function raises `ValueError` for a parameter of the encoder that is
       neither in a layer nor in the embeddings.
   """
-  if not 0.0 < decay <= 1.0:
-    raise UserError(
-      f"optimizer.layer_decay={decay} must lie in (0, 1]; 1 means none"
-    )
+  ranges.check("optimizer", {"layer_decay": decay})
   if exponents not in EXPONENTS:
     raise unknown_name("optimizer.layer_decay_exponents", exponents, EXPONENTS)
   if decay == 1.0:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from convbert_jax import ranges
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.training.layer_decay import layer_rate_scale
 from convbert_jax.training.schedules import SCHEDULES, Schedule, make_schedule
@@ -69,23 +70,7 @@ class OptimizerConfig:
     ):
       if name not in valid:
         raise unknown_name(f"optimizer.{field}", name, valid)
-    for field in (
-      "learning_rate",
-      "weight_decay_rate",
-      "decay_power",
-      "clip_norm",
-      "update_clip",
-      "epsilon",
-      "warmup_steps",
-      "warmup_rate",
-    ):
-      value = getattr(self, field)
-      if value < 0:
-        raise UserError(f"optimizer.{field}={value} must not be negative")
-    for field in ("beta1", "beta2", "momentum"):
-      value = getattr(self, field)
-      if not 0 <= value < 1:
-        raise UserError(f"optimizer.{field}={value} must be in [0, 1)")
+    ranges.check("optimizer", vars(self))
     if self.warmup_steps and self.warmup_rate:
       raise UserError(
         f"optimizer.warmup_steps={self.warmup_steps} and"

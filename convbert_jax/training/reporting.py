@@ -14,7 +14,7 @@ from etils import epath
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from convbert_jax import files
+from convbert_jax import files, ranges
 from convbert_jax.errors import UserError
 from convbert_jax.training import run_files
 from convbert_jax.training.events import Events
@@ -55,16 +55,7 @@ class ReportConfig:
   stall_timeout: int = 1800
 
   def __post_init__(self) -> None:
-    if self.stall_timeout < 0:
-      raise UserError(
-        f"report.stall_timeout={self.stall_timeout} must be a number of"
-        " seconds, or 0 for no limit"
-      )
-    if self.every < 0:
-      raise UserError(
-        f"report.every={self.every} must be a number of steps, or 0 for the"
-        " last step alone"
-      )
+    ranges.check("report", vars(self))
     start, stop = self.profile_start, self.profile_stop
     if (start or stop) and not 1 <= start <= stop:
       raise UserError(

@@ -1,6 +1,7 @@
 """The files that a run leaves in its folder: metrics, and what describes it."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import jax
 from etils import epath
 
 from convbert_jax import files
+from convbert_jax.errors import UserError
+from convbert_jax.files import PathLike
 
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.json"
@@ -31,6 +34,29 @@ def write_run_files(workdir: str, texts: Mapping[str, str]) -> None:
       files.write_text(folder / name, text)
 
 
+def read_config(folder: PathLike) -> dict[str, Any] | None:
+  """Returns the config that a run was begun with; None if there is none.
+
+  Args:
+    folder: of the run.
+
+  Raises:
+    UserError: if the file is damaged, or not that of a run.
+  """
+  path = epath.Path(folder) / CONFIG_FILE
+  if not path.exists():
+    return None
+  mend = (
+    "move it away, and the command that began the run writes it again, or name"
+    " another folder"
+  )
+  config = files.read_json(path, dict, mend)
+  # That of a model of transformers has no groups.
+  if not any(isinstance(value, dict) for value in config.values()):
+    raise UserError(f"{path} is no config of a run; {mend}")
+  return config
+
+
 def read_rows(workdir: str) -> list[Row]:
   """Reads the rows of `metrics.jsonl`.
 
@@ -39,13 +65,37 @@ def read_rows(workdir: str) -> list[Row]:
 
   Returns:
     The complete rows in order; a last line cut short by a kill is left out.
+    From a broken line on, all are left out, and the first process says so.
     Empty if there is no file.
   """
   path = epath.Path(workdir) / METRICS_FILE
   if not path.exists():
     return []
-  *lines, _cut_short = path.read_text().split("\n")
-  return [json.loads(line) for line in lines]
+  text = path.read_bytes().decode(errors="replace")
+  *lines, _cut_short = text.split("\n")
+  rows: list[Row] = []
+  for line in lines:
+    row = _row(line)
+    if row is None:
+      if jax.process_index() == 0:
+        print(
+          f"warning: {path}: line {len(rows) + 1} is broken; the"
+          f" {len(lines) - len(rows):,} lines from there on are left out",
+          file=sys.stderr,
+        )
+      break
+    rows.append(row)
+  return rows
+
+
+def _row(line: str) -> Row | None:
+  """Returns the row in a line; None if it is none."""
+  try:
+    row = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  is_row = isinstance(row, dict) and isinstance(row.get("step"), int)
+  return row if is_row else None
 
 
 class GrowingText:

@@ -80,7 +80,8 @@ class SavedCheckpoint:
       found = ", ".join(map(str, steps)) or "none"
       raise UserError(
         f"{said_as}={path}: no checkpoint{'' if step is None else f' {step}'}"
-        f" there (found: {found})"
+        f" there (found: {found}); name the folder of a run of"
+        " experiments.pretrain, or one of its checkpoints"
       )
     self.step = steps[-1] if step is None else step
     self.earlier = [other for other in steps if other < self.step]
@@ -192,7 +193,10 @@ class SavedCheckpoint:
 
   def _check_shapes(self, item: str, like: Any) -> None:
     try:
-      saved = self._manager.item_metadata(self.step)[item].tree
+      metadata = self._manager.item_metadata(self.step)[item]
+      if metadata is None:
+        raise FileNotFoundError
+      saved = metadata.tree
       there = {
         name: tuple(leaf.shape) for name, leaf in _named_leaves(saved).items()
       }
@@ -225,8 +229,11 @@ def _is_of_the_machine(error: Exception) -> bool:
 
 
 def _unreadable(item: str, error: Exception) -> str:
-  reason = str(error).strip().split("\n")[0][:200]
-  return f"{item} cannot be read ({type(error).__name__}: {reason})"
+  """Says in plain words what libraries say at length."""
+  what = "is cut short or has changed"
+  if isinstance(error, FileNotFoundError) or "NOT_FOUND" in str(error):
+    what = "is missing"
+  return f"{item} cannot be read: a file {what} ({type(error).__name__})"
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.errors import UserError, unknown_name
+from convbert_jax import ranges
+from convbert_jax.errors import unknown_name
 
 Schedule = Callable[[jax.Array], jax.Array]
 # From the 0-based step, the number of steps and the power to a factor.
@@ -65,16 +66,11 @@ def make_schedule(
     A function from the 0-based step to the rate, float32 scalars.
 
   Raises:
-    UserError: if the schedule is unknown or a length is out of range.
+    UserError: if the schedule is unknown or there is no step.
   """
   if name not in SCHEDULES:
     raise unknown_name("optimizer.schedule", name, SCHEDULES)
-  if num_steps < 1:
-    raise UserError(f"num_steps={num_steps}: train for at least one step")
-  if warmup_steps < 0:
-    raise UserError(
-      f"optimizer.warmup_steps={warmup_steps} is negative; 0 means none"
-    )
+  ranges.check("", {"num_steps": num_steps})
 
   def schedule(step: jax.Array) -> jax.Array:
     rate = base * SCHEDULES[name](step, num_steps, power)

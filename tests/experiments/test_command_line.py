@@ -1,12 +1,13 @@
 """Mistakes on the command line: one line, exit status 1, no traceback."""
 
-import json
+import functools
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+from programs import forks
 
 from convbert_jax.errors import UserError
 from experiments import config_files
@@ -52,39 +53,6 @@ if __name__ == "__main__":
 '''
 
 
-# Runs a program once for every line of arguments it reads, each time in a copy
-# of this process, which has imported what takes long.
-FORKS = """
-import json, os, runpy, sys, tempfile, traceback
-from experiments import command_line
-
-program = sys.argv[1]
-for line in sys.stdin:
-  files = [tempfile.TemporaryFile() for _ in range(2)]
-  child = os.fork()
-  if not child:
-    for number, file in enumerate(files, start=1):
-      os.dup2(file.fileno(), number)
-    sys.argv = [program, *json.loads(line)]
-    status = 0
-    try:
-      runpy.run_path(program, run_name="__main__")
-    except SystemExit as end:
-      status = end.code
-    except BaseException:
-      traceback.print_exc()
-      status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  for file in files:
-    file.seek(0)
-  texts = [file.read().decode() for file in files]
-  print(json.dumps([child, status, *texts]), flush=True)
-"""
-
-
 def start(*command):
   return subprocess.Popen(
     [sys.executable, *command],
@@ -106,14 +74,8 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def program(path):
-  with start("-c", FORKS, path) as server:
-
-    def call(*arguments):
-      print(json.dumps(arguments), file=server.stdin, flush=True)
-      return subprocess.CompletedProcess(*json.loads(server.stdout.readline()))
-
-    yield call
-    server.stdin.close()
+  with forks("experiments.command_line") as call:
+    yield functools.partial(call, path)
 
 
 def test_flags_and_overrides_reach_the_program(path):

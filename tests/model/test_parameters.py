@@ -90,7 +90,7 @@ def test_initialisers():
     ({"head_ratio": 5}, "head_ratio=5 must divide.*take one of"),
     ({"num_groups": 7}, "num_groups=7 must divide hidden_size=768"),
     ({"conv_type": "span"}, "unknown conv_type 'span'.*span_dynamic"),
-    ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0 must lie in"),
+    ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0 must be.*below 1"),
     ({"num_hidden_layers": 0}, "num_hidden_layers=0 must be at least 1"),
     ({"conv_query": "owned"}, "unknown conv_query 'owned'; did you mean 'own'"),
     (

@@ -156,8 +156,8 @@ def test_no_batch_fits(monkeypatch, eight):
 @pytest.mark.parametrize(
   ("setting", "says"),
   [
-    ("accumulation_steps=0", "accumulation_steps=0 must be positive"),
-    ("max_seq_length=0", "max_seq_length=0 must be positive"),
+    ("accumulation_steps=0", "accumulation_steps=0 must be at least 1"),
+    ("max_seq_length=0", "max_seq_length=0 must be at least 1"),
     ("batch_size=12", "batch_size=12 must be a multiple of 8: the devices"),
     ("mesh.tensor=0", "does not arrange the 8 devices"),
   ],

@@ -100,6 +100,32 @@ def test_beams_outside_the_context_or_too_long_are_no_answers():
   assert (none.text, none.start, none.end) == ("", 0, 0)
 
 
+def test_the_longest_answer_is_asked_for():
+  context = " ".join(WORDS[:40])
+  (window,) = make_windows(context, 60)
+  starts, ends = np.full((2, 50), -1.0)
+  starts[3], ends[3 + 34] = 2, 2
+  plain = {"start_logits": starts, "end_logits": ends}
+  joint = {
+    "starts": np.array([3]),
+    "ends": np.array([[3 + 34, 3]]),
+    "scores": np.array([[2.0, 1.0]]),
+    "no_answer": np.float32(-4.0),
+  }
+  for outputs in (plain, joint):
+    lengths = {
+      limit: len(
+        qa_answers.best_texts(
+          context, [window.part], [outputs], 1, limit
+        ).text.split()
+      )
+      for limit in (1, 34, 35, 10**9)
+    }
+    assert lengths.pop(1) == 1
+    assert lengths.pop(34) < 35
+    assert set(lengths.values()) == {35}
+
+
 def test_beams_start_where_a_token_has_the_most_context():
   context = " ".join(WORDS[:60])
   windows = make_windows(context, 44, step=20)

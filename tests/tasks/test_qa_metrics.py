@@ -1,5 +1,7 @@
 """Scores of answers against a second, plain implementation."""
 
+import dataclasses
+import json
 import re
 import string
 
@@ -8,6 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from convbert_jax.tasks import qa_metrics
+from convbert_jax.tasks.qa_answers import Prediction
+from convbert_jax.tasks.qa_files import Example
+from convbert_jax.tasks.question_answering import QA_TASKS
 
 # What a prediction or a gold answer may look like.
 PIECES = [
@@ -75,39 +80,84 @@ def plain_scores(texts, golds):
   return {"exact": exact, "f1": f1}
 
 
-def blanked(values, golds, null, threshold):
-  """The scores where a null score above the threshold means no answer."""
-  return np.array(
-    [
-      float(not right) if score > threshold else value
-      for value, right, score in zip(values, golds, null, strict=True)
-    ]
-  )
+def program(golds, answers, null_scores, threshold=1.0):
+  """What SQuAD 2.0's program says of two files, restated without arrays.
+
+  Args:
+    golds: right answers by question id.
+    answers: content of the file of answers.
+    null_scores: content of the file of null scores, in its order.
+    threshold: `--na-prob-thresh`, by default the program's own.
+  """
+  plain = plain_scores([answers[name] for name in golds], golds.values())
+  found = {}
+  for kind, values in plain.items():
+    raw = dict(zip(golds, values, strict=True))
+    final = {
+      name: float(not golds[name]) if null_scores[name] > threshold else score
+      for name, score in raw.items()
+    }
+    for prefix, chosen in (
+      ("", list(golds)),
+      ("HasAns_", [name for name in golds if golds[name]]),
+      ("NoAns_", [name for name in golds if not golds[name]]),
+    ):
+      points = [final[name] for name in chosen]
+      found[prefix + kind] = 100 * sum(points) / len(points)
+    now = best = sum(not right for right in golds.values())
+    at = 0.0
+    for name in sorted(null_scores, key=null_scores.get):
+      if golds[name]:
+        now += raw[name]
+      elif answers[name]:
+        now -= 1
+      if now > best:
+        best, at = now, null_scores[name]
+    found[f"best_{kind}"] = 100 * best / len(golds)
+    found[f"best_{kind}_thresh"] = at
+  return found
 
 
-def test_scores_of_squad_2():
-  for seed in range(3):
+@pytest.mark.parametrize("threshold", [-99.0, -2.75, -2.0, 0.5, 2.0, 99.0])
+def test_scores_of_squad_2_are_those_of_the_files(tmp_path, threshold):
+  task = dataclasses.replace(QA_TASKS["squad2"], null_threshold=threshold)
+  for seed in range(20):
     texts, golds, null = random_case(seed, version_2=True)
-    per_question = qa_metrics.score_questions(
-      texts, golds, null, version_2=True
+    examples = [
+      Example(f"q{n}", "?", "", right, None, not right)
+      for n, right in enumerate(golds)
+    ]
+    predictions = [
+      Prediction(text, float(score), ())
+      for text, score in zip(texts, null, strict=True)
+    ]
+    task.write(str(tmp_path), "dev", examples, predictions)
+    answers, null_scores = (
+      json.loads((tmp_path / f"dev{suffix}.json").read_text())
+      for suffix in ("", "_null_scores")
     )
-    plain = plain_scores(texts, golds)
-    has = np.array([bool(right) for right in golds])
-    tried = [min(null) - 1, *sorted(set(null))]
-    for threshold in (-99.0, -2.0, -2.75, 99.0):
-      scores = qa_metrics.squad2_scores(per_question, threshold)
-      for name in ("exact", "f1"):
-        values = 100 * blanked(plain[name], golds, null, threshold)
-        assert scores[name] == pytest.approx(values.mean())
-        assert scores[f"HasAns_{name}"] == pytest.approx(values[has].mean())
-        assert scores[f"NoAns_{name}"] == pytest.approx(values[~has].mean())
-        points = [
-          100 * blanked(plain[name], golds, null, t).mean() for t in tried
-        ]
-        assert scores[f"best_{name}"] == pytest.approx(max(points))
-        assert scores[f"best_{name}_threshold"] in tried
-        best = tried.index(scores[f"best_{name}_threshold"])
-        assert points[best] == pytest.approx(max(points))
+    by_id = {example.id: example.answers for example in examples}
+    wanted = program(by_id, answers, null_scores, max(1.0, threshold))
+    scores = task.score(examples, predictions)
+    assert scores == {
+      name: pytest.approx(value) for name, value in wanted.items()
+    }
+
+
+def best_of(texts, golds, null, threshold=99.0):
+  scores = qa_metrics.squad2_scores(score_all(texts, golds, null), threshold)
+  return scores["best_f1"], scores["best_f1_thresh"]
+
+
+def test_the_best_threshold_is_the_programs():
+  # Between two questions of one null score, though no threshold is there.
+  assert best_of(["x", "y"], [["x"], []], [1.0, 1.0]) == (100, 1.0)
+  assert best_of(["y", "x"], [[], ["x"]], [1.0, 1.0]) == (50, 0.0)
+  # An answer that is nothing when normalised is one all the same.
+  assert best_of(["the"], [[]], [-3.0]) == (100, 0.0)
+  assert best_of(["the", "x"], [[], ["x"]], [-3.0, -2.0]) == (50, 0.0)
+  # What is blank in the file gains nothing.
+  assert best_of(["x"], [["x"]], [1.0], threshold=0.0) == (0, 0.0)
 
 
 def test_scores_of_squad_1():
@@ -181,8 +231,13 @@ def test_the_best_threshold_may_blank_everything():
   found = score_all(["x", "y"], [[], []], [1.0, 2.0])
   scores = qa_metrics.squad2_scores(found, 5.0)
   assert (scores["f1"], scores["best_f1"]) == (0, 100)
-  again = qa_metrics.squad2_scores(found, scores["best_f1_threshold"])
+  again = qa_metrics.squad2_scores(found, scores["best_f1_thresh"])
   assert again["f1"] == 100
+
+
+def blanked_f1(found, threshold):
+  values = np.where(found.null > threshold, found.blank, found.f1)
+  return 100 * values.mean()
 
 
 def test_figures_show_both_scores():
@@ -190,8 +245,8 @@ def test_figures_show_both_scores():
   axes = Figure().subplots()
   qa_metrics.draw_thresholds(axes, found, -2.75)
   labels = axes.get_legend_handles_labels()[1]
-  best = qa_metrics.squad2_scores(found, -2.75)["best_f1"]
-  assert any(f"f1, best {best:.1f}" in label for label in labels)
+  tried = [blanked_f1(found, t) for t in [-99.0, *set(found.null)]]
+  assert any(f"f1, best {max(tried):.1f}" in label for label in labels)
   assert "set, -2.75" in labels
   axes = Figure().subplots()
   few = score_all(["x", "y", "z"], [["x"], ["x"], ["z"]], [0] * 3, False)

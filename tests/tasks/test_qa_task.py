@@ -43,9 +43,9 @@ EXAMPLES = [
   example(3, UNICODE),
   example(4, LONG, WORDS[0], question=" ".join(WORDS)),
   example(5, UNICODE, "❤ new"),
-  example(6, LONG, f"{WORDS[194]} {WORDS[195]}"),
+  example(6, LONG, f"{WORDS[264]} {WORDS[265]}"),
 ]
-LENGTH = 200
+LENGTH = 270
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +69,14 @@ def test_windows_and_labels(features):
     labels.append(
       [int(arrays[f"{side}_positions"]) for side in ("start", "end")]
     )
-  # Words 290 and 291: not in the first 195, but in both of the others.
-  assert room == 195
+  # Words 290 and 291: not in the first 265, but in both of the others.
+  assert room == 265
   assert labels == [[0, 0], [4 + 290 - 128, 4 + 291 - 128], [4 + 34, 4 + 35]]
   assert not any(row.arrays["is_impossible"] for row in rows)
   # One word of the answer is in the first window, one beyond it.
   rows = [feature.arrays for feature in features if feature.example == 6]
   starts = [int(arrays["start_positions"]) for arrays in rows]
-  assert starts == [0, 4 + 194 - 128, 0]
+  assert starts == [0, 4 + 264 - 128, 4 + 264 - 256]
   (fourth,) = [feature for feature in features if feature.example == 3]
   assert [int(fourth.arrays[n]) for n in list(fourth.arrays)[3:]] == [0, 0, 1]
   cut = next(feature for feature in features if feature.example == 4)
@@ -104,6 +104,22 @@ def test_answers_that_are_not_there_are_left_out_of_training():
   assert {row.example for row in rows} == set(range(5))
   with pytest.raises(UserError, match="no room for a context"):
     TASK.featurise(examples, TOKENIZER, 5, training=False)
+
+
+def test_answers_that_no_prediction_can_be_are_counted_and_learned():
+  few = dataclasses.replace(TASK, max_answer_length=3)
+  with pytest.warns(
+    UserWarning, match="1 of 7 questions have an answer of mor"
+  ):
+    rows = few.featurise(EXAMPLES, TOKENIZER, LENGTH, training=True)
+  (row,) = [row for row in rows if row.example == 2]
+  assert row.arrays["end_positions"] - row.arrays["start_positions"] == 4
+  outputs = [one_hot(row, row.length, joint=False) for row in rows]
+  found = few.decode(EXAMPLES, rows, outputs)
+  assert found[2].text != EXAMPLES[2].answers[0]
+  many = few.configured(max_answer_length=5)
+  found = many.decode(EXAMPLES, rows, outputs)
+  assert found[2].text == EXAMPLES[2].answers[0]
 
 
 def one_hot(row, width, joint):

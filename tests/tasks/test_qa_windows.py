@@ -50,8 +50,7 @@ def check_windows(num_words, max_length, step):
   assert len(starts) == num_words
   firsts = np.array([window.part.first for window in found])
   room = max_length - 5
-  expected = {None: max(room - 128, room - room // 2), 30: 30, 500: room}
-  assert (np.diff(firsts) == expected[step]).all()
+  assert (np.diff(firsts) == min(step or room, room // 2)).all()
   assert firsts[-1] + room >= num_words
   assert len(firsts) == 1 or firsts[-2] + room < num_words
 
@@ -59,7 +58,7 @@ def check_windows(num_words, max_length, step):
 def test_answers_start_where_a_token_has_the_most_context():
   for num_words, max_length, step, expected in (
     (100, 44, 17, [29, 17, 17, 17, 20]),
-    (60, 44, None, [30, 30]),
+    (100, 44, 128, [30, 20, 20, 30]),
     # The length of the first window outweighs a token of context.
     (301, 304, 128, [300, 1]),
   ):
@@ -67,6 +66,20 @@ def test_answers_start_where_a_token_has_the_most_context():
     found = make_windows("wzz", context, max_length, step)
     owned = [int(window.part.may_start.sum()) for window in found]
     assert owned == expected
+
+
+@pytest.mark.parametrize("max_length", [6, 7, 8, 21, 96, 128, 300])
+def test_every_short_answer_is_whole_in_a_window(max_length):
+  """Up to half the room, whatever step is asked for."""
+  room, num_words = max_length - 5, 300
+  context = " ".join(WORDS[:num_words])
+  windows = make_windows("wzz wzy", context, max_length, 128)
+  longest = max(1, room // 2)
+  whole = np.zeros(num_words - longest + 1, bool)
+  for window in windows:
+    first, size = window.part.first, len(window.part.offsets)
+    whole[first : first + max(0, size - longest + 1)] = True
+  assert whole.all()
 
 
 def test_a_question_is_cut_and_a_window_needs_room():

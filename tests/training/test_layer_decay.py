@@ -143,8 +143,8 @@ def test_an_encoder_parameter_of_no_depth_is_refused():
 @pytest.mark.parametrize(
   ("decay", "exponents", "message"),
   [
-    (0.0, "original", "layer_decay=0.0 must lie in"),
-    (1.5, "original", "layer_decay=1.5 must lie in"),
+    (0.0, "original", "layer_decay=0.0 must be above 0"),
+    (1.5, "original", "layer_decay=1.5 must be above 0 and at most 1"),
     (0.8, "convential", "did you mean 'conventional'"),
   ],
 )

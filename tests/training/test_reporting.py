@@ -127,6 +127,36 @@ def test_rows_after_the_restored_step_and_a_cut_line_are_dropped(tmp_path):
   assert run_files.read_rows(tmp_path) == kept
 
 
+BROKEN = {
+  "cut": b'{"step": 3, "lo',
+  "no step": b'{"loss": 3.0}',
+  "another kind": b"[3]",
+  "bytes": b"\x00\xff\x00",
+  "deep": b"[" * 10_000,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_from_a_broken_line_on_rows_are_dropped_and_said(
+  tmp_path, capsys, name
+):
+  file = tmp_path / "metrics.jsonl"
+  rows = [{"step": step, "loss": step / 3} for step in (2, 4, 6, 8)]
+  lines = [json.dumps(row).encode() for row in rows]
+  file.write_bytes(b"\n".join([*lines[:2], BROKEN[name], *lines[2:], b""]))
+  with make_reporter(tmp_path, start_step=8) as reporter:
+    assert capsys.readouterr().err == (
+      f"warning: {file}: line 3 is broken; the 3 lines from there on are left"
+      " out\n"
+    )
+    assert reporter.last_row == rows[1]
+    reporter.row(10, {"loss": 7.0})
+  assert run_files.read_rows(tmp_path) == [
+    *rows[:2], {"step": 10, "loss": 7.0}
+  ]  # fmt: skip
+  assert capsys.readouterr().err == ""
+
+
 def test_rows_in_an_object_store_are_written_without_appending(
   tmp_path, monkeypatch
 ):
@@ -230,7 +260,7 @@ def test_profiles_the_steps_asked_for(tmp_path, monkeypatch):
 
 
 def test_refuses_numbers_of_steps_that_are_none():
-  for start, stop in ((3, 2), (0, 5), (-1, 5), (4, 0)):
+  for start, stop in ((3, 2), (0, 5), (4, 0)):
     with pytest.raises(UserError, match=f"profile_start={start} and"):
       reporting.ReportConfig(profile_start=start, profile_stop=stop)
   with pytest.raises(UserError, match="every=-1 must be"):
@@ -257,3 +287,6 @@ def test_environment_lists_every_start(tmp_path):
   assert starts[0]["packages"]["jax"] == jax.__version__
   assert starts[0]["devices"] == [8, "cpu"]
   assert starts[0]["commit"] is None or len(starts[0]["commit"]) == 40
+  (tmp_path / "environment.json").write_text("[{")
+  with pytest.raises(UserError, match=r"environment.json is cut short.*move"):
+    environment.record_environment(tmp_path, 60)

@@ -1,6 +1,7 @@
 """Where a run begins, and what it refuses to begin from."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -101,6 +102,9 @@ DAMAGES = {
   "torn optimizer": lambda folder: tear(folder, "optimizer/d/*"),
   "torn position": lambda folder: tear(folder, "run/metadata"),
   "changed bit": lambda folder: flip(folder, "params/d/*"),
+  "lost parameters": lambda folder: shutil.rmtree(folder / "params" / "d"),
+  "torn shapes": lambda folder: tear(folder, "params/_METADATA"),
+  "lost shapes": lambda folder: (folder / "params" / "_METADATA").unlink(),
   "no optimizer": lambda folder: shutil.rmtree(folder / "optimizer"),
 }
 
@@ -119,6 +123,8 @@ def test_a_damaged_checkpoint_is_put_aside(tmp_path, capsys):
       f"; it is kept as {aside}, and the run goes on from step 10\n"
     )
     assert said.count("\n") == 1
+    # In words, and none of the libraries'.
+    assert not re.search("OCDBT|zarr|[A-Z]+_[A-Z]+:|0x|column", said)
     assert list(aside.iterdir()) and not newest.exists()
     toy.save_states(tmp_path, [20])
 

@@ -81,5 +81,7 @@ def test_only_so_many_are_skipped_over_all_starts(tmp_path, capsys):
 
 
 def test_a_negative_number_is_refused():
-  with pytest.raises(Exception, match="max_skipped_steps=-1 must be a number"):
+  with pytest.raises(
+    Exception, match="max_skipped_steps=-1 must be at least 0"
+  ):
     toy.program(max_skipped_steps=-1)
