@@ -64,6 +64,7 @@ class Towers(nn.Module):
     token_type_ids_BxT: jax.Array,
     *,
     deterministic: bool,
+    ids_in_range: bool,
   ) -> jax.Array:
     """Returns what is known of each token from the others: [B, T, 2M].
 
@@ -80,7 +81,11 @@ class Towers(nn.Module):
       (self.right_to_left, is_before_TxT.T),
     ):
       embedded_BxTxE = self.embeddings(
-        words, token_type_ids_BxT, None, deterministic=deterministic
+        words,
+        token_type_ids_BxT,
+        None,
+        deterministic=deterministic,
+        ids_in_range=ids_in_range,
       )
       state_BxTxM = tower(
         embedded_BxTxE,
@@ -106,7 +111,9 @@ class ConvBertForCloze(nn.Module):
         " token that a cloze model is to predict; take conv_type='none'"
       )
     self.convbert = Towers(self.config)
-    self.generator_predictions = GeneratorPredictions(self.config)
+    self.generator_predictions = GeneratorPredictions(
+      self.config, self.config.hidden_act
+    )
     self.output_bias = layers.table(
       self,
       "output_bias",
@@ -124,6 +131,7 @@ class ConvBertForCloze(nn.Module):
     inputs_embeds: jax.Array | None = None,
     word_table: jax.Array | None = None,
     deterministic: bool = True,
+    ids_in_range: bool = False,
   ) -> HeadOutput:
     """Returns token logits, float32 [B, T, V]; those of pads mean nothing.
 
@@ -134,6 +142,7 @@ class ConvBertForCloze(nn.Module):
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       word_table: see `ConvBertForMaskedLM`.
       deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
+      ids_in_range: see `ConvBertModel`.
 
     Raises:
       UserError: if not exactly one of `input_ids` and `inputs_embeds` is given.
@@ -146,7 +155,11 @@ class ConvBertForCloze(nn.Module):
     if token_type_ids is None:
       token_type_ids = jnp.zeros(words.shape[:2], jnp.int32)
     known_BxTxI = self.convbert(
-      words, attention_mask, token_type_ids, deterministic=deterministic
+      words,
+      attention_mask,
+      token_type_ids,
+      deterministic=deterministic,
+      ids_in_range=ids_in_range,
     )
     hidden_BxTxE = self.generator_predictions(known_BxTxI)
     if word_table is None:

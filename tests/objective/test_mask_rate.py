@@ -37,7 +37,7 @@ def test_a_constant_rate_is_a_number(final):
 
 def test_rates_out_of_range_are_refused():
   for rate in (-0.1, 1.0):
-    with pytest.raises(UserError, match=f"final_mask_rate={rate} must lie"):
+    with pytest.raises(UserError, match=f"final_mask_rate={rate} must be"):
       Objective(final_mask_rate=rate)
 
 
