@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import jax
 from absl import flags
 
+from convbert_jax import ranges
 from convbert_jax.errors import UserError
 from experiments import supervisor
 
@@ -52,13 +53,14 @@ class DistributedFlags:
       timeouts: the group `distributed` of a config.
 
     Raises:
-      UserError: as `join` does.
+      UserError: as `join` does, or if a timeout is out of range.
     """
     given = {
       "coordinator_address": self._address.value,
       "num_processes": self._num_processes.value,
       "process_id": self._process_id.value,
     }
+    ranges.check("distributed", timeouts)
     check(self._distributed.value, **given)
     if not self._distributed.value:
       return

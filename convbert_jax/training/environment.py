@@ -33,7 +33,8 @@ def _git(*arguments: str) -> str | None:
   """Returns git's output in this source tree; None outside a checkout."""
   try:
     done = subprocess.run(
-      ["git", *arguments],
+      # Without the lock that a full disk or a kill would leave behind.
+      ["git", "--no-optional-locks", *arguments],
       cwd=pathlib.Path(__file__).parent,
       capture_output=True,
       text=True,

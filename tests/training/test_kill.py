@@ -33,6 +33,9 @@ def start(folder, **options):
     if "device_count" not in flag
   )
   environment = {**os.environ, "XLA_FLAGS": compiler_flags}
+  if "file_limit" in options:
+    # What is compiled would be kept cut short, for every test after this one.
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
   return subprocess.Popen(
     [sys.executable, toy.__file__, folder, json.dumps(OPTIONS | options)],
     env=environment,
