@@ -32,7 +32,7 @@ class MixedAttention(nn.Module):
     head_mask_H: jax.Array | None,
     *,
     positions: Any = None,
-    deterministic: bool,
+    dropout_seeds: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Computes all heads.
 
@@ -42,7 +42,7 @@ class MixedAttention(nn.Module):
         heads also [B, T, T], 1 where a query, a row, may attend.
       head_mask_H: multiplied with the attention probabilities, or None.
       positions: what the kind of positions has prepared, or None.
-      deterministic: no dropout.
+      dropout_seeds: [2], of the probabilities; None for no dropout.
 
     Returns:
       The heads [B, T, S, A], `S` being 2, or 1 without convolution heads; the
@@ -56,15 +56,15 @@ class MixedAttention(nn.Module):
     if place is not None:
       query_BxTxHxD = place(query_BxTxHxD, positions)
       key_BxTxHxD = place(key_BxTxHxD, positions)
-    rate = 0.0 if deterministic else config.attention_probs_dropout_prob
+    rate = config.attention_probs_dropout_prob
     attended_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
       query_BxTxHxD,
       key_BxTxHxD,
       projected["value"],
       mask,
       head_mask_H,
-      dropout_rate=rate,
-      dropout_key=self.make_rng("dropout") if rate else None,
+      dropout_rate=0.0 if dropout_seeds is None else rate,
+      dropout_seeds=dropout_seeds,
     )
     heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:

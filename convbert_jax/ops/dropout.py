@@ -8,10 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def draw_seeds(key: jax.Array, *shape: int) -> jax.Array:
+  """Returns what decides about masks, uint32 [*shape, 2]: two words for each.
+
+  Drawn together, those of many masks cost hardly more than those of one.
+  """
+  return jax.random.bits(key, (*shape, 2), jnp.uint32)
+
+
+def dropout(x: jax.Array, rate: float, seeds: jax.Array | None) -> jax.Array:
   """Sets a random share of `x` to zero and scales up the rest.
 
-  A hash of its index and the key decides about each element. JAX's own
+  A hash of its index and the seeds decides about each element. JAX's own
   generators cost more than the rest of dropout. The hash is a dozen integer
   operations that fuse into their neighbours, so that the backward pass draws
   the mask anew instead of reading it from memory. The mask does not depend on
@@ -20,19 +28,18 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
   Args:
     x: array of any shape.
     rate: share of elements to drop, in [0, 1).
-    key: random key; may be None if `rate` is zero.
+    seeds: [2], from `draw_seeds`; may be None if `rate` is zero.
 
   Returns:
     An array like `x`; `x` itself if `rate` is zero.
   """
   if rate == 0.0:
     return x
-  return _masked(x, rate, jax.random.bits(key, (2,), jnp.uint32))
+  return _masked(x, rate, seeds)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _masked(x: jax.Array, rate: float, seeds: jax.Array) -> jax.Array:
-  """Applies the mask that two random words give."""
   keep = _hash_of_index(x.shape, seeds) >= jnp.uint32(round(rate * 2**32))
   return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), 0)
 

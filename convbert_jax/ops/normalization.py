@@ -38,9 +38,14 @@ def _softmax_forward(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
   return probs, probs
 
 
-def _softmax_backward(probs: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+def softmax_gradient(probs: jax.Array, grad: jax.Array) -> jax.Array:
+  """Returns the gradient of the logits from that of their softmax."""
   weighted = probs * grad
-  return (weighted - probs * sum_last_axis(weighted)[..., None],)
+  return weighted - probs * sum_last_axis(weighted)[..., None]
+
+
+def _softmax_backward(probs: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+  return (softmax_gradient(probs, grad),)
 
 
 softmax.defvjp(_softmax_forward, _softmax_backward)
