@@ -12,7 +12,7 @@ from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import MixedAttention
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.model.segments import segments
-from convbert_jax.ops import activations, dropout, partitioning
+from convbert_jax.ops import activations, dropout, grouped_linear, partitioning
 
 # Costly to recompute and small to keep, like the products with weights. Each is
 # named by `checkpoint_name` where it is made.
@@ -76,16 +76,17 @@ class EncoderLayer(nn.Module):
     hidden_BxTxM = ResidualOutput(
       config, None, num_parts=heads_BxTxSxA.shape[2], name="attention_output"
     )(heads_BxTxSxA, hidden_BxTxM, seeds["attention_output"])
-    inner_BxTxF = layers.Linear(
+    kernel, bias_F = layers.LinearParameters(
       config.intermediate_size,
       ("hidden", "mlp"),
       layers.truncated_normal(config.initializer_range),
       config.num_groups,
       config.dtype,
       name="intermediate",
-    )(hidden_BxTxM)
+    )(config.hidden_size)
+    inner_BxTxF = grouped_linear.product(hidden_BxTxM, kernel)
     inner_BxTxF = partitioning.constrain(inner_BxTxF, "batch", None, "mlp")
-    inner_BxTxF = activations.BY_NAME[config.hidden_act](inner_BxTxF)
+    inner_BxTxF = activations.of_sum(config.hidden_act, inner_BxTxF, bias_F)
     hidden_BxTxM = ResidualOutput(
       config, "mlp", config.num_groups, name="output"
     )(inner_BxTxF, hidden_BxTxM, seeds["output"])

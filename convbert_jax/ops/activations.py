@@ -1,5 +1,6 @@
 """Activations of the feed-forward layers."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -28,9 +29,7 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
-  # With remat, the backward pass computes the function again beside its
-  # gradient; without the barrier the two would share erf through memory.
-  precise = numerics.precise(jax.lax.optimization_barrier(x))
+  precise = numerics.precise(x)
   density = jnp.exp(-0.5 * precise**2) * (1.0 / math.sqrt(2.0 * math.pi))
   slope = _normal_cdf(precise) + precise * density
   return ((grad * slope).astype(x.dtype),)
@@ -44,3 +43,37 @@ BY_NAME: dict[str, Callable[[jax.Array], jax.Array]] = {
   "tanh": jnp.tanh,
   "linear": lambda x: x,
 }
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def of_sum(name: str, product: jax.Array, bias: jax.Array) -> jax.Array:
+  """Returns an activation of a product and its bias.
+
+  The gradient keeps the product alone, which is in memory anyway.
+
+  Args:
+    name: of the activation, one of `BY_NAME`.
+    product: [..., F].
+    bias: [F].
+  """
+  return BY_NAME[name](product + bias)
+
+
+def _of_sum_forward(
+  name: str, product: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return of_sum(name, product, bias), (product, bias)
+
+
+def _of_sum_backward(
+  name: str, saved: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  product, bias = saved
+  # Without the barrier the two passes would share parts of the function, of
+  # the size of the product, through memory.
+  product = jax.lax.optimization_barrier(product)
+  _, pull = jax.vjp(lambda x, bias: BY_NAME[name](x + bias), product, bias)
+  return pull(grad)
+
+
+of_sum.defvjp(_of_sum_forward, _of_sum_backward)

@@ -5,6 +5,11 @@ import jax.numpy as jnp
 
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+  """Maps the last axis of `x` as `product` does, and adds a bias [O]."""
+  return product(x, kernel) + bias
+
+
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Maps the last axis of `x`, as a whole or in contiguous groups.
 
   With a kernel of three axes the features are cut into `G` contiguous chunks,
@@ -14,7 +19,6 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   Args:
     x: [..., I].
     kernel: [I, O], or [G, I / G, O / G] for a grouped map.
-    bias: [O].
 
   Returns:
     [..., O].
@@ -27,8 +31,8 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   else:
     num_groups, group_width, _ = kernel.shape
     chunks = x_NxI.reshape(-1, num_groups, group_width)
-    y_NxO = jnp.einsum("ngi,gio->ngo", chunks, kernel).reshape(-1, bias.size)
-  return (y_NxO + bias[None, :]).reshape(*x.shape[:-1], bias.size)
+    y_NxO = jnp.einsum("ngi,gio->ngo", chunks, kernel)
+  return y_NxO.reshape(*x.shape[:-1], -1)
 
 
 def linear_of_parts(
