@@ -23,6 +23,7 @@ VALUES_BEFORE: dict[str, Any] = {
   "model.conv_kernel_init": "uniform",
   "model.conv_layers": (),
   "model.conv_query": "attention",
+  "model.kernels": "auto",
   "model.position_type": "absolute",
   "objective.prior_bias": False,
   "optimizer.name": "adamw",

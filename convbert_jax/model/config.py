@@ -21,6 +21,7 @@ from convbert_jax import errors
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import activations, partitioning
+from convbert_jax.ops.kernels.choice import KERNELS
 
 HEAD_SIZE_RULES = ("tf1", "hf")
 CONV_KERNEL_INITS = ("uniform", "spread")
@@ -78,7 +79,11 @@ class ConvBertConfig:
     remat: what the backward pass recomputes: "none"; "elementwise", whatever
       is cheaper to recompute than to keep; "dots", all but the products with
       weights; "full", whole layers.
-    scan_unroll: layers per iteration of the scan over layers.
+    scan_unroll: layers per iteration of the scan over layers; 0 for all of them
+      on GPUs and one elsewhere.
+    kernels: of `ops/kernels`: "fused", where the device, the shapes and the
+      options are those of one; "auto", only on devices that it has been tried
+      on; "reference", none.
   """
 
   vocab_size: int = 30522
@@ -106,7 +111,8 @@ class ConvBertConfig:
   mask_padding_in_conv: bool = False
   dtype: str = "float32"
   remat: str = "none"
-  scan_unroll: int = 1
+  scan_unroll: int = 0
+  kernels: str = "auto"
 
   def __post_init__(self) -> None:
     # Of JSON, a list.
@@ -187,6 +193,7 @@ class ConvBertConfig:
       ("hidden_act", activations.BY_NAME),
       ("dtype", DTYPES),
       ("remat", REMAT_POLICIES),
+      ("kernels", KERNELS),
     ):
       if getattr(self, field) not in valid:
         raise errors.unknown_name(field, getattr(self, field), valid)
@@ -199,9 +206,10 @@ class ConvBertConfig:
   def _check_ranges(self) -> None:
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type is int and value < 1:
+      least = 0 if field.name == "scan_unroll" else 1
+      if field.type is int and value < least:
         raise errors.UserError(
-          f"{field.name}={value} must be at least 1; give a positive number"
+          f"{field.name}={value} must be at least {least}; give a larger number"
         )
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
       if not 0.0 <= getattr(self, name) < 1.0:

@@ -33,6 +33,8 @@ _REMAT_POLICIES = {
 }
 
 
+# Platforms on which layers are compiled one by one, if nothing else is said.
+_UNROLLED = ("gpu", "cuda")
 # Where a layer drops something out, in the order that masks are drawn in.
 _DROPOUTS = ("attention", "attention_output", "output")
 # Of each place, the two words that decide about its mask.
@@ -70,6 +72,7 @@ class EncoderLayer(nn.Module):
       head_mask_H,
       positions=positions,
       dropout_seeds=seeds["attention"],
+      need_probs=self.output_attentions,
     )
     # Attention heads above convolution heads: no contiguous part of the rows
     # belongs to a device's heads.
@@ -208,10 +211,14 @@ class Encoder(nn.Module):
 
 def _stack(config: ConvBertConfig) -> Any:
   """Returns the class of a scan over layers that are alike."""
-  layer = EncoderLayer
+  layer, unroll = EncoderLayer, _unrolled(config)
   if config.remat != "none":
+    # In a loop nothing can be shared with the forward pass, and the barriers
+    # against it would only cost.
     layer = nn.remat(
-      layer, policy=_REMAT_POLICIES[config.remat], prevent_cse=False
+      layer,
+      policy=_REMAT_POLICIES[config.remat],
+      prevent_cse=unroll > 1,
     )
   return nn.scan(
     layer,
@@ -219,9 +226,18 @@ def _stack(config: ConvBertConfig) -> Any:
     split_rngs={"params": True},
     in_axes=(nn.broadcast, nn.broadcast, 0, 0),
     length=config.num_hidden_layers,
-    unroll=config.scan_unroll,
+    unroll=unroll,
     metadata_params={nn.PARTITION_NAME: "layers"},
   )
+
+
+def _unrolled(config: ConvBertConfig) -> int:
+  """Returns the layers of an iteration."""
+  if config.scan_unroll:
+    return min(config.scan_unroll, config.num_hidden_layers)
+  # Where copying residuals to the stack of all layers costs more than the rest.
+  platform, _ = partitioning.devices()
+  return config.num_hidden_layers if platform in _UNROLLED else 1
 
 
 def _positions(

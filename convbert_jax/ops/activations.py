@@ -56,7 +56,12 @@ def of_sum(name: str, product: jax.Array, bias: jax.Array) -> jax.Array:
     product: [..., F].
     bias: [F].
   """
-  return BY_NAME[name](product + bias)
+  return BY_NAME[name](_sum(product, bias))
+
+
+def _sum(product: jax.Array, bias: jax.Array) -> jax.Array:
+  rows = product.reshape(-1, product.shape[-1]) + bias[None, :]
+  return rows.reshape(product.shape)
 
 
 def _of_sum_forward(
@@ -72,7 +77,9 @@ def _of_sum_backward(
   # Without the barrier the two passes would share parts of the function, of
   # the size of the product, through memory.
   product = jax.lax.optimization_barrier(product)
-  _, pull = jax.vjp(lambda x, bias: BY_NAME[name](x + bias), product, bias)
+  _, pull = jax.vjp(
+    lambda product, bias: BY_NAME[name](_sum(product, bias)), product, bias
+  )
   return pull(grad)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 
 from convbert_jax.ops import dropout, normalization, numerics
 
@@ -22,6 +23,16 @@ def real_positions(mask: jax.Array) -> jax.Array:
       that may not attend to itself is padding.
   """
   return mask if mask.ndim == 2 else jnp.diagonal(mask, axis1=1, axis2=2)
+
+
+def bias_of(mask: jax.Array, dtype: DTypeLike) -> jax.Array:
+  """Returns what is added to the logits, as large as the mask.
+
+  Args:
+    mask: 1 for what may be attended to.
+    dtype: of the heads; the bias is float32 at least.
+  """
+  return (1 - mask).astype(numerics.precise_dtype(dtype)) * MASKED_LOGIT
 
 
 def dot_product_attention(
@@ -52,7 +63,7 @@ def dot_product_attention(
     dropout and head mask, both in the query's dtype. Softmax runs in float32
     at least.
   """
-  bias = (1 - mask).astype(numerics.precise_dtype(query_BxTxHxD)) * MASKED_LOGIT
+  bias = bias_of(mask, query_BxTxHxD.dtype)
   # For all heads, and for all queries if it says nothing of them.
   bias = bias[:, None, None, :] if mask.ndim == 2 else bias[:, None]
   out_BxTxHxD, probs_BxHxTxT = _attend(

@@ -40,8 +40,7 @@ def dropout(x: jax.Array, rate: float, seeds: jax.Array | None) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _masked(x: jax.Array, rate: float, seeds: jax.Array) -> jax.Array:
-  keep = _hash_of_index(x.shape, seeds) >= jnp.uint32(round(rate * 2**32))
-  return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), 0)
+  return masked_by(_hash_of_index(x.shape, seeds), x, rate)
 
 
 def _masked_forward(
@@ -69,7 +68,18 @@ def _hash_of_index(shape: tuple[int, ...], seeds: jax.Array) -> jax.Array:
   for axis in range(len(shape)):
     stride = jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32)
     index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+  return hash_word(index, seeds)
+
+
+def hash_word(index: jax.Array, seeds: jax.Array) -> jax.Array:
+  """Returns a uniform 32-bit word for each index, from the first two seeds."""
   return _mix(_mix(index ^ seeds[0]) ^ seeds[1])
+
+
+def masked_by(words: jax.Array, x: jax.Array, rate: float) -> jax.Array:
+  """Returns `x` where its word says so, scaled up, and zero elsewhere."""
+  keep = words >= jnp.uint32(round(rate * 2**32))
+  return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), 0)
 
 
 def _mix(word: jax.Array) -> jax.Array:
