@@ -16,7 +16,12 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.position_kinds import POSITION_KINDS
-from convbert_jax.ops import attention, grouped_linear, partitioning
+from convbert_jax.ops import (
+  attention,
+  grouped_linear,
+  numerics,
+  partitioning,
+)
 from convbert_jax.ops.kernels import choice as kernels
 from convbert_jax.ops.kernels import hopper_attention
 
@@ -152,6 +157,7 @@ class MixedAttention(nn.Module):
     all_BxTxSxA = grouped_linear.linear_to_parts(
       hidden_BxTxM, jnp.stack(kernels, axis=1), jnp.stack(biases)
     )
+    all_BxTxSxA = numerics.written_once(all_BxTxSxA)
     return partitioning.constrain(
       all_BxTxSxA.reshape(
         *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
