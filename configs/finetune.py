@@ -62,6 +62,7 @@ _FREE_FIELDS = (
   "dtype",
   "remat",
   "scan_unroll",
+  "kernels",
 )
 
 

@@ -202,7 +202,9 @@ def get_config(arguments: str = "") -> ConfigDict:
         # Less memory from left to right: "none", "elementwise", "dots",
         # "full".
         "remat": "elementwise",
-        "scan_unroll": 1,
+        # Layers compiled as one; 0: all on GPUs, 1 elsewhere.
+        "scan_unroll": 0,
+        "kernels": "auto",  # or "fused", "reference"
       },
       "generator": recipe["generator"],
       "objective": {

@@ -24,6 +24,7 @@ VALUES_BEFORE: dict[str, Any] = {
   "model.conv_kernel_init": "uniform",
   "model.conv_layers": (),
   "model.conv_query": "attention",
+  "model.kernels": "auto",
   "model.position_type": "absolute",
   "objective.final_mask_rate": 0.0,
   "objective.prior_bias": False,

@@ -11,7 +11,7 @@ from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
 
 # They change how a model is computed, not what it is.
-_COMPUTATION = ("dtype", "remat", "scan_unroll")
+_COMPUTATION = ("dtype", "remat", "scan_unroll", "kernels")
 # Every module has them.
 _OF_MODULES = ("config", "parent", "name")
 

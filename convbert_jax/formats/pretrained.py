@@ -47,6 +47,7 @@ MAY_DIFFER = (
   "head_size_rule",  # The head size that follows from it may not.
   "hidden_dropout_prob",
   "initializer_range",
+  "kernels",
   "mask_padding_in_conv",
   "remat",
   "scan_unroll",

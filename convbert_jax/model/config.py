@@ -26,6 +26,7 @@ from convbert_jax.model.config_files import ConfigFiles
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.ops import activations, partitioning
+from convbert_jax.ops.kernels.choice import KERNELS
 
 HEAD_SIZE_RULES = ("tf1", "hf")
 CONV_KERNEL_INITS = ("uniform", "spread")
@@ -85,7 +86,11 @@ class ConvBertConfig(CommonFields, ConfigFiles):
     remat: what the backward pass recomputes: "none"; "elementwise", whatever
       is cheaper to recompute than to keep; "dots", all but the products with
       weights; "full", whole layers.
-    scan_unroll: layers per iteration of the scan over layers.
+    scan_unroll: layers per iteration of the scan over layers; 0 for all of them
+      on GPUs and one elsewhere.
+    kernels: of `ops/kernels`: "fused", where the device, the shapes and the
+      options are those of one; "auto", only on devices that it has been tried
+      on; "reference", none.
   """
 
   vocab_size: int = 30522
@@ -113,7 +118,8 @@ class ConvBertConfig(CommonFields, ConfigFiles):
   mask_padding_in_conv: bool = False
   dtype: str = "float32"
   remat: str = "none"
-  scan_unroll: int = 1
+  scan_unroll: int = 0
+  kernels: str = "auto"
 
   def __new__(cls, *_: Any, **given: Any) -> Self:
     known = {field.name for field in dataclasses.fields(cls)}
@@ -203,6 +209,7 @@ class ConvBertConfig(CommonFields, ConfigFiles):
       ("hidden_act", activations.BY_NAME),
       ("dtype", DTYPES),
       ("remat", REMAT_POLICIES),
+      ("kernels", KERNELS),
     ):
       if getattr(self, field) not in valid:
         raise errors.unknown_name(field, getattr(self, field), valid)

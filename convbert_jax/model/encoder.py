@@ -1,6 +1,6 @@
 """The stack of layers, scanned over the first axis of their parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import MixedAttention
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.model.segments import segments
-from convbert_jax.ops import activations, partitioning
+from convbert_jax.ops import activations, dropout, grouped_linear, partitioning
 
 # Costly to recompute and small to keep, like the products with weights. Each is
 # named by `checkpoint_name` where it is made.
@@ -33,6 +33,14 @@ _REMAT_POLICIES = {
 }
 
 
+# Platforms on which layers are compiled one by one, if nothing else is said.
+_UNROLLED = ("gpu", "cuda")
+# Where a layer drops something out, in the order that masks are drawn in.
+_DROPOUTS = ("attention", "attention_output", "output")
+# Of each place, the two words that decide about its mask.
+_Seeds = Mapping[str, jax.Array]
+
+
 class EncoderLayer(nn.Module):
   """Mixed attention, then feed-forward, a layer norm after each.
 
@@ -40,7 +48,6 @@ class EncoderLayer(nn.Module):
   """
 
   config: ConvBertConfig
-  deterministic: bool
   output_hidden_states: bool
   output_attentions: bool
   output_conv_kernels: bool
@@ -52,9 +59,11 @@ class EncoderLayer(nn.Module):
     mask: jax.Array,
     positions: Any,
     head_mask_H: jax.Array | None,
+    seeds: _Seeds | None,
   ) -> tuple[jax.Array, dict[str, jax.Array | None]]:
     """Returns the layer's output [B, T, M], and the arrays asked for."""
     config = self.config
+    seeds = seeds or dict.fromkeys(_DROPOUTS)
     heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK = MixedAttention(
       config, name="attention"
     )(
@@ -62,26 +71,28 @@ class EncoderLayer(nn.Module):
       mask,
       head_mask_H,
       positions=positions,
-      deterministic=self.deterministic,
+      dropout_seeds=seeds["attention"],
+      need_probs=self.output_attentions,
     )
     # Attention heads above convolution heads: no contiguous part of the rows
     # belongs to a device's heads.
     hidden_BxTxM = ResidualOutput(
       config, None, num_parts=heads_BxTxSxA.shape[2], name="attention_output"
-    )(heads_BxTxSxA, hidden_BxTxM, deterministic=self.deterministic)
-    inner_BxTxF = layers.Linear(
+    )(heads_BxTxSxA, hidden_BxTxM, seeds["attention_output"])
+    kernel, bias_F = layers.LinearParameters(
       config.intermediate_size,
       ("hidden", "mlp"),
       layers.truncated_normal(config.initializer_range),
       config.num_groups,
       config.dtype,
       name="intermediate",
-    )(hidden_BxTxM)
+    )(config.hidden_size)
+    inner_BxTxF = grouped_linear.product(hidden_BxTxM, kernel)
     inner_BxTxF = partitioning.constrain(inner_BxTxF, "batch", None, "mlp")
-    inner_BxTxF = activations.BY_NAME[config.hidden_act](inner_BxTxF)
+    inner_BxTxF = activations.of_sum(config.hidden_act, inner_BxTxF, bias_F)
     hidden_BxTxM = ResidualOutput(
       config, "mlp", config.num_groups, name="output"
-    )(inner_BxTxF, hidden_BxTxM, deterministic=self.deterministic)
+    )(inner_BxTxF, hidden_BxTxM, seeds["output"])
     return hidden_BxTxM, {
       "hidden_states": hidden_BxTxM if self.output_hidden_states else None,
       "attentions": probs_BxHxTxT if self.output_attentions else None,
@@ -102,10 +113,12 @@ class ResidualOutput(nn.Module):
     self,
     branch: jax.Array,
     residual_BxTxM: jax.Array,
-    *,
-    deterministic: bool,
+    dropout_seeds: jax.Array | None,
   ) -> jax.Array:
-    """Maps the branch [B, T, I] or [B, T, S, I] to [B, T, M]; adds it."""
+    """Maps the branch [B, T, I] or [B, T, S, I] to [B, T, M]; adds it.
+
+    Without seeds there is no dropout.
+    """
     config = self.config
     out_BxTxM = layers.Linear(
       config.hidden_size,
@@ -116,9 +129,8 @@ class ResidualOutput(nn.Module):
       self.num_parts,
       name="dense",
     )(branch)
-    out_BxTxM = layers.Dropout(config.hidden_dropout_prob)(
-      out_BxTxM, deterministic=deterministic
-    )
+    rate = 0.0 if dropout_seeds is None else config.hidden_dropout_prob
+    out_BxTxM = dropout.dropout(out_BxTxM, rate, dropout_seeds)
     out_BxTxM = partitioning.constrain(
       out_BxTxM + residual_BxTxM, "batch", None, None
     )
@@ -173,7 +185,6 @@ class Encoder(nn.Module):
     for segment in segments(self.config):
       stack = _stack(segment.config)(
         segment.config,
-        deterministic,
         output_hidden_states,
         output_attentions,
         output_conv_kernels,
@@ -182,29 +193,51 @@ class Encoder(nn.Module):
       positions = _positions(
         segment.config, position_ids_BxT, hidden_BxTxM.shape[1]
       )
+      seeds = None if deterministic else self._draw_seeds(segment.config)
       hidden_BxTxM, per_layer = stack(
-        hidden_BxTxM, mask, positions, head_mask_LxH
+        hidden_BxTxM, mask, positions, head_mask_LxH, seeds
       )
       outputs.append(per_layer)
     return hidden_BxTxM, _joined(outputs)
 
+  def _draw_seeds(self, config: ConvBertConfig) -> _Seeds | None:
+    """Returns all seeds of a stack, [L, 2] each; None without dropout."""
+    if not (config.hidden_dropout_prob or config.attention_probs_dropout_prob):
+      return None
+    shape = (len(_DROPOUTS), config.num_hidden_layers)
+    words = dropout.draw_seeds(self.make_rng("dropout"), *shape)
+    return dict(zip(_DROPOUTS, words, strict=True))
+
 
 def _stack(config: ConvBertConfig) -> Any:
   """Returns the class of a scan over layers that are alike."""
-  layer = EncoderLayer
+  layer, unroll = EncoderLayer, _unrolled(config)
   if config.remat != "none":
+    # In a loop nothing can be shared with the forward pass, and the barriers
+    # against it would only cost.
     layer = nn.remat(
-      layer, policy=_REMAT_POLICIES[config.remat], prevent_cse=False
+      layer,
+      policy=_REMAT_POLICIES[config.remat],
+      prevent_cse=unroll > 1,
     )
   return nn.scan(
     layer,
     variable_axes={"params": 0},
-    split_rngs={"params": True, "dropout": True},
-    in_axes=(nn.broadcast, nn.broadcast, 0),
+    split_rngs={"params": True},
+    in_axes=(nn.broadcast, nn.broadcast, 0, 0),
     length=config.num_hidden_layers,
-    unroll=config.scan_unroll,
+    unroll=unroll,
     metadata_params={nn.PARTITION_NAME: "layers"},
   )
+
+
+def _unrolled(config: ConvBertConfig) -> int:
+  """Returns the layers of an iteration."""
+  if config.scan_unroll:
+    return min(config.scan_unroll, config.num_hidden_layers)
+  # Where copying residuals to the stack of all layers costs more than the rest.
+  platform, _ = partitioning.devices()
+  return config.num_hidden_layers if platform in _UNROLLED else 1
 
 
 def _positions(

@@ -192,7 +192,8 @@ class Dropout(nn.Module):
     """Returns `x`, with a share of it zeroed unless `deterministic`."""
     if deterministic or self.rate == 0.0:
       return x
-    return dropout.dropout(x, self.rate, self.make_rng("dropout"))
+    seeds = dropout.draw_seeds(self.make_rng("dropout"))
+    return dropout.dropout(x, self.rate, seeds)
 
 
 class LayerNorm(nn.Module):

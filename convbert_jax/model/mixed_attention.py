@@ -16,7 +16,14 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.position_kinds import POSITION_KINDS
-from convbert_jax.ops import attention, grouped_linear, partitioning
+from convbert_jax.ops import (
+  attention,
+  grouped_linear,
+  numerics,
+  partitioning,
+)
+from convbert_jax.ops.kernels import choice as kernels
+from convbert_jax.ops.kernels import hopper_attention
 
 
 class MixedAttention(nn.Module):
@@ -32,7 +39,8 @@ class MixedAttention(nn.Module):
     head_mask_H: jax.Array | None,
     *,
     positions: Any = None,
-    deterministic: bool,
+    dropout_seeds: jax.Array | None = None,
+    need_probs: bool = True,
   ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Computes all heads.
 
@@ -42,29 +50,27 @@ class MixedAttention(nn.Module):
         heads also [B, T, T], 1 where a query, a row, may attend.
       head_mask_H: multiplied with the attention probabilities, or None.
       positions: what the kind of positions has prepared, or None.
-      deterministic: no dropout.
+      dropout_seeds: [2], of the probabilities; None for no dropout.
+      need_probs: whether the probabilities are read.
 
     Returns:
       The heads [B, T, S, A], `S` being 2, or 1 without convolution heads; the
-      attention probabilities [B, H, T, T]; and the convolution kernels
+      attention probabilities [B, H, T, T], or None; and the convolution kernels
       [B, T, H, K], or None.
     """
     config = self.config
-    projected = self._project(hidden_BxTxM)
-    query_BxTxHxD, key_BxTxHxD = projected["query"], projected["key"]
-    place = POSITION_KINDS[config.position_type].apply
-    if place is not None:
-      query_BxTxHxD = place(query_BxTxHxD, positions)
-      key_BxTxHxD = place(key_BxTxHxD, positions)
-    rate = 0.0 if deterministic else config.attention_probs_dropout_prob
-    attended_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
-      query_BxTxHxD,
-      key_BxTxHxD,
-      projected["value"],
+    projected_BxTxSxHxD = self._project(hidden_BxTxM)
+    projected = {
+      name: projected_BxTxSxHxD[:, :, place]
+      for place, name in enumerate(config.projections)
+    }
+    attended_BxTxHxD, probs_BxHxTxT = self._attend(
+      projected_BxTxSxHxD,
       mask,
       head_mask_H,
-      dropout_rate=rate,
-      dropout_key=self.make_rng("dropout") if rate else None,
+      positions,
+      dropout_seeds,
+      need_probs=need_probs,
     )
     heads, kernel_BxTxHxK = [attended_BxTxHxD], None
     if config.has_conv:
@@ -82,8 +88,56 @@ class MixedAttention(nn.Module):
     heads_BxTxSxA = checkpoint_name(heads_BxTxSxA, "mixed_heads")
     return heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK
 
-  def _project(self, hidden_BxTxM: jax.Array) -> dict[str, jax.Array]:
-    """Returns the projections by name, [B, T, H, D] each."""
+  def _attend(
+    self,
+    projected_BxTxSxHxD: jax.Array,
+    mask: jax.Array,
+    head_mask_H: jax.Array | None,
+    positions: Any,
+    dropout_seeds: jax.Array | None,
+    *,
+    need_probs: bool,
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the attention heads [B, T, H, D], and their probabilities."""
+    config = self.config
+    place = POSITION_KINDS[config.position_type].apply
+    if place is not None:
+      query, key, *others = jnp.unstack(projected_BxTxSxHxD, axis=2)
+      placed = [place(heads, positions) for heads in (query, key)]
+      projected_BxTxSxHxD = jnp.stack([*placed, *others], axis=2)
+    rate = config.attention_probs_dropout_prob
+    if dropout_seeds is None:
+      rate = 0.0
+    length, head_size = projected_BxTxSxHxD.shape[1], config.head_size
+    if (
+      mask.ndim == 2
+      and not need_probs
+      and kernels.is_chosen(kernels.HOPPER_ATTENTION, config.kernels)
+      and hopper_attention.fits(length, head_size, config.dtype)
+    ):
+      attended_BxTxHxD = hopper_attention.attention(
+        projected_BxTxSxHxD,
+        attention.bias_of(mask, config.dtype),
+        dropout_rate=rate,
+        dropout_seeds=dropout_seeds,
+      )
+      if head_mask_H is not None:
+        kept_H = head_mask_H.astype(config.dtype)
+        attended_BxTxHxD *= kept_H[None, None, :, None]
+      return attended_BxTxHxD, None
+    query, key, value = (projected_BxTxSxHxD[:, :, i] for i in range(3))
+    return attention.dot_product_attention(
+      query,
+      key,
+      value,
+      mask,
+      head_mask_H,
+      dropout_rate=rate,
+      dropout_seeds=dropout_seeds,
+    )
+
+  def _project(self, hidden_BxTxM: jax.Array) -> jax.Array:
+    """Returns the projections [B, T, S, H, D], in the order of their names."""
     config = self.config
     names = config.projections
     # One product for all of them.
@@ -103,15 +157,13 @@ class MixedAttention(nn.Module):
     all_BxTxSxA = grouped_linear.linear_to_parts(
       hidden_BxTxM, jnp.stack(kernels, axis=1), jnp.stack(biases)
     )
-    all_BxTxSxHxD = all_BxTxSxA.reshape(
-      *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
-    )
-    return {
-      name: partitioning.constrain(
-        all_BxTxSxHxD[:, :, place], "batch", None, "heads", None
-      )
-      for place, name in enumerate(names)
-    }
+    all_BxTxSxA = numerics.written_once(all_BxTxSxA)
+    return partitioning.constrain(
+      all_BxTxSxA.reshape(
+        *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
+      ),
+      "batch", None, None, "heads", None,
+    )  # fmt: skip
 
   def _convolve(
     self,

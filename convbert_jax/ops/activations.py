@@ -31,9 +31,7 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
-  # With remat, the backward pass computes the function again beside its
-  # gradient; without the barrier the two would share erf through memory.
-  precise = numerics.precise(jax.lax.optimization_barrier(x))
+  precise = numerics.precise(x)
   density = jnp.exp(-0.5 * precise**2) * (1.0 / math.sqrt(2.0 * math.pi))
   slope = _normal_cdf(precise) + precise * density
   return ((grad * slope).astype(x.dtype),)
@@ -74,3 +72,44 @@ BY_NAME: dict[str, Activation] = {
   "swish": _silu,
   "tanh": jnp.tanh,
 }
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def of_sum(name: str, product: jax.Array, bias: jax.Array) -> jax.Array:
+  """Returns an activation of a product and its bias.
+
+  The gradient keeps the product alone, which is in memory anyway.
+
+  Args:
+    name: of the activation, one of `BY_NAME`.
+    product: [..., F].
+    bias: [F].
+  """
+  return BY_NAME[name](_sum(product, bias))
+
+
+def _sum(product: jax.Array, bias: jax.Array) -> jax.Array:
+  rows = product.reshape(-1, product.shape[-1]) + bias[None, :]
+  return rows.reshape(product.shape)
+
+
+def _of_sum_forward(
+  name: str, product: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return of_sum(name, product, bias), (product, bias)
+
+
+def _of_sum_backward(
+  name: str, saved: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  product, bias = saved
+  # Without the barrier the two passes would share parts of the function, of
+  # the size of the product, through memory.
+  product = jax.lax.optimization_barrier(product)
+  _, pull = jax.vjp(
+    lambda product, bias: BY_NAME[name](_sum(product, bias)), product, bias
+  )
+  return pull(grad)
+
+
+of_sum.defvjp(_of_sum_forward, _of_sum_backward)

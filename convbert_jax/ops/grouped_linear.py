@@ -5,6 +5,12 @@ import jax.numpy as jnp
 
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+  """Maps the last axis of `x` as `product` does, and adds a bias [O]."""
+  y_NxO = _product_of_rows(x, kernel) + bias[None, :]
+  return y_NxO.reshape(*x.shape[:-1], -1)
+
+
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Maps the last axis of `x`, as a whole or in contiguous groups.
 
   With a kernel of three axes the features are cut into `G` contiguous chunks,
@@ -14,21 +20,24 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   Args:
     x: [..., I].
     kernel: [I, O], or [G, I / G, O / G] for a grouped map.
-    bias: [O].
 
   Returns:
     [..., O].
   """
+  return _product_of_rows(x, kernel).reshape(*x.shape[:-1], -1)
+
+
+def _product_of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Returns the product of all rows, [N, O]."""
   # On CPUs, gradient products over [N, I] are up to 1.4 times as fast as over
   # [B, T, I].
   x_NxI = x.reshape(-1, x.shape[-1])
   if kernel.ndim == 2:
-    y_NxO = x_NxI @ kernel
-  else:
-    num_groups, group_width, _ = kernel.shape
-    chunks = x_NxI.reshape(-1, num_groups, group_width)
-    y_NxO = jnp.einsum("ngi,gio->ngo", chunks, kernel).reshape(-1, bias.size)
-  return (y_NxO + bias[None, :]).reshape(*x.shape[:-1], bias.size)
+    return x_NxI @ kernel
+  num_groups, group_width, _ = kernel.shape
+  chunks = x_NxI.reshape(-1, num_groups, group_width)
+  y_NxGxO = jnp.einsum("ngi,gio->ngo", chunks, kernel)
+  return y_NxGxO.reshape(len(x_NxI), -1)
 
 
 def linear_of_parts(

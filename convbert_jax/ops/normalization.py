@@ -38,9 +38,14 @@ def _softmax_forward(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
   return probs, probs
 
 
-def _softmax_backward(probs: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+def softmax_gradient(probs: jax.Array, grad: jax.Array) -> jax.Array:
+  """Returns the gradient of the logits from that of their softmax."""
   weighted = probs * grad
-  return (weighted - probs * sum_last_axis(weighted)[..., None],)
+  return weighted - probs * sum_last_axis(weighted)[..., None]
+
+
+def _softmax_backward(probs: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+  return (softmax_gradient(probs, grad),)
 
 
 softmax.defvjp(_softmax_forward, _softmax_backward)
@@ -92,18 +97,29 @@ def _layer_norm_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   del epsilon
   x, scale, bias, mean, factor = saved
-  grad = grad.astype(mean.dtype)
-  normal = (x.astype(mean.dtype) - mean) * factor
-  scaled = grad * scale[None, :]
   width = x.shape[-1]
+  normal = (x.astype(mean.dtype) - mean) * factor
+  scaled = grad.astype(mean.dtype) * scale[None, :]
   mean_grad = sum_last_axis(scaled)[:, None] / width
   mean_product = sum_last_axis(scaled * normal)[:, None] / width
   grad_x = factor * (scaled - mean_grad - normal * mean_product)
+  grad_scale, grad_bias = _sums_over_rows(
+    *numerics.read_again((x, mean, factor, grad))
+  )
   return (
     grad_x.astype(x.dtype),
-    numerics.gradient_of(scale, jnp.sum(grad * normal, axis=0)),
-    numerics.gradient_of(bias, jnp.sum(grad, axis=0)),
+    numerics.gradient_of(scale, grad_scale),
+    numerics.gradient_of(bias, grad_bias),
   )
+
+
+def _sums_over_rows(
+  x: jax.Array, mean: jax.Array, factor: jax.Array, grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the gradients of scale and bias, [I] each."""
+  grad = grad.astype(mean.dtype)
+  normal = (x.astype(mean.dtype) - mean) * factor
+  return jnp.sum(grad * normal, axis=0), jnp.sum(grad, axis=0)
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

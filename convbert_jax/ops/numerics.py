@@ -1,8 +1,12 @@
 """Precision, fusion and gradient rules that all hand-written ops share."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+
+Arrays = TypeVar("Arrays")
 
 
 def precise_dtype(*arrays: jax.Array | DTypeLike) -> jnp.dtype:
@@ -23,6 +27,29 @@ def compute_once(x: jax.Array) -> jax.Array:
   """
   return jax.lax.platform_dependent(
     x, cpu=jax.lax.optimization_barrier, default=lambda x: x
+  )
+
+
+def written_once(x: jax.Array) -> jax.Array:
+  """Returns `x`, of which nothing before it is read by others.
+
+  For NVIDIA's GPUs alone: a product whose sum with a bias is read by several
+  kernels would be written, and read by one that adds the bias. As the only
+  reader, the addition becomes part of the product.
+  """
+  return jax.lax.platform_dependent(
+    x, cuda=jax.lax.optimization_barrier, default=lambda x: x
+  )
+
+
+def read_again(arrays: Arrays) -> Arrays:
+  """Returns arrays as if others, so that what follows is computed apart.
+
+  For NVIDIA's GPUs alone: there, two kernels that both read small arrays cost
+  less than one that writes what they have in common, as large and in float32.
+  """
+  return jax.lax.platform_dependent(
+    arrays, cuda=jax.lax.optimization_barrier, default=lambda arrays: arrays
   )
 
 

@@ -48,6 +48,62 @@ def on_mesh(function: _Function, mesh: Mesh) -> _Function:
   return cast(_Function, traced)
 
 
+def devices() -> tuple[str, str]:
+  """Returns the platform and kind of the devices that are compiled for.
+
+  They are the mesh's, in a function wrapped by `on_mesh`, and may not be here.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  if device is None:
+    device = jax.devices()[0]
+  return device.platform, device.device_kind
+
+
+def mapped(
+  function: Callable[..., jax.Array],
+  inputs: Sequence[Sequence[str | None]],
+  output: Sequence[str | None],
+) -> Callable[..., jax.Array]:
+  """Returns a function that each device computes for its part alone.
+
+  For what the compiler cannot split over a mesh by itself.
+
+  Args:
+    function: takes the parts, and the index at which they begin in the whole
+      first argument, a dictionary by its logical axes.
+    inputs: logical axes of each argument.
+    output: those of the result, of the first argument's.
+  """
+
+  def whole(*arrays: jax.Array) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if _is_trivial(mesh):
+      return function(*arrays, dict.fromkeys(filter(None, inputs[0]), 0))
+    specs = [
+      partition_spec(names, array.shape, mesh)
+      for names, array in zip(inputs, arrays, strict=True)
+    ]
+    split = dict(zip(inputs[0], specs[0], strict=True))
+
+    def of_part(*parts: jax.Array) -> jax.Array:
+      begins = {
+        name: size * (jax.lax.axis_index(split[name]) if split[name] else 0)
+        for name, size in zip(inputs[0], parts[0].shape, strict=True)
+        if name
+      }
+      return function(*parts, begins)
+
+    return jax.shard_map(
+      of_part,
+      in_specs=tuple(specs),
+      out_specs=PartitionSpec(*(split[name] for name in output)),
+      # Kernels say nothing of the axes that their results vary along.
+      check_vma=False,
+    )(*arrays)
+
+  return whole
+
+
 def blocks(name: str, size: int) -> str:
   """Returns a logical axis that is only split between blocks of `size`."""
   return f"{name}:{size}"

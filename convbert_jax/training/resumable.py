@@ -21,6 +21,8 @@ MAY_CHANGE = (
   "keep_all_models",
   "max_skipped_steps",
   "mesh.",
+  "model.kernels",
+  "model.scan_unroll",
   "report.",
 )
 

@@ -39,6 +39,7 @@ _OURS_ALONE = {
   "dtype",
   "remat",
   "scan_unroll",
+  "kernels",
 }
 _MASK_TOKEN_RATE = 0.85
 _COUNT_EPSILON = 1e-6

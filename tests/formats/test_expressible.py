@@ -64,7 +64,7 @@ def test_every_field_of_today_is_decided():
     kind: {*found.config, *found.trained_with, *found.checked_apart}
     for kind, found in FORMATS.items()
   }
-  same_whatever = {"conv_type", "dtype", "remat", "scan_unroll"}
+  same_whatever = {"conv_type", "dtype", "kernels", "remat", "scan_unroll"}
   ours = {"conv_layers", "conv_query", "position_type"}
   assert known["hf"] == fields - same_whatever - ours
   by_default = {"hidden_act", "layer_norm_eps"}

@@ -27,10 +27,10 @@ def draw(*shape):
   return RNG.normal(size=(ROWS, LENGTH, *shape))
 
 
-def init(module, *inputs):
+def init(module, *inputs, **options):
   """Far larger than usual, where all heads and windows are nearly alike."""
   params = draw_like(
-    shapes_of(lambda key: module.init(key, *inputs, None, deterministic=True))
+    shapes_of(lambda key: module.init(key, *inputs, None, **options))
   )
   return jax.tree.map(lambda leaf: leaf.astype(DTYPE), params)
 
@@ -42,7 +42,7 @@ def arguments():
   hidden = draw(TINY.hidden_size)
   params = {
     "attention": init(ATTENTION, hidden, mask),
-    "embeddings": init(EMBEDDINGS, words, types),
+    "embeddings": init(EMBEDDINGS, words, types, deterministic=True),
     "depthwise": RNG.normal(size=(3, 6)),
     "scale": np.float64(1.5),
   }
@@ -58,9 +58,8 @@ def run(params, floats, integers):
   """Everything with a gradient rule of its own, bare and in its module."""
   value, kernel = floats["dynamic"]
   heads, _, kernels = ATTENTION.apply(
-    params["attention"], floats["hidden"], integers["mask"], None,
-    deterministic=True,
-  )  # fmt: skip
+    params["attention"], floats["hidden"], integers["mask"], None
+  )
   return {
     "attention": (heads, kernels),
     "embeddings": EMBEDDINGS.apply(

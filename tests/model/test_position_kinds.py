@@ -52,7 +52,7 @@ def test_convolutions_read_the_query_unturned():
   def run(shift, params=None):
     turns = rotary.turns(jnp.arange(6)[None] * shift, 4, jnp.float32)
     given = (hidden, mask, None)
-    options = {"positions": turns, "deterministic": True}
+    options = {"positions": turns}
     if params is None:
       params = attention.init(jax.random.key(0), *given, **options)
       params = jax.tree.map(lambda x: 10 * x, params)

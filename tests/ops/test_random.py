@@ -9,6 +9,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from convbert_jax.ops import dropout, sampling
 
 
+def seeds(number):
+  return dropout.draw_seeds(jax.random.key(number))
+
+
 @pytest.mark.parametrize("vocab_size", [2, 17, 100])
 def test_tokens_follow_the_softmax(vocab_size):
   rows = 40_000
@@ -52,13 +56,13 @@ def test_positions_are_distinct_candidates_and_uniform():
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_rate_scale_and_independence(shape, rate):
   ones = jnp.ones(shape)
-  out = np.array(dropout.dropout(ones, rate, jax.random.key(1)))
+  out = np.array(dropout.dropout(ones, rate, seeds(1)))
   kept = out > 0
   spread = 5 * np.sqrt(rate * (1 - rate) / out.size)
   assert abs(kept.mean() - (1 - rate)) < spread
   np.testing.assert_allclose(out[kept], 1 / (1 - rate), rtol=1e-4)
   # Neighbours along the last and the first axis and two keys are independent.
-  other = np.array(dropout.dropout(ones, rate, jax.random.key(2))) > 0
+  other = np.array(dropout.dropout(ones, rate, seeds(2))) > 0
   for left, right in (
     (kept[..., :-1], kept[..., 1:]),
     (kept[:-1], kept[1:]),
@@ -69,10 +73,10 @@ def test_dropout_rate_scale_and_independence(shape, rate):
 
 
 def test_dropout_gradient_has_the_mask_of_the_value():
-  x, key = jnp.ones((8, 64)), jax.random.key(4)
-  out, pull = jax.vjp(lambda x: dropout.dropout(x, 0.3, key), x)
+  x, drawn = jnp.ones((8, 64)), seeds(4)
+  out, pull = jax.vjp(lambda x: dropout.dropout(x, 0.3, drawn), x)
   np.testing.assert_array_equal(pull(jnp.ones_like(x))[0], out)
-  half = dropout.dropout(x.astype(jnp.bfloat16), 0.3, key)
+  half = dropout.dropout(x.astype(jnp.bfloat16), 0.3, drawn)
   assert half.dtype == jnp.bfloat16
   np.testing.assert_array_equal(half > 0, out > 0)
 
@@ -80,7 +84,7 @@ def test_dropout_gradient_has_the_mask_of_the_value():
 def test_dropout_mask_does_not_depend_on_the_devices():
   mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
   rows = NamedSharding(mesh, PartitionSpec("data"))
-  draw = jax.jit(lambda x: dropout.dropout(x, 0.5, jax.random.key(0)))
+  draw = jax.jit(lambda x: dropout.dropout(x, 0.5, seeds(0)))
   x = jnp.ones((16, 33))
   np.testing.assert_array_equal(draw(jax.device_put(x, rows)), draw(x))
 

@@ -1,0 +1,1 @@
+"""Kernels for one kind of device; each has its reference in `ops/`."""
