@@ -202,8 +202,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         # Less memory from left to right: "none", "elementwise", "dots",
         # "full".
         "remat": "elementwise",
-        # Layers compiled as one; 0: all on GPUs, 1 elsewhere.
-        "scan_unroll": 0,
+        "scan_unroll": 1,  # on GPUs rather all of them, for a long run
         "kernels": "auto",  # or "fused", "reference"
       },
       "generator": recipe["generator"],

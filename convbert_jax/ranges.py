@@ -103,7 +103,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "attention_probs_dropout_prob": _DROPOUT,
     "initializer_range": _AT_LEAST_0,
     "layer_norm_eps": _AT_LEAST_0,
-    "scan_unroll": _whole(0, "0 is all on GPUs and 1 elsewhere"),
+    "scan_unroll": _COUNT,
   },
   "generator": {
     "size_fraction": Range(above=0, most=1),

@@ -33,8 +33,6 @@ _REMAT_POLICIES = {
 }
 
 
-# Platforms on which layers are compiled one by one, if nothing else is said.
-_UNROLLED = ("gpu", "cuda")
 # Where a layer drops something out, in the order that masks are drawn in.
 _DROPOUTS = ("attention", "attention_output", "output")
 # Of each place, the two words that decide about its mask.
@@ -211,14 +209,14 @@ class Encoder(nn.Module):
 
 def _stack(config: ConvBertConfig) -> Any:
   """Returns the class of a scan over layers that are alike."""
-  layer, unroll = EncoderLayer, _unrolled(config)
+  layer = EncoderLayer
   if config.remat != "none":
     # In a loop nothing can be shared with the forward pass, and the barriers
     # against it would only cost.
     layer = nn.remat(
       layer,
       policy=_REMAT_POLICIES[config.remat],
-      prevent_cse=unroll > 1,
+      prevent_cse=config.scan_unroll > 1,
     )
   return nn.scan(
     layer,
@@ -226,18 +224,9 @@ def _stack(config: ConvBertConfig) -> Any:
     split_rngs={"params": True},
     in_axes=(nn.broadcast, nn.broadcast, 0, 0),
     length=config.num_hidden_layers,
-    unroll=unroll,
+    unroll=config.scan_unroll,
     metadata_params={nn.PARTITION_NAME: "layers"},
   )
-
-
-def _unrolled(config: ConvBertConfig) -> int:
-  """Returns the layers of an iteration."""
-  if config.scan_unroll:
-    return min(config.scan_unroll, config.num_hidden_layers)
-  # Where copying residuals to the stack of all layers costs more than the rest.
-  platform, _ = partitioning.devices()
-  return config.num_hidden_layers if platform in _UNROLLED else 1
 
 
 def _positions(

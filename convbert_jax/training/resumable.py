@@ -22,7 +22,6 @@ MAY_CHANGE = (
   "max_skipped_steps",
   "mesh.",
   "model.kernels",
-  "model.scan_unroll",
   "report.",
 )
 
