@@ -17,6 +17,7 @@ from convbert_jax.training import figures
 _MEAN, _SEED, _REFERENCE = "#4C72B0", "#B8B8B8", "#C44E52"
 # Tokens seen, and a value.
 Curve = Sequence[tuple[float, float]]
+_PANELS_IN_ROW = 2
 # Of a curve's points, each of which is noisy.
 _SMOOTHED = 5
 
@@ -35,14 +36,14 @@ def scores_figure(plan: KeptPlan, columns: Sequence[Column]) -> bytes:
   places = _places(plan.study)
 
   def draw(figure: Figure) -> None:
-    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    panels = _panels(figure, len(columns))
     for axes, column in zip(panels, columns, strict=True):
       _draw_scores(axes, plan.study, column, places)
       _name_places(axes, plan.study, places)
 
   longest = max(map(len, plan.study.variants))
-  height = 3.6 if plan.study.axis else 3.2 + 0.06 * longest
-  return figures.draw_png(draw, (3.6 * len(columns), height))
+  height = 3.0 if plan.study.axis else 2.8 + 0.05 * longest
+  return figures.draw_png(draw, _size(len(columns), height))
 
 
 def compute_figure(plan: KeptPlan, columns: Sequence[Column]) -> bytes:
@@ -50,7 +51,7 @@ def compute_figure(plan: KeptPlan, columns: Sequence[Column]) -> bytes:
   places = {variant: cost.flops for variant, cost in plan.costs.items()}
 
   def draw(figure: Figure) -> None:
-    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    panels = _panels(figure, len(columns))
     for axes, column in zip(panels, columns, strict=True):
       _draw_scores(axes, plan.study, column, places)
       axes.set_xlabel("FLOPs of a pre-training")
@@ -63,7 +64,7 @@ def compute_figure(plan: KeptPlan, columns: Sequence[Column]) -> bytes:
           fontsize=8,
         )
 
-  return figures.draw_png(draw, (3.6 * len(columns), 3.6))
+  return figures.draw_png(draw, _size(len(columns), 3.2))
 
 
 def curves_figure(curves: Mapping[str, Sequence[Curve]], title: str) -> bytes:
@@ -92,6 +93,21 @@ def curves_figure(curves: Mapping[str, Sequence[Curve]], title: str) -> bytes:
     figure.legend(loc="outside right upper")
 
   return figures.draw_png(draw, (7.5, 4.0))
+
+
+def _panels(figure: Figure, count: int) -> Sequence[Axes]:
+  """Returns panels side by side, in rows that a page holds."""
+  rows = math.ceil(count / _PANELS_IN_ROW)
+  panels = figure.subplots(rows, min(count, _PANELS_IN_ROW), squeeze=False)
+  for unused in panels.flat[count:]:
+    unused.remove()
+  return list(panels.flat[:count])
+
+
+def _size(count: int, height: float) -> tuple[float, float]:
+  """Returns the width and height of so many panels, in inches."""
+  rows = math.ceil(count / _PANELS_IN_ROW)
+  return 4.0 * min(count, _PANELS_IN_ROW), height * rows
 
 
 def _draw_scores(
