@@ -104,8 +104,9 @@ def _of_sum_backward(
 ) -> tuple[jax.Array, jax.Array]:
   product, bias = saved
   # Without the barrier the two passes would share parts of the function, of
-  # the size of the product, through memory.
-  product = jax.lax.optimization_barrier(product)
+  # the size of the product, through memory. It is on what is small: the product
+  # itself would be copied.
+  bias = jax.lax.optimization_barrier(bias)
   _, pull = jax.vjp(
     lambda product, bias: BY_NAME[name](_sum(product, bias)), product, bias
   )

@@ -42,11 +42,11 @@ def written_once(x: jax.Array) -> jax.Array:
   )
 
 
-def read_again(arrays: Arrays) -> Arrays:
-  """Returns arrays as if others, so that what follows is computed apart.
+def apart(arrays: Arrays) -> Arrays:
+  """Returns small arrays as if others: what follows is computed for itself.
 
   For NVIDIA's GPUs alone: there, two kernels that both read small arrays cost
-  less than one that writes what they have in common, as large and in float32.
+  less than one that writes what they have in common, in float32.
   """
   return jax.lax.platform_dependent(
     arrays, cuda=jax.lax.optimization_barrier, default=lambda arrays: arrays
