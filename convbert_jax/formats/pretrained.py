@@ -51,7 +51,6 @@ MAY_DIFFER = (
   "mask_padding_in_conv",
   "remat",
   "scan_unroll",
-  *common_fields.NAMES,
 )
 
 _VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
@@ -217,11 +216,13 @@ def architecture_differences(
     wanted: the run's.
 
   Returns:
-    "FIELD: VALUE there, VALUE in the config" for every field outside
-    `MAY_DIFFER` that differs, and for the head size.
+    "FIELD: VALUE there, VALUE in the config" for every field of the encoder
+    outside `MAY_DIFFER` that differs, and for the head size.
   """
   differences = files.config_differences(
-    dataclasses.asdict(found), dataclasses.asdict(wanted), MAY_DIFFER
+    dataclasses.asdict(found),
+    dataclasses.asdict(wanted),
+    (*MAY_DIFFER, *common_fields.NAMES),
   )
   # The two rules agree for most sizes; where they do not, it matters.
   if not differences and found.head_size != wanted.head_size:

@@ -10,6 +10,7 @@ from convbert_jax import ConvBertConfig, ConvBertModel, ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.finetuning import starting_point
 from convbert_jax.formats.pretrained import MAY_DIFFER, Pretrained
+from convbert_jax.model.common_fields import OWN_IDS
 from experiments.config_files import flatten, load_config
 
 CONFIG = str(ROOT / "configs" / "finetune.py")
@@ -47,7 +48,7 @@ def test_naming_the_size_of_a_model_changes_nothing(start, capsys, size):
     )
     found = start(model)
     assert flatten(found.run_config) == flatten(named)
-    assert found.config == ConvBertConfig(**named.model)
+    assert found.config == ConvBertConfig(**named.model, **OWN_IDS)
   assert (
     f"that of size {size}, nearest in hidden size" in capsys.readouterr().out
   )
