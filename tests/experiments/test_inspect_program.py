@@ -109,7 +109,7 @@ def test_what_cannot_be_drawn(folder, tmp_path):
     ({"text": tmp_path / "blank.txt"}, "blank.txt holds no text"),
     ({"output": folder / "lines.txt"}, "lines.txt cannot be a folder"),
     ({"model": tmp_path}, str(tmp_path)),
-    ({"sentence": ""}, "--sentence has 0 tokens: give 1 to 46"),
+    ({"sentence": " "}, "--sentence is blank; leave it out"),
     ({"sentence": "two " * 47}, "--sentence has 47 tokens: give 1 to 46"),
     ({"layers": "1,3"}, "--layers: '3' is none of 1 to 2"),
     ({"max_length": 65}, "max_length=65: give 3 to 64"),
