@@ -12,11 +12,13 @@ with a short program that runs it.
 
 from absl import flags
 
-from convbert_jax.errors import UserError
+from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import load
 from convbert_jax.inference import export as serving
 from convbert_jax.inference import onnx_export
 from experiments import command_line
+
+_FORMATS = ("jax", "onnx")
 
 _MODEL = flags.DEFINE_string(
   "model", None, "[FORMAT:]DIR, the model's folder or hub name.", required=True
@@ -30,10 +32,9 @@ _HEAD = flags.DEFINE_string(
   "CLASS, such as ConvBertForMaskedLM, if the source has several models;"
   " ConvBertModel for the encoder of any.",
 )
-_FORMAT = flags.DEFINE_enum(
+_FORMAT = flags.DEFINE_string(
   "format",
   "jax",
-  ["jax", "onnx"],
   "jax for `jax.export` (StableHLO), onnx for ONNX (pip install -e '.[onnx]').",
 )
 _PLATFORMS = flags.DEFINE_string(
@@ -46,6 +47,8 @@ _PLATFORMS = flags.DEFINE_string(
 
 def main() -> None:
   """Loads, lowers and writes."""
+  if _FORMAT.value not in _FORMATS:
+    raise unknown_name("format", _FORMAT.value, _FORMATS)
   is_onnx, platforms = _FORMAT.value == "onnx", _PLATFORMS.value
   if is_onnx and platforms is not None:
     raise UserError(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from convbert_jax import files
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.inference import served_folder
@@ -108,6 +109,8 @@ def write_folder(folder: str, pretrained: Pretrained) -> None:
     UserError: as `export_model`, if the folder is not empty, or if there is no
       tokenizer.
   """
+  # Before the minute that an export takes.
+  files.check_empty(folder)
   pretrained.needed_tokenizer()
   program = export_model(pretrained)
   num_bytes = 4 * sum(map(np.size, jax.tree.leaves(pretrained.params)))
