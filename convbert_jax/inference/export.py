@@ -16,50 +16,30 @@ import jax.export
 import jax.numpy as jnp
 import safetensors.numpy
 
-from convbert_jax import files
 from convbert_jax.errors import unknown_name
 from convbert_jax.formats.pretrained import Pretrained
-from convbert_jax.model.choice_head import ConvBertForMultipleChoice
+from convbert_jax.inference import served_folder
+from convbert_jax.inference.served_folder import INPUTS, Example
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 
 PROGRAM_FILE = "model.jaxexport"
 PARAMS_FILE = "params.safetensors"
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-_EXAMPLE = """\
+_IMPORTS = """\
 import jax.export
 import numpy as np
 import safetensors.numpy
-import tokenizers
-
-with open("{program}", "rb") as file:
+import tokenizers"""
+_LOAD = f"""\
+with open("{PROGRAM_FILE}", "rb") as file:
   model = jax.export.deserialize(bytearray(file.read()))
-params = safetensors.numpy.load_file("{params}")
-tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_padding()
-tokenizer.enable_truncation({max_length})
-texts = ["A text.", "Another text, a longer one."]
-encoded = tokenizer.encode_batch(texts)
-batch = {{
-  "input_ids": np.array([e.ids for e in encoded], np.int32),
-  "attention_mask": np.array([e.attention_mask for e in encoded], np.int32),
-  "token_type_ids": np.array([e.type_ids for e in encoded], np.int32),
-}}
-{choices}outputs = model.call(params, batch)
-for name, array in outputs.items():
-  print(name, array.shape)
-"""
-
-
-_CHOICES = """\
-# One question whose choices these texts are.
-batch = {name: array[None] for name, array in batch.items()}
-"""
+params = safetensors.numpy.load_file("{PARAMS_FILE}")"""
 
 
 def export_model(
-  pretrained: Pretrained, platforms: Sequence[str] = ("cpu", "cuda", "tpu")
+  pretrained: Pretrained, platforms: Sequence[str] = DEFAULT_PLATFORMS
 ) -> jax.export.Exported:
   """Lowers a model's inference for several platforms at once.
 
@@ -98,12 +78,12 @@ def export_model(
     return {k: v for k, v in vars(output).items() if v is not None}
 
   dimensions = "batch, length"
-  if isinstance(model, ConvBertForMultipleChoice):
+  if served_folder.has_choices(pretrained):
     dimensions = "batch, choices, length"
   shape = jax.export.symbolic_shape(
     dimensions, constraints=[f"length <= {config.max_position_embeddings}"]
   )
-  batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in _INPUTS}
+  batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in INPUTS}
   params = {
     path: jax.ShapeDtypeStruct(array.shape, array.dtype)
     for path, array in _flat(pretrained).items()
@@ -114,7 +94,7 @@ def export_model(
 def write_folder(
   folder: str,
   pretrained: Pretrained,
-  platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+  platforms: Sequence[str] = DEFAULT_PLATFORMS,
 ) -> None:
   """Writes the artefact, and a README with a program that runs it.
 
@@ -127,42 +107,31 @@ def write_folder(
     UserError: as `export_model`, if the folder is not empty, or if there is no
       tokenizer.
   """
-  tokenizer = pretrained.needed_tokenizer()
+  pretrained.needed_tokenizer()
   exported = export_model(pretrained, platforms)
-  with files.new_folder(folder) as aside:
+
+  def write_program(aside: str) -> None:
     with open(os.path.join(aside, PROGRAM_FILE), "wb") as file:
       file.write(exported.serialize())
     safetensors.numpy.save_file(
       _flat(pretrained), os.path.join(aside, PARAMS_FILE)
     )
-    tokenizer.save_pretrained(aside)
-    with open(os.path.join(aside, "README.md"), "w", encoding="utf-8") as file:
-      file.write(_readme(pretrained, platforms))
+
+  served_folder.write(
+    folder,
+    pretrained,
+    write_program,
+    Example(
+      where=f"For {', '.join(platforms)}",
+      packages=("jax", "flatbuffers", "safetensors", "tokenizers"),
+      imports=_IMPORTS,
+      load=_LOAD,
+      call="model.call(params, batch)",
+      dtype="int32",
+    ),
+  )
 
 
 def _flat(pretrained: Pretrained) -> dict[str, Any]:
   params = nn.unbox(pretrained.params)
   return flax.traverse_util.flatten_dict(params, sep="/")
-
-
-def _readme(pretrained: Pretrained, platforms: Sequence[str]) -> str:
-  model = pretrained.model
-  example = _EXAMPLE.format(
-    program=PROGRAM_FILE,
-    params=PARAMS_FILE,
-    max_length=min(
-      model.config.max_position_embeddings,
-      pretrained.tokenizer.model_max_length,
-    ),
-    choices=_CHOICES if isinstance(model, ConvBertForMultipleChoice) else "",
-  )
-  labels = ""
-  if pretrained.labels:
-    labels = f"Classes, in order: {', '.join(pretrained.labels)}.\n\n"
-  return (
-    f"# {type(model).__name__}\n\n"
-    f"For {', '.join(platforms)}, of any batch and of up to"
-    f" {model.config.max_position_embeddings} tokens. It needs `jax`,"
-    f" `flatbuffers`, `safetensors` and `tokenizers`.\n\n{labels}"
-    f"```python\n{example}```\n"
-  )

@@ -7,8 +7,9 @@
   2. Add a row here: that function, its parameters, its matrix products, and
      the checkpoint formats that can hold it (none, for a new kind).
 
-Nothing else names a kind. The config's check, `MixedAttention`, the FLOP count
-and the writers of checkpoint formats read the row.
+Nothing else names a kind, but for `inference/torch_ops.py`: a kind with a row
+there too can be exported to ONNX. The config's check, `MixedAttention`, the
+FLOP count and the writers of checkpoint formats read the row.
 """
 
 import dataclasses

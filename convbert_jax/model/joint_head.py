@@ -29,7 +29,7 @@ from convbert_jax.ops import (
 )
 
 # Added to the logits of positions that cannot hold an answer.
-_DISALLOWED = -1000.0
+DISALLOWED = -1000.0
 # Of the no-answer loss, beside that of the span.
 _NO_ANSWER_WEIGHT = 0.5
 
@@ -205,7 +205,7 @@ def _disallowed(
     if attention_mask is not None:
       context_BxT &= attention.real_positions(attention_mask) != 0
     allowed_BxT = allowed_BxT | context_BxT
-  return jnp.where(allowed_BxT, 0.0, _DISALLOWED)
+  return jnp.where(allowed_BxT, 0.0, DISALLOWED)
 
 
 def _beam_search(

@@ -2,8 +2,9 @@
 
 `ConvBertConfig.position_type` names a row of `POSITION_KINDS`. To add a kind
 that changes queries and keys, write its functions in `ops/` and add a row here.
-Nothing else names a kind: the config's check, the embeddings, the encoder and
-`MixedAttention` read the row.
+Nothing else names a kind, but for `inference/torch_encoder.py`, where it needs
+a row to be exported to ONNX: the config's check, the embeddings, the encoder
+and `MixedAttention` read the row.
 """
 
 import dataclasses

@@ -111,6 +111,29 @@ def test_a_model_is_exported(folder, tmp_path):
   assert (tmp_path / "served" / "model.jaxexport").exists()
 
 
+@pytest.mark.slow
+def test_a_model_is_exported_to_onnx(folder, tmp_path):
+  for name in ("torch", "onnxscript", "onnx"):
+    pytest.importorskip(name, reason="pip install -e '.[onnx]' has it")
+  asked = [
+    f"--model={folder / 'ConvBertForMaskedLM'}",
+    f"--output={tmp_path / 'served'}",
+    "--format=onnx",
+  ]
+  done = run("export", *asked, "--format=onx")
+  assert_one_line(done, "unknown format 'onx'; did you mean 'onnx'?")
+  done = run("export", *asked, "--platforms=cpu")
+  assert_one_line(done, "--platforms says what --format=jax is lowered for")
+  done = run("export", *asked)
+  assert done.stdout == (
+    f"{tmp_path / 'served'}: ConvBertForMaskedLM as ONNX, opset 18\n"
+  )
+  assert done.stderr == ""
+  assert [*(tmp_path / "served").glob("*.onnx*")] == [
+    tmp_path / "served" / "model.onnx"
+  ]
+
+
 def test_words_are_marked_by_colour_or_number(monkeypatch):
   monkeypatch.delenv("NO_COLOR", raising=False)
   words = [Word("a", 0, 1, 0.1), Word("b", 2, 3, 0.3), Word("c", 4, 5, 0.9)]

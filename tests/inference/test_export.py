@@ -1,56 +1,23 @@
 """Artefacts for serving: same numbers, any shape, and nothing of ours."""
 
-import os
-import re
-import subprocess
-import sys
-
 import flax.traverse_util
 import jax
 import jax.export
 import numpy as np
 import pytest
 import safetensors.numpy
-from tiny_convbert import random_params
+from served_models import (
+  IS_TOO_LONG,
+  TOKENIZER,
+  TOO_LONG,
+  make,
+  random_batch,
+  run_readme,
+)
 
-from convbert_jax import ConvBertConfig, ConvBertTokenizer
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import CLASSES, Pretrained
 from convbert_jax.inference import export as serving
-
-TOKENIZER = ConvBertTokenizer(
-  ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "text", "another", "."]
-)
-CONFIG = ConvBertConfig(
-  vocab_size=TOKENIZER.vocab_size,
-  embedding_size=8,
-  hidden_size=16,
-  num_hidden_layers=2,
-  num_attention_heads=4,
-  intermediate_size=32,
-  max_position_embeddings=32,
-  conv_kernel_size=3,
-  num_groups=2,
-)
-
-
-def make(name, **changes):
-  model = CLASSES[name](CONFIG.replace(**changes))
-  shape = (1, 2, 4) if name == "ConvBertForMultipleChoice" else (1, 4)
-  params = random_params(model, np.zeros(shape, np.int32))
-  return Pretrained(model, params, TOKENIZER)
-
-
-def random_batch(shape):
-  random = np.random.default_rng(0)
-  ids = random.integers(5, TOKENIZER.vocab_size, shape, np.int32)
-  mask = np.ones(shape, np.int32)
-  mask[0, ..., shape[-1] // 2 :] = 0
-  return {
-    "input_ids": ids,
-    "attention_mask": mask,
-    "token_type_ids": np.zeros(shape, np.int32),
-  }
 
 
 @pytest.mark.parametrize(
@@ -102,24 +69,11 @@ def test_the_folders_own_program_runs_without_ours(tmp_path):
   found = make("ConvBertForTokenClassification")
   folder = tmp_path / "served"
   serving.write_folder(str(folder), found)
-  (program,) = re.findall(
-    r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL
-  )
-  program += (
-    "import sys\n"
-    "assert not {'convbert_jax', 'flax'} & set(sys.modules)\n"
-    "np.save('logits.npy', outputs['logits'])\n"
-  )
-  environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-  done = subprocess.run(
-    [sys.executable, "-c", program],
-    cwd=folder,
-    env=environment,
-    capture_output=True,
-    text=True,
+  done = run_readme(
+    folder, f"np.save('logits.npy', run(batch)['logits'])\n{TOO_LONG}"
   )
   assert done.returncode == 0, done.stderr
-  assert done.stdout == "logits (2, 9, 2)\n"
+  assert done.stdout == f"logits (2, 9, 2)\n{IS_TOO_LONG}"
   # Each text as if it were alone, although the shorter one is padded.
   logits = np.load(folder / "logits.npy")
   saved = safetensors.numpy.load_file(folder / serving.PARAMS_FILE)
