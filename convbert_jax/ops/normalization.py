@@ -104,7 +104,7 @@ def _layer_norm_backward(
   mean_product = sum_last_axis(scaled * normal)[:, None] / width
   grad_x = factor * (scaled - mean_grad - normal * mean_product)
   grad_scale, grad_bias = _sums_over_rows(
-    x, *numerics.apart((mean, factor)), grad
+    *numerics.apart((x, mean, factor, grad))
   )
   return (
     grad_x.astype(x.dtype),
