@@ -34,10 +34,10 @@ def _product_of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
   x_NxI = x.reshape(-1, x.shape[-1])
   if kernel.ndim == 2:
     return x_NxI @ kernel
-  num_groups, group_width, _ = kernel.shape
+  num_groups, group_width, group_features = kernel.shape
   chunks = x_NxI.reshape(-1, num_groups, group_width)
   y_NxGxO = jnp.einsum("ngi,gio->ngo", chunks, kernel)
-  return y_NxGxO.reshape(len(x_NxI), -1)
+  return y_NxGxO.reshape(-1, num_groups * group_features)
 
 
 def linear_of_parts(

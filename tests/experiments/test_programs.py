@@ -101,7 +101,7 @@ def test_values_that_cannot_work_are_refused(tmp_path, load):
     "model.max_position_embeddings=16": "max_position_embeddings=16",
     "model.vocab_size=100": "vocab_size",
     "max_seq_length=64": "max_seq_length",
-    "eval.mask_rate=1.5": "eval.mask_rate=1.5 must lie in [0, 1)",
+    "eval.mask_rate=1.5": "eval.mask_rate=1.5 must be at least 0",
     "data.path=nowhere": "'nowhere' holds no finished records",
     "accumulation_steps=3": "accumulation_steps=3",
     "num_steps=0": "num_steps=0",

@@ -109,7 +109,7 @@ def test_files_that_are_refused_are_named(tmp_path):
     ("{", "cannot read"),
     ("[1]", "holds a list, no fields"),
     ('{"model_type": "convbert", "conv_kernel_size": 4}', "must be odd"),
-    ('{"model_type": "convbert", "hidden_size": "x"}', "of another kind"),
+    ('{"model_type": "convbert", "hidden_size": "x"}', "hidden_size=x must be"),
   ):
     path.write_text(text)
     with pytest.raises(UserError, match=words) as caught:

@@ -75,12 +75,12 @@ def test_layers_are_run_in_order(params):
   out = run(MIXED, params, **ASKED)
   hidden = out.hidden_states[0]
   for part in segments(MIXED):
-    layer = EncoderLayer(part.config, True, False, False, False)
+    layer = EncoderLayer(part.config, False, False, False)
     for number in range(part.config.num_hidden_layers):
       own = jax.tree.map(
         lambda leaf, number=number: leaf[number], params["encoder"][part.name]
       )
-      hidden, _ = layer.apply({"params": own}, hidden, MASK, None, None)
+      hidden, _ = layer.apply({"params": own}, hidden, MASK, None, None, None)
   np.testing.assert_allclose(out.last_hidden_state, hidden, atol=1e-5)
   np.testing.assert_array_equal(out.hidden_states[-1], out.last_hidden_state)
   assert len(out.hidden_states) == 5

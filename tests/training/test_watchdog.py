@@ -60,5 +60,5 @@ def test_what_moves_is_left_alone(tmp_path):
 
 
 def test_a_negative_limit_is_refused():
-  with pytest.raises(UserError, match="stall_timeout=-1 must be a number"):
+  with pytest.raises(UserError, match="stall_timeout=-1 must be at least 0"):
     ReportConfig(stall_timeout=-1)
