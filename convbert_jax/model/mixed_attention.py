@@ -5,6 +5,7 @@ original's variables have other names: `conv_attn_key` for `conv_key`,
 `conv_attn_kernel` for `conv_kernel`, `conv_attn_point` for `conv_value`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -61,11 +62,14 @@ class MixedAttention(nn.Module):
     config = self.config
     projected_BxTxSxHxD = self._project(hidden_BxTxM)
     projected = {
-      name: projected_BxTxSxHxD[:, :, place]
+      name: partitioning.constrain(
+        projected_BxTxSxHxD[:, :, place], "batch", None, "heads", None
+      )
       for place, name in enumerate(config.projections)
     }
     attended_BxTxHxD, probs_BxHxTxT = self._attend(
       projected_BxTxSxHxD,
+      projected,
       mask,
       head_mask_H,
       positions,
@@ -91,6 +95,7 @@ class MixedAttention(nn.Module):
   def _attend(
     self,
     projected_BxTxSxHxD: jax.Array,
+    projected: Mapping[str, jax.Array],
     mask: jax.Array,
     head_mask_H: jax.Array | None,
     positions: Any,
@@ -100,21 +105,21 @@ class MixedAttention(nn.Module):
   ) -> tuple[jax.Array, jax.Array | None]:
     """Returns the attention heads [B, T, H, D], and their probabilities."""
     config = self.config
+    query, key, value = (projected[name] for name in config.projections[:3])
     place = POSITION_KINDS[config.position_type].apply
     if place is not None:
-      query, key, *others = jnp.unstack(projected_BxTxSxHxD, axis=2)
-      placed = [place(heads, positions) for heads in (query, key)]
-      projected_BxTxSxHxD = jnp.stack([*placed, *others], axis=2)
+      query, key = place(query, positions), place(key, positions)
     rate = config.attention_probs_dropout_prob
     if dropout_seeds is None:
       rate = 0.0
-    length, head_size = projected_BxTxSxHxD.shape[1], config.head_size
     if (
       mask.ndim == 2
       and not need_probs
       and kernels.is_chosen(kernels.HOPPER_ATTENTION, config.kernels)
-      and hopper_attention.fits(length, head_size, config.dtype)
+      and hopper_attention.fits(query.shape[1], query.shape[3], query.dtype)
     ):
+      if place is not None:
+        projected_BxTxSxHxD = jnp.stack([query, key, value], axis=2)
       attended_BxTxHxD = hopper_attention.attention(
         projected_BxTxSxHxD,
         attention.bias_of(mask, config.dtype),
@@ -125,7 +130,6 @@ class MixedAttention(nn.Module):
         kept_H = head_mask_H.astype(config.dtype)
         attended_BxTxHxD *= kept_H[None, None, :, None]
       return attended_BxTxHxD, None
-    query, key, value = (projected_BxTxSxHxD[:, :, i] for i in range(3))
     return attention.dot_product_attention(
       query,
       key,
@@ -158,12 +162,9 @@ class MixedAttention(nn.Module):
       hidden_BxTxM, jnp.stack(kernels, axis=1), jnp.stack(biases)
     )
     all_BxTxSxA = numerics.written_once(all_BxTxSxA)
-    return partitioning.constrain(
-      all_BxTxSxA.reshape(
-        *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
-      ),
-      "batch", None, None, "heads", None,
-    )  # fmt: skip
+    return all_BxTxSxA.reshape(
+      *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
+    )
 
   def _convolve(
     self,
