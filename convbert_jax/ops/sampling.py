@@ -53,25 +53,12 @@ def sample_tokens(logits_NxV: jax.Array, uniform_N: jax.Array) -> jax.Array:
   )
   weights = weights_NxV.reshape(num_rows, num_blocks, block)
   chosen_block_N, target_N = _invert(jnp.sum(weights, axis=-1), uniform_N)
-  first_N = chosen_block_N * block
-  within = _weights_from(logits_NxV, top_Nx1, first_N, block)
+  within = jnp.take_along_axis(weights, chosen_block_N[:, None, None], axis=1)[
+    :, 0
+  ]
   fraction_N = target_N / jnp.sum(within, axis=-1)
   chosen_N, _ = _invert(within, fraction_N)
-  return (first_N + chosen_N).astype(jnp.int32)
-
-
-def _weights_from(
-  logits_NxV: jax.Array, top_Nx1: jax.Array, first_N: jax.Array, size: int
-) -> jax.Array:
-  """Returns the weights of `size` tokens, 0 beyond the last one.
-
-  Of the logits only these are read: taken out of all weights, these would be
-  computed once more.
-  """
-  tokens = first_N[:, None] + jnp.arange(size)[None, :]
-  exists = tokens < logits_NxV.shape[-1]
-  logits = jnp.take_along_axis(logits_NxV, jnp.where(exists, tokens, 0), axis=1)
-  return jnp.where(exists, jnp.exp(logits - top_Nx1), 0.0)
+  return (chosen_block_N * block + chosen_N).astype(jnp.int32)
 
 
 def _invert(
