@@ -70,7 +70,7 @@ def test_the_python_runs(page, folder):
     checked, count = SHAPE.subn(r"assert str(\1) == '\2'", block)
     exec(compile(checked, str(page), "exec"), names)
     names["promises"] = names.get("promises", 0) + count
-  assert names["promises"] == (22 if page.name == "library.md" else 0)
+  assert names["promises"] == (14 if page.name == "library.md" else 0)
 
 
 @pytest.fixture
