@@ -35,7 +35,10 @@ def make(name, options=None, **changes):
     options: fields of the class.
     **changes: of the config.
   """
-  model = CLASSES[name](CONFIG.replace(**changes), **(options or {}))
+  config = CONFIG.replace(**changes)
+  if name == "ConvBertForCloze":
+    config = config.without_conv()
+  model = CLASSES[name](config, **(options or {}))
   shape = (1, 2, 4) if name == "ConvBertForMultipleChoice" else (1, 4)
   params = random_params(model, np.zeros(shape, np.int32))
   return Pretrained(model, params, TOKENIZER)

@@ -130,6 +130,7 @@ def test_inside_a_compiled_function_ids_out_of_range_give_nan(classifier):
     if name == "ConvBertForMaskedLM"
     else pytest.param(name, marks=pytest.mark.slow)
     for name in CLASSES
+    if name != "ConvBertForCloze"  # In test_orbax; it has no such calls.
   ],
 )
 def test_every_class_is_saved_and_loaded(tmp_path, name):

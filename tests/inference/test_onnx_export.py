@@ -102,7 +102,7 @@ def onnxruntime():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", CASES)
 def test_onnxruntime_gives_the_models_numbers(name, onnxruntime, tmp_path):
   options, changes = CASES[name]
   found = make(name, options, **changes)
@@ -147,7 +147,8 @@ def test_what_has_no_row_in_pytorch_is_refused(monkeypatch):
   assert torch_ops.ACTIVATIONS.keys() == activations.BY_NAME.keys()
   assert torch_ops.CONV_KINDS.keys() == CONV_KINDS.keys()
   assert torch_encoder._TURNS.keys() == POSITION_KINDS.keys()
-  assert torch_heads.HEADS.keys() == CLASSES.keys()
+  # The noise model of Electric serves training alone.
+  assert torch_heads.HEADS.keys() == CLASSES.keys() - {"ConvBertForCloze"}
   monkeypatch.delitem(torch_ops.CONV_KINDS, "light")
   with pytest.raises(UserError, match="conv_type='light' cannot be exported"):
     torch_heads.ServedModel(make("ConvBertModel", conv_type="light"))
