@@ -31,11 +31,11 @@ def compute_once(x: jax.Array) -> jax.Array:
 
 
 def written_once(x: jax.Array) -> jax.Array:
-  """Returns `x`, of which nothing before it is read by others.
+  """Returns `x`, which later kernels read and do not compute anew.
 
-  For NVIDIA's GPUs alone: a product whose sum with a bias is read by several
-  kernels would be written, and read by one that adds the bias. As the only
-  reader, the addition becomes part of the product.
+  For NVIDIA's GPUs alone: of a product and its sum with a bias, some kernels
+  would read one and some the other, and both would be kept until the backward
+  pass.
   """
   return jax.lax.platform_dependent(
     x, cuda=jax.lax.optimization_barrier, default=lambda x: x
