@@ -200,6 +200,15 @@ def check_vocabulary(
     )
 
 
+def _architecture(config: ConvBertConfig) -> dict[str, Any]:
+  """Returns the fields that say what the encoder's parameters mean."""
+  return {
+    name: value
+    for name, value in dataclasses.asdict(config).items()
+    if name not in (*MAY_DIFFER, *common_fields.NAMES)
+  }
+
+
 def count_other_tokens(one: Sequence[str], other: Sequence[str]) -> int:
   """Returns in how many ids two vocabularies differ."""
   pairs = zip(one, other, strict=False)
@@ -220,9 +229,7 @@ def architecture_differences(
     outside `MAY_DIFFER` that differs, and for the head size.
   """
   differences = files.config_differences(
-    dataclasses.asdict(found),
-    dataclasses.asdict(wanted),
-    (*MAY_DIFFER, *common_fields.NAMES),
+    _architecture(found), _architecture(wanted)
   )
   # The two rules agree for most sizes; where they do not, it matters.
   if not differences and found.head_size != wanted.head_size:
