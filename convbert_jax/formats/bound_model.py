@@ -71,7 +71,7 @@ class BoundModel:
 
   Example:
     model = ConvBertForSequenceClassification.from_pretrained("folder")
-    batch = model.tokenizer(["A text."])
+    batch = model.tokenizer(["A text.", "Another text."], padding=True)
     model(**batch).logits
   """
 
@@ -127,10 +127,7 @@ class BoundModel:
     flags = tuple(
       (name, bool(found.pop(name))) for name in _FLAGS if name in found
     )
-    arrays = {
-      name: x if isinstance(x, jax.Array) else np.asarray(x)
-      for name, x in found.items()
-    }
+    arrays = {name: _as_array(name, x) for name, x in found.items()}
     ids_in_range = self._check_values(arrays)
     output = _run(
       self.module,
@@ -282,6 +279,25 @@ def _by_name(given: Sequence[Any]) -> Arrays:
   if len(given) > len(_ORDER):
     raise UserError(f"{len(given)} inputs without names; give {_ORDER} at most")
   return dict(zip(_ORDER, given, strict=False))
+
+
+def _as_array(name: str, given: Any) -> Any:
+  """Returns an input as an array of NumPy or JAX."""
+  if isinstance(given, jax.Array):
+    return given
+  try:
+    found = np.asarray(given)
+  except ValueError:
+    raise UserError(
+      f"{name}: rows of different lengths; the tokenizer makes them equal with"
+      " padding=True"
+    ) from None
+  if found.dtype.kind in "OSU":
+    raise UserError(
+      f"{name}: give numbers; the tokenizer makes them of text, see"
+      " model.tokenizer"
+    )
+  return found
 
 
 def _num_classes(module: nn.Module, arrays: Mapping[str, Any]) -> int | None:

@@ -110,6 +110,8 @@ def test_what_a_call_refuses(classifier):
     ({"input_ids": IDS, "training": True}, "give dropout_key"),
     ({"attention_mask": IDS}, "either input_ids or inputs_embeds"),
     ({"input_ids": np.zeros((1, 65), int)}, "max_position_embeddings=64"),
+    ({"input_ids": [[1, 2], [3]]}, "input_ids: rows of diff.*padding=True"),
+    ({"input_ids": ["a text"]}, "input_ids: give numbers; the tokenizer"),
   ):
     with pytest.raises(UserError, match=words) as caught:
       classifier(**given)
