@@ -16,7 +16,7 @@ from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.encoder import Encoder
 from convbert_jax.model.heads import GeneratorPredictions
 from convbert_jax.model.outputs import HeadOutput
-from convbert_jax.ops import lookup, numerics
+from convbert_jax.ops import lookup, numerics, packing
 
 
 class Tower(nn.Module):
@@ -26,7 +26,13 @@ class Tower(nn.Module):
 
   @nn.compact
   def __call__(
-    self, embedded: jax.Array, mask_BxTxT: jax.Array, *, deterministic: bool
+    self,
+    embedded: jax.Array,
+    mask_BxTxT: jax.Array,
+    position_ids_BxT: jax.Array | None,
+    segment_ids_BxT: jax.Array | None,
+    *,
+    deterministic: bool,
   ) -> jax.Array:
     """Maps [B, T, E] to [B, T, M]."""
     config = self.config
@@ -38,7 +44,8 @@ class Tower(nn.Module):
       embedded.astype(config.dtype),
       mask_BxTxT,
       None,
-      None,
+      position_ids_BxT,
+      segment_ids_BxT,
       deterministic=deterministic,
       output_hidden_states=False,
       output_attentions=False,
@@ -62,6 +69,7 @@ class Towers(nn.Module):
     words: jax.Array,
     mask_BxT: jax.Array,
     token_type_ids_BxT: jax.Array,
+    segment_ids_BxT: jax.Array | None,
     *,
     deterministic: bool,
     ids_in_range: bool,
@@ -75,6 +83,9 @@ class Towers(nn.Module):
     length = mask_BxT.shape[1]
     is_before_TxT = jnp.tril(jnp.ones((length, length), mask_BxT.dtype))
     real_BxTx1 = mask_BxT[:, :, None]
+    position_ids_BxT = None
+    if segment_ids_BxT is not None:
+      position_ids_BxT = packing.positions_of(segment_ids_BxT)
     states = []
     for tower, order_TxT in (
       (self.left_to_right, is_before_TxT),
@@ -83,20 +94,32 @@ class Towers(nn.Module):
       embedded_BxTxE = self.embeddings(
         words,
         token_type_ids_BxT,
-        None,
+        position_ids_BxT,
         deterministic=deterministic,
         ids_in_range=ids_in_range,
       )
       state_BxTxM = tower(
         embedded_BxTxE,
         order_TxT[None] * mask_BxT[:, None, :],
+        position_ids_BxT,
+        segment_ids_BxT,
         deterministic=deterministic,
       )
       # Pads attend to everything.
       states.append(state_BxTxM * real_BxTx1.astype(state_BxTxM.dtype))
-    before_BxTxM = jnp.pad(states[0][:, :-1], ((0, 0), (1, 0), (0, 0)))
-    after_BxTxM = jnp.pad(states[1][:, 1:], ((0, 0), (0, 1), (0, 0)))
-    return jnp.concatenate([before_BxTxM, after_BxTxM], axis=-1)
+    before_BxTxM, after_BxTxM = states[0][:, :-1], states[1][:, 1:]
+    if segment_ids_BxT is not None:
+      ids = segment_ids_BxT
+      same_BxTx1 = (ids[:, 1:] == ids[:, :-1])[:, :, None]
+      before_BxTxM = jnp.where(same_BxTx1, before_BxTxM, 0)
+      after_BxTxM = jnp.where(same_BxTx1, after_BxTxM, 0)
+    return jnp.concatenate(
+      [
+        jnp.pad(before_BxTxM, ((0, 0), (1, 0), (0, 0))),
+        jnp.pad(after_BxTxM, ((0, 0), (0, 1), (0, 0))),
+      ],
+      axis=-1,
+    )
 
 
 class ConvBertForCloze(nn.Module):
@@ -128,6 +151,7 @@ class ConvBertForCloze(nn.Module):
     attention_mask: jax.Array | None = None,
     token_type_ids: jax.Array | None = None,
     *,
+    segment_ids: jax.Array | None = None,
     inputs_embeds: jax.Array | None = None,
     word_table: jax.Array | None = None,
     deterministic: bool = True,
@@ -139,6 +163,7 @@ class ConvBertForCloze(nn.Module):
       input_ids: [B, T], without masks.
       attention_mask: [B, T], 1 for real positions; all of them if None.
       token_type_ids: [B, T] segment of each position; zeros if None.
+      segment_ids: see `ConvBertModel`.
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       word_table: see `ConvBertForMaskedLM`.
       deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
@@ -158,6 +183,7 @@ class ConvBertForCloze(nn.Module):
       words,
       attention_mask,
       token_type_ids,
+      segment_ids,
       deterministic=deterministic,
       ids_in_range=ids_in_range,
     )

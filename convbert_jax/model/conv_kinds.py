@@ -48,13 +48,15 @@ class Parameter:
 # By group and name, as they stand in the parameter tree.
 Parameters = Mapping[str, Mapping[str, Parameter]]
 # (parameters by group and name, hidden [B, T, M], query [B, T, H, D],
-# values [B, T, H, D] or None) -> (heads [B, T, H, D], kernels [B, T, H, K] or
-# None).
+# values [B, T, H, D] or None, which positions of each window belong to the text
+# of its middle [B, T, K] or None for all) -> (heads [B, T, H, D], kernels
+# [B, T, H, K] or None).
 Heads = Callable[
   [
     Mapping[str, Mapping[str, jax.Array]],
     jax.Array,
     jax.Array,
+    jax.Array | None,
     jax.Array | None,
   ],
   tuple[jax.Array, jax.Array | None],

@@ -1,6 +1,6 @@
 """The encoder with checked inputs and named outputs."""
 
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import flax.linen as nn
 import jax
@@ -14,12 +14,20 @@ from convbert_jax.model.encoder import Encoder
 from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import ModelOutput
 from convbert_jax.model.segments import check_alike
+from convbert_jax.ops.packing import (
+  Packing,
+  packed,
+  positions_of,
+  unpacked,
+)
 
 
 class Options(TypedDict, total=False):
   """Keyword arguments of `ConvBertModel`, which every head passes on."""
 
   position_ids: jax.Array | None
+  segment_ids: jax.Array | None
+  packing: Packing | None
   inputs_embeds: jax.Array | None
   head_mask: jax.Array | None
   ids_in_range: bool
@@ -27,6 +35,16 @@ class Options(TypedDict, total=False):
   output_hidden_states: bool | None
   output_attentions: bool | None
   output_conv_kernels: bool
+
+
+class _Inputs(NamedTuple):
+  """What is encoded, a row for each text, or several in a row."""
+
+  words: jax.Array
+  attention_mask: jax.Array
+  token_type_ids: jax.Array
+  position_ids: jax.Array | None
+  segment_ids: jax.Array | None
 
 
 class ConvBertModel(nn.Module, Loadable):
@@ -55,6 +73,8 @@ class ConvBertModel(nn.Module, Loadable):
     token_type_ids: jax.Array | None = None,
     *,
     position_ids: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+    packing: Packing | None = None,
     inputs_embeds: jax.Array | None = None,
     head_mask: jax.Array | None = None,
     ids_in_range: bool = False,
@@ -74,7 +94,12 @@ class ConvBertModel(nn.Module, Loadable):
         positions are real take the diagonal.
       token_type_ids: [B, T] segment of each position; zeros if None.
       position_ids: [B, T] positions, rows of the table if there is one; 0 to
-        T - 1 if None.
+        T - 1 if None, or from 0 in each segment.
+      segment_ids: [B, T] which of several texts in a row each position belongs
+        to; texts see nothing of each other, and their outputs are those of each
+        alone. One text a row if None.
+      packing: how to compute with fewer rows that hold several texts each; the
+        outputs are those of the texts as given.
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       head_mask: [H] for all layers, or [L, H]; multiplied with the attention
         probabilities of the kept heads, so that 0 removes a head.
@@ -93,8 +118,8 @@ class ConvBertModel(nn.Module, Loadable):
       UserError: if the sequences are too long, if not exactly one of
         `input_ids` and `inputs_embeds` is given, if it or a mask has another
         shape, if a mask [B, T, T] meets convolution heads, if convolution
-        kernels are asked for and there are none, or, outside compiled
-        functions, if an id is out of range.
+        kernels are asked for and there are none, if attentions of packed rows
+        are, or, outside compiled functions, if an id is out of range.
     """
     if output_hidden_states is None:
       output_hidden_states = self.config.output_hidden_states
@@ -107,13 +132,47 @@ class ConvBertModel(nn.Module, Loadable):
         "leave output_conv_kernels off"
       )
     batch_and_length = words.shape[:2]
-    attention_mask = self._checked_mask(attention_mask, batch_and_length)
-    if token_type_ids is None:
-      token_type_ids = jnp.zeros(batch_and_length, jnp.int32)
-    embedded = self.embeddings(
+    inputs = _Inputs(
       words,
-      token_type_ids,
+      self._checked_mask(attention_mask, batch_and_length),
+      _zeros(batch_and_length) if token_type_ids is None else token_type_ids,
       position_ids,
+      segment_ids,
+    )
+    if packing is not None:
+      _check_packable(inputs, output_attentions=output_attentions)
+      inputs = _packed_inputs(inputs, packing)
+    elif segment_ids is not None and position_ids is None:
+      inputs = inputs._replace(position_ids=positions_of(segment_ids))
+    output = self._encode(
+      inputs,
+      self._head_mask_of_layers(head_mask),
+      ids_in_range=ids_in_range,
+      deterministic=deterministic,
+      output_hidden_states=output_hidden_states,
+      output_attentions=output_attentions,
+      output_conv_kernels=output_conv_kernels,
+    )
+    if packing is None:
+      return output
+    return jax.tree.map(lambda array: unpacked(array, packing), output)
+
+  def _encode(
+    self,
+    inputs: _Inputs,
+    head_mask_LxH: jax.Array | None,
+    *,
+    ids_in_range: bool,
+    deterministic: bool,
+    output_hidden_states: bool,
+    output_attentions: bool,
+    output_conv_kernels: bool,
+  ) -> ModelOutput:
+    """Encodes what is checked."""
+    embedded = self.embeddings(
+      inputs.words,
+      inputs.token_type_ids,
+      inputs.position_ids,
       deterministic=deterministic,
       ids_in_range=ids_in_range,
     )
@@ -122,9 +181,10 @@ class ConvBertModel(nn.Module, Loadable):
     embedded = embedded.astype(self.config.dtype)
     last, per_layer = self.encoder(
       embedded,
-      attention_mask,
-      self._head_mask_of_layers(head_mask),
-      position_ids,
+      inputs.attention_mask,
+      head_mask_LxH,
+      inputs.position_ids,
+      inputs.segment_ids,
       deterministic=deterministic,
       output_hidden_states=output_hidden_states,
       output_attentions=output_attentions,
@@ -194,3 +254,41 @@ class ConvBertModel(nn.Module, Loadable):
         f" [layers, heads] {shape}, for the attention heads that are kept"
       )
     return jnp.broadcast_to(head_mask, shape)
+
+
+def _check_packable(inputs: _Inputs, *, output_attentions: bool) -> None:
+  """Refuses what packed rows have not, or not for each text."""
+  if inputs.attention_mask.ndim == 3:
+    raise errors.UserError(
+      f"attention_mask of shape {inputs.attention_mask.shape}: with packing,"
+      " give [batch, length]"
+    )
+  if inputs.segment_ids is not None:
+    raise errors.UserError(
+      "packing takes a text from each row: leave segment_ids out"
+    )
+  if output_attentions:
+    raise errors.UserError(
+      "packed rows have no attentions of single texts; leave packing or"
+      " output_attentions out"
+    )
+
+
+def _packed_inputs(inputs: _Inputs, packing: Packing) -> _Inputs:
+  """Returns inputs with several texts in a row, as segments."""
+  shape = inputs.words.shape[:2]
+  positions = inputs.position_ids
+  if positions is None:
+    positions = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+  return jax.tree.map(
+    lambda array: packed(array, packing),
+    inputs._replace(
+      position_ids=jnp.broadcast_to(positions, shape),
+      # 0 is what lies between texts.
+      segment_ids=1 + jax.lax.broadcasted_iota(jnp.int32, shape, 0),
+    ),
+  )
+
+
+def _zeros(shape: tuple[int, int]) -> jax.Array:
+  return jnp.zeros(shape, jnp.int32)

@@ -59,10 +59,11 @@ class Embeddings(nn.Module):
       ids_in_range: see `ConvBertModel`.
 
     Raises:
-      UserError: if the sequences are too long, or for an id out of range.
+      UserError: if sequences in order are too long, or for an id out of range.
     """
     length, config = words.shape[1], self.config
-    check_sequence_length(config, length)
+    if position_ids_BxT is None:
+      check_sequence_length(config, length)
     checked = _unchecked if ids_in_range else lookup.in_range
     if words.ndim == 2:
       words = checked(

@@ -9,7 +9,11 @@ import jax.numpy as jnp
 
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
-from convbert_jax.model.mixed_attention import MixedAttention
+from convbert_jax.model.mixed_attention import (
+  MixedAttention,
+  Reach,
+  make_reach,
+)
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.model.segments import segments
 from convbert_jax.ops import activations, dropout, grouped_linear, partitioning
@@ -54,7 +58,7 @@ class EncoderLayer(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask: jax.Array,
+    reach: Reach,
     positions: Any,
     head_mask_H: jax.Array | None,
     seeds: _Seeds | None,
@@ -66,7 +70,7 @@ class EncoderLayer(nn.Module):
       config, name="attention"
     )(
       hidden_BxTxM,
-      mask,
+      reach,
       head_mask_H,
       positions=positions,
       dropout_seeds=seeds["attention"],
@@ -154,6 +158,7 @@ class Encoder(nn.Module):
     mask: jax.Array,
     head_mask_LxH: jax.Array | None,
     position_ids_BxT: jax.Array | None,
+    segment_ids_BxT: jax.Array | None = None,
     *,
     deterministic: bool,
     output_hidden_states: bool,
@@ -164,10 +169,11 @@ class Encoder(nn.Module):
 
     Args:
       hidden_BxTxM: embeddings at model width.
-      mask: [B, T] or [B, T, T], see `MixedAttention`.
+      mask: [B, T] or [B, T, T], see `make_reach`.
       head_mask_LxH: multiplied with the attention probabilities, or None; None
         if there are several segments.
       position_ids_BxT: positions; in order if None.
+      segment_ids_BxT: texts of a row; one if None.
       deterministic: no dropout.
       output_hidden_states: return every layer's output.
       output_attentions: return every layer's probabilities.
@@ -180,6 +186,7 @@ class Encoder(nn.Module):
       those of the kernels without the layers that have none.
     """
     outputs = []
+    reach = make_reach(mask, segment_ids_BxT, self.config.conv_kernel_size)
     for segment in segments(self.config):
       stack = _stack(segment.config)(
         segment.config,
@@ -193,7 +200,7 @@ class Encoder(nn.Module):
       )
       seeds = None if deterministic else self._draw_seeds(segment.config)
       hidden_BxTxM, per_layer = stack(
-        hidden_BxTxM, mask, positions, head_mask_LxH, seeds
+        hidden_BxTxM, reach, positions, head_mask_LxH, seeds
       )
       outputs.append(per_layer)
     return hidden_BxTxM, _joined(outputs)

@@ -6,7 +6,7 @@ original's variables have other names: `conv_attn_key` for `conv_key`,
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,10 +21,50 @@ from convbert_jax.ops import (
   attention,
   grouped_linear,
   numerics,
+  packing,
   partitioning,
+  span_conv,
 )
 from convbert_jax.ops.kernels import choice as kernels
 from convbert_jax.ops.kernels import hopper_attention
+
+
+class Reach(NamedTuple):
+  """What a position may read, the same in all layers.
+
+  Attributes:
+    attention: [B, T], 1 for real positions, 0 for padding; or [B, T, T], 1
+      where a query, a row, may attend.
+    real_BxT: 1 for real positions.
+    within_BxTxK: which positions of each window are of the text of its middle,
+      or None if a row holds one text.
+  """
+
+  attention: jax.Array
+  real_BxT: jax.Array
+  within_BxTxK: jax.Array | None
+
+
+def make_reach(
+  mask: jax.Array, segment_ids_BxT: jax.Array | None, num_taps: int
+) -> Reach:
+  """Returns what is read with a mask, within segments.
+
+  Args:
+    mask: [B, T] or [B, T, T], 1 for what may be attended to.
+    segment_ids_BxT: the text of each position; one text if None.
+    num_taps: positions in the window of a convolution.
+  """
+  real_BxT = attention.real_positions(mask)
+  if segment_ids_BxT is None:
+    return Reach(mask, real_BxT, None)
+  mask_BxTxT = mask if mask.ndim == 3 else mask[:, None, :]
+  same_BxTxT = packing.same_segment(segment_ids_BxT)
+  return Reach(
+    same_BxTxT * mask_BxTxT,
+    real_BxT,
+    span_conv.windows_of(segment_ids_BxT, num_taps),
+  )
 
 
 class MixedAttention(nn.Module):
@@ -36,7 +76,7 @@ class MixedAttention(nn.Module):
   def __call__(
     self,
     hidden_BxTxM: jax.Array,
-    mask: jax.Array,
+    reach: Reach,
     head_mask_H: jax.Array | None,
     *,
     positions: Any = None,
@@ -47,8 +87,7 @@ class MixedAttention(nn.Module):
 
     Args:
       hidden_BxTxM: the layer's input.
-      mask: [B, T], 1 for real positions, 0 for padding; without convolution
-        heads also [B, T, T], 1 where a query, a row, may attend.
+      reach: what each position may read.
       head_mask_H: multiplied with the attention probabilities, or None.
       positions: what the kind of positions has prepared, or None.
       dropout_seeds: [2], of the probabilities; None for no dropout.
@@ -70,7 +109,7 @@ class MixedAttention(nn.Module):
     attended_BxTxHxD, probs_BxHxTxT = self._attend(
       projected_BxTxSxHxD,
       projected,
-      mask,
+      reach.attention,
       head_mask_H,
       positions,
       dropout_seeds,
@@ -82,7 +121,7 @@ class MixedAttention(nn.Module):
         hidden_BxTxM,
         projected["conv_query" if config.conv_query == "own" else "query"],
         projected.get("conv_value"),
-        mask,
+        reach,
       )
       heads.append(convolved_BxTxHxD)
     # Attention first: the output map of the original reads them in this order.
@@ -171,7 +210,7 @@ class MixedAttention(nn.Module):
     hidden_BxTxM: jax.Array,
     query_BxTxHxD: jax.Array,
     value_BxTxHxD: jax.Array | None,
-    mask_BxT: jax.Array,
+    reach: Reach,
   ) -> tuple[jax.Array, jax.Array | None]:
     """Returns the convolution heads [B, T, H, D] and kernels [B, T, H, K].
 
@@ -179,7 +218,7 @@ class MixedAttention(nn.Module):
     """
     config = self.config
     if config.mask_padding_in_conv:
-      real_BxT = mask_BxT.astype(hidden_BxTxM.dtype)
+      real_BxT = reach.real_BxT.astype(hidden_BxTxM.dtype)
       hidden_BxTxM = hidden_BxTxM * real_BxT[:, :, None]
       if value_BxTxHxD is not None:
         value_BxTxHxD = value_BxTxHxD * real_BxT[:, :, None, None]
@@ -188,4 +227,6 @@ class MixedAttention(nn.Module):
       group: layers.Parameters(specs, config.dtype, name=group)()
       for group, specs in kind.parameters(config).items()
     }
-    return kind.heads(params, hidden_BxTxM, query_BxTxHxD, value_BxTxHxD)
+    return kind.heads(
+      params, hidden_BxTxM, query_BxTxHxD, value_BxTxHxD, reach.within_BxTxK
+    )

@@ -100,7 +100,8 @@ class Pretraining(abc.ABC):
 
     Args:
       params: the parameter tree.
-      batch: `input_ids`, `attention_mask`, `token_type_ids`, [B, T].
+      batch: `input_ids`, `attention_mask`, `token_type_ids`, [B, T]; and
+        `segment_ids` if a row has several texts.
       selection: from `select`.
       dropout_key: random key; None for no dropout.
 
@@ -155,6 +156,7 @@ def apply(
     batch["attention_mask"],
     batch["token_type_ids"],
     inputs_embeds=words_BxTxE,
+    segment_ids=batch.get("segment_ids"),  # of packed rows
     ids_in_range=True,  # of records, whose vocabulary is checked
     deterministic=dropout_key is None,
     rngs=None if dropout_key is None else {"dropout": dropout_key},

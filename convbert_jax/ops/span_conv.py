@@ -23,6 +23,7 @@ def span_dynamic_heads(
   hidden_BxTxM: jax.Array,
   query_BxTxHxD: jax.Array,
   value_BxTxHxD: jax.Array,
+  within_BxTxK: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Convolves values with kernels made from a span of the input.
 
@@ -36,13 +37,17 @@ def span_dynamic_heads(
     hidden_BxTxM: the layer's input.
     query_BxTxHxD: the attention heads' queries, unscaled.
     value_BxTxHxD: what is summed.
+    within_BxTxK: which positions of each window may be read, see
+      `windows_of`; all of them if None.
 
   Returns:
     The heads [B, T, H, D], and their kernels [B, T, H, K], which sum to 1.
   """
-  span_BxTxA = _separable_conv(params["conv_key"], hidden_BxTxM)
+  span_BxTxA = _separable_conv(params["conv_key"], hidden_BxTxM, within_BxTxK)
   seed_BxTxA = span_BxTxA * query_BxTxHxD.reshape(span_BxTxA.shape)
-  return _generated_heads(params["conv_kernel"], seed_BxTxA, value_BxTxHxD)
+  return _generated_heads(
+    params["conv_kernel"], seed_BxTxA, value_BxTxHxD, within_BxTxK
+  )
 
 
 def dynamic_heads(
@@ -50,6 +55,7 @@ def dynamic_heads(
   hidden_BxTxM: jax.Array,
   query_BxTxHxD: jax.Array,
   value_BxTxHxD: jax.Array,
+  within_BxTxK: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Convolves values with kernels made from single tokens.
 
@@ -61,13 +67,16 @@ def dynamic_heads(
     hidden_BxTxM: not read.
     query_BxTxHxD: the attention heads' queries, unscaled.
     value_BxTxHxD: what is summed.
+    within_BxTxK: as for `span_dynamic_heads`.
 
   Returns:
     As `span_dynamic_heads`.
   """
   del hidden_BxTxM
   query_BxTxA = query_BxTxHxD.reshape(*query_BxTxHxD.shape[:2], -1)
-  return _generated_heads(params["conv_kernel"], query_BxTxA, value_BxTxHxD)
+  return _generated_heads(
+    params["conv_kernel"], query_BxTxA, value_BxTxHxD, within_BxTxK
+  )
 
 
 def light_heads(
@@ -75,6 +84,7 @@ def light_heads(
   hidden_BxTxM: jax.Array,
   query_BxTxHxD: jax.Array,
   value_BxTxHxD: jax.Array,
+  within_BxTxK: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Convolves values with a kernel for each head, the same at every position.
 
@@ -85,6 +95,7 @@ def light_heads(
     hidden_BxTxM: not read.
     query_BxTxHxD: not read.
     value_BxTxHxD: what is summed.
+    within_BxTxK: as for `span_dynamic_heads`.
 
   Returns:
     As `span_dynamic_heads`.
@@ -93,7 +104,7 @@ def light_heads(
   logits_HK = params["conv_kernel"]["bias"]
   shape = (*value_BxTxHxD.shape[:2], *logits_HK.shape)
   logits_BxTxHK = jnp.broadcast_to(logits_HK[None, None], shape)
-  return _weighted_heads(logits_BxTxHK, value_BxTxHxD)
+  return _weighted_heads(logits_BxTxHK, value_BxTxHxD, within_BxTxK)
 
 
 def static_heads(
@@ -101,6 +112,7 @@ def static_heads(
   hidden_BxTxM: jax.Array,
   query_BxTxHxD: jax.Array,
   value_BxTxHxD: None,
+  within_BxTxK: jax.Array | None = None,
 ) -> tuple[jax.Array, None]:
   """Convolves the layer's input, depthwise and then pointwise.
 
@@ -111,20 +123,25 @@ def static_heads(
     hidden_BxTxM: the layer's input.
     query_BxTxHxD: not read, but for its shape.
     value_BxTxHxD: there are none.
+    within_BxTxK: as for `span_dynamic_heads`.
 
   Returns:
     The heads [B, T, H, D], and None.
   """
   del value_BxTxHxD
-  heads_BxTxA = _separable_conv(params["conv_key"], hidden_BxTxM)
+  heads_BxTxA = _separable_conv(params["conv_key"], hidden_BxTxM, within_BxTxK)
   return heads_BxTxA.reshape(query_BxTxHxD.shape), None
 
 
 def _separable_conv(
-  key: Mapping[str, jax.Array], hidden_BxTxM: jax.Array
+  key: Mapping[str, jax.Array],
+  hidden_BxTxM: jax.Array,
+  within_BxTxK: jax.Array | None,
 ) -> jax.Array:
   """Returns a depthwise, then a pointwise convolution, [B, T, A]."""
-  convolved_BxTxM = depthwise_conv(hidden_BxTxM, key["depthwise_kernel"])
+  convolved_BxTxM = depthwise_conv(
+    hidden_BxTxM, key["depthwise_kernel"], within_BxTxK
+  )
   return grouped_linear.linear(
     checkpoint_name(convolved_BxTxM, "depthwise_conv"),
     key["pointwise_kernel"],
@@ -136,23 +153,30 @@ def _generated_heads(
   generator: Mapping[str, jax.Array],
   seed_BxTxA: jax.Array,
   value_BxTxHxD: jax.Array,
+  within_BxTxK: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
   """Makes kernels from `seed_BxTxA` and convolves the values with them."""
   logits_BxTxHK = grouped_linear.linear(
     seed_BxTxA, generator["kernel"], generator["bias"]
   )
-  return _weighted_heads(logits_BxTxHK, value_BxTxHxD)
+  return _weighted_heads(logits_BxTxHK, value_BxTxHxD, within_BxTxK)
 
 
 def _weighted_heads(
-  logits_BxTxHK: jax.Array, value_BxTxHxD: jax.Array
+  logits_BxTxHK: jax.Array,
+  value_BxTxHxD: jax.Array,
+  within_BxTxK: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the values convolved with softmaxed kernels, and the kernels."""
   logits_BxTxHxK = logits_BxTxHK.reshape(*value_BxTxHxD.shape[:-1], -1)
   kernel_BxTxHxK = normalization.softmax(
     numerics.precise(logits_BxTxHxK)
   ).astype(value_BxTxHxD.dtype)
-  return span_dynamic_conv(value_BxTxHxD, kernel_BxTxHxK), kernel_BxTxHxK
+  # What is not there counts as zero, as beyond the ends of a sequence.
+  seen_BxTxHxK = kernel_BxTxHxK
+  if within_BxTxK is not None:
+    seen_BxTxHxK *= within_BxTxK[:, :, None, :].astype(kernel_BxTxHxK.dtype)
+  return span_dynamic_conv(value_BxTxHxD, seen_BxTxHxK), kernel_BxTxHxK
 
 
 def _windows(x: jax.Array, num_taps: int) -> list[jax.Array]:
@@ -167,37 +191,78 @@ def _windows(x: jax.Array, num_taps: int) -> list[jax.Array]:
   ]
 
 
+def windows_of(segment_ids_BxT: jax.Array, num_taps: int) -> jax.Array:
+  """Returns which positions of a window belong to its middle's segment.
+
+  Args:
+    segment_ids_BxT: the segment of each position.
+    num_taps: positions in a window, `K`, odd.
+
+  Returns:
+    bool [B, T, K]; beyond the ends of the sequence it says nothing.
+  """
+  windows = _windows(segment_ids_BxT, num_taps)
+  return jnp.stack([ids == segment_ids_BxT for ids in windows], axis=-1)
+
+
 @jax.custom_vjp
-def depthwise_conv(x_BxTxM: jax.Array, kernel_KxM: jax.Array) -> jax.Array:
+def depthwise_conv(
+  x_BxTxM: jax.Array,
+  kernel_KxM: jax.Array,
+  within_BxTxK: jax.Array | None = None,
+) -> jax.Array:
   """Convolves each channel over the sequence with its own kernel.
 
   Args:
     x_BxTxM: input.
     kernel_KxM: one kernel of `K` taps (odd) for each channel.
+    within_BxTxK: as `windows_of` returns it: a position that reads another is
+      read by it. All if None.
 
   Returns:
     [B, T, M], in the input's dtype.
   """
   dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
   taps = kernel_KxM.astype(dtype)
+  windows = _windows_within(x_BxTxM, within_BxTxK, len(taps))
   total = sum(
     tap[None, None, :] * window.astype(dtype)
-    for tap, window in zip(taps, _windows(x_BxTxM, len(taps)), strict=True)
+    for tap, window in zip(taps, windows, strict=True)
   )
   return total.astype(x_BxTxM.dtype)
 
 
+def _windows_within(
+  x_BxTxM: jax.Array, within_BxTxK: jax.Array | None, num_taps: int
+) -> list[jax.Array]:
+  """Returns `_windows`, zero where they leave a segment."""
+  windows = _windows(x_BxTxM, num_taps)
+  if within_BxTxK is None:
+    return windows
+  return [
+    jnp.where(within_BxTxK[:, :, tap, None], window, 0)
+    for tap, window in enumerate(windows)
+  ]
+
+
+_Saved = tuple[jax.Array, jax.Array, jax.Array | None]
+
+
 def _depthwise_conv_forward(
-  x_BxTxM: jax.Array, kernel_KxM: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  out_BxTxM = numerics.compute_once(depthwise_conv(x_BxTxM, kernel_KxM))
-  return out_BxTxM, (x_BxTxM, kernel_KxM)
+  x_BxTxM: jax.Array,
+  kernel_KxM: jax.Array,
+  within_BxTxK: jax.Array | None,
+) -> tuple[jax.Array, _Saved]:
+  out_BxTxM = numerics.compute_once(
+    depthwise_conv(x_BxTxM, kernel_KxM, within_BxTxK)
+  )
+  return out_BxTxM, (x_BxTxM, kernel_KxM, within_BxTxK)
 
 
 def _depthwise_conv_backward(
-  saved: tuple[jax.Array, jax.Array], grad_BxTxM: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  x_BxTxM, kernel_KxM = saved
+  saved: _Saved, grad_BxTxM: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+  x_BxTxM, kernel_KxM, within_BxTxK = saved
   dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
   grad = grad_BxTxM.astype(dtype)
   # Blocks of positions are summed first, in one pass for all taps; a plain sum
@@ -205,17 +270,21 @@ def _depthwise_conv_backward(
   _, length, width = grad.shape
   filler = [(0, 0), (0, -length % _BLOCK), (0, 0)]
   filled_grad, filled_x = jnp.pad(grad, filler), jnp.pad(x_BxTxM, filler)
+  filled_within = None
+  if within_BxTxK is not None:
+    filled_within = jnp.pad(within_BxTxK, filler)
   partial_sums = []
-  for window in _windows(filled_x, kernel_KxM.shape[0]):
+  for window in _windows_within(filled_x, filled_within, len(kernel_KxM)):
     products = filled_grad * window.astype(dtype)
     products = products.reshape(-1, _BLOCK, width)
     partial_sums.append(sum(products[:, i] for i in range(_BLOCK)))
   grad_kernel_KxM = jnp.sum(jnp.stack(partial_sums), axis=1)
   # The adjoint of a correlation is the correlation with the flipped kernel.
-  grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1])
+  grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1], within_BxTxK)
   return (
     numerics.gradient_of(x_BxTxM, grad_x_BxTxM),
     numerics.gradient_of(kernel_KxM, grad_kernel_KxM),
+    None,
   )
 
 

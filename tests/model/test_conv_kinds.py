@@ -16,7 +16,9 @@ from convbert_jax.ops import span_conv
 IDS = np.random.default_rng(0).integers(0, 30, (2, 7))
 
 
-def shared_kernel_heads(params, hidden_BxTxM, query_BxTxHxD, value_BxTxHxD):
+def shared_kernel_heads(
+  params, hidden_BxTxM, query_BxTxHxD, value_BxTxHxD, within_BxTxK
+):
   """One kernel for each head, the same at every position."""
   kernel_HxK = jax.nn.softmax(params["shared"]["logits"])
   kernel_BxTxHxK = jnp.broadcast_to(

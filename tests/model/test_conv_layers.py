@@ -15,6 +15,7 @@ from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.inference import attention_statistics, inspection
 from convbert_jax.model.encoder import EncoderLayer
 from convbert_jax.model.generator import generator_config
+from convbert_jax.model.mixed_attention import make_reach
 from convbert_jax.model.segments import segments
 from convbert_jax.training.layer_decay import layer_rate_scale
 from convbert_jax.training.update_rules import _axes_within_layer
@@ -74,13 +75,14 @@ def test_parameters_of_each_kind_stand_apart(params):
 def test_layers_are_run_in_order(params):
   out = run(MIXED, params, **ASKED)
   hidden = out.hidden_states[0]
+  reach = make_reach(MASK, None, MIXED.conv_kernel_size)
   for part in segments(MIXED):
     layer = EncoderLayer(part.config, False, False, False)
     for number in range(part.config.num_hidden_layers):
       own = jax.tree.map(
         lambda leaf, number=number: leaf[number], params["encoder"][part.name]
       )
-      hidden, _ = layer.apply({"params": own}, hidden, MASK, None, None, None)
+      hidden, _ = layer.apply({"params": own}, hidden, reach, None, None, None)
   np.testing.assert_allclose(out.last_hidden_state, hidden, atol=1e-5)
   np.testing.assert_array_equal(out.hidden_states[-1], out.last_hidden_state)
   assert len(out.hidden_states) == 5

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 from tiny_convbert import TINY, draw_like, shapes_of
 
 from convbert_jax.model.embeddings import Embeddings
-from convbert_jax.model.mixed_attention import MixedAttention
+from convbert_jax.model.mixed_attention import MixedAttention, make_reach
 from convbert_jax.ops import span_conv
 
 NUM_DEVICES, ROWS, LENGTH = 8, 16, 5
@@ -35,13 +35,17 @@ def init(module, *inputs, **options):
   return jax.tree.map(lambda leaf: leaf.astype(DTYPE), params)
 
 
+def reach_of(mask):
+  return make_reach(mask, None, TINY.conv_kernel_size)
+
+
 def arguments():
   """Returns parameters that all devices hold, floats by row, whole numbers."""
   mask = (np.arange(LENGTH) <= np.arange(ROWS)[:, None] % LENGTH).astype(int)
   words, types = (RNG.integers(0, n, (ROWS, LENGTH)) for n in (20, 2))
   hidden = draw(TINY.hidden_size)
   params = {
-    "attention": init(ATTENTION, hidden, mask),
+    "attention": init(ATTENTION, hidden, reach_of(mask)),
     "embeddings": init(EMBEDDINGS, words, types, deterministic=True),
     "depthwise": RNG.normal(size=(3, 6)),
     "scale": np.float64(1.5),
@@ -58,7 +62,7 @@ def run(params, floats, integers):
   """Everything with a gradient rule of its own, bare and in its module."""
   value, kernel = floats["dynamic"]
   heads, _, kernels = ATTENTION.apply(
-    params["attention"], floats["hidden"], integers["mask"], None
+    params["attention"], floats["hidden"], reach_of(integers["mask"]), None
   )
   return {
     "attention": (heads, kernels),

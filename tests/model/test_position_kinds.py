@@ -8,7 +8,7 @@ from tiny_convbert import TINY, random_params
 
 from convbert_jax import ConvBertModel
 from convbert_jax.errors import UserError
-from convbert_jax.model.mixed_attention import MixedAttention
+from convbert_jax.model.mixed_attention import MixedAttention, make_reach
 from convbert_jax.ops import rotary
 
 ROTARY = TINY.replace(position_type="rotary", num_hidden_layers=3)
@@ -47,11 +47,11 @@ def test_convolutions_read_the_query_unturned():
   attention = MixedAttention(config)
   draw = np.random.default_rng(0).normal
   hidden = draw(size=(2, 6, 16)).astype(np.float32)
-  mask = jnp.ones((2, 6))
+  reach = make_reach(jnp.ones((2, 6)), None, config.conv_kernel_size)
 
   def run(shift, params=None):
     turns = rotary.turns(jnp.arange(6)[None] * shift, 4, jnp.float32)
-    given = (hidden, mask, None)
+    given = (hidden, reach, None)
     options = {"positions": turns}
     if params is None:
       params = attention.init(jax.random.key(0), *given, **options)
