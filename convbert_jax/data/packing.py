@@ -70,9 +70,7 @@ def packed_batch(
     count the texts of a row from 1; 0 is behind the last.
   """
   shape = (num_rows, row_length)
-  found = {
-    name: np.zeros(shape, array.dtype) for name, array in batch.items()
-  }
+  found = {name: np.zeros(shape, array.dtype) for name, array in batch.items()}
   found["segment_ids"] = np.zeros(shape, np.int32)
   for row, texts in enumerate(rows):
     start = 0

@@ -140,7 +140,9 @@ def pretend(num_heads, taps):
 
 
 # Warnings are errors: a label that does not fit, a figure laid out in vain.
-@pytest.mark.parametrize("num_heads", [1, 7])
+@pytest.mark.parametrize(
+  "num_heads", [7, pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_any_number_of_heads_is_drawn(num_heads):
   statistics = pretend(num_heads, 9)
   tokens = ["[CLS]", "a$b", "_", "[SEP]"]

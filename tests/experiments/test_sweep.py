@@ -75,13 +75,21 @@ def test_the_study_of_the_docs_can_be_run(arguments, tmp_path):
   ("more", "message"),
   [
     (["--study=smal"], "did you mean 'small'"),
-    (["--seeds=zero"], "--seeds=zero: expected whole numbers"),
-    (["--tasks=rte"], "name its folder with --finetune=rte:data.path=DIR"),
-    (["--config=configs/pretrain.py:size=base"], "for another, write a study"),
-    (["--slots=64", "--threads=64"], "take fewer --slots or --threads"),
-    (
-      ["--finetune=chnk:num_seeds=2"],
-      "unknown task of --finetune=chnk:num_seeds=2: 'chnk'",
+    *(
+      pytest.param([flag, *more], message, marks=pytest.mark.slow)
+      for flag, *more, message in (
+        ("--seeds=zero", "--seeds=zero: expected whole numbers"),
+        ("--tasks=rte", "name its folder with --finetune=rte:data.path=DIR"),
+        (
+          "--config=configs/pretrain.py:size=base",
+          "for another, write a study",
+        ),
+        ("--slots=64", "--threads=64", "take fewer --slots or --threads"),
+        (
+          "--finetune=chnk:num_seeds=2",
+          "unknown task of --finetune=chnk:num_seeds=2: 'chnk'",
+        ),
+      )
     ),
   ],
 )

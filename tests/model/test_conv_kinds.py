@@ -109,7 +109,9 @@ def first_kernels(**changes):
   return np.stack(kernels).mean((1, 2))
 
 
-@pytest.mark.parametrize("kind", ["span_dynamic", "light"])
+@pytest.mark.parametrize(
+  "kind", ["span_dynamic", pytest.param("light", marks=pytest.mark.slow)]
+)
 def test_kernels_are_alike_at_first_unless_spread(kind):
   same = np.full((2, 4, 5), 1 / 5)
   shape = {

@@ -90,6 +90,7 @@ def test_layers_are_run_in_order(params):
   assert [kernel.shape for kernel in out.conv_kernels] == 2 * [(2, 9, 2, 3)]
 
 
+@pytest.mark.slow
 def test_remat_unrolling_and_other_switches(params):
   fields = {"remat": "elementwise", "scan_unroll": 2}
   plain = run(MIXED, params).last_hidden_state

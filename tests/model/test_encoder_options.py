@@ -48,8 +48,12 @@ def plain(config):
   ("config", "fields"),
   [
     (CONFIG, {"remat": "elementwise", "scan_unroll": 2}),
-    (CONFIG, {"remat": "full"}),
-    (EXACT_ROTARY, {"remat": "elementwise", "scan_unroll": 2}),
+    pytest.param(CONFIG, {"remat": "full"}, marks=pytest.mark.slow),
+    pytest.param(
+      EXACT_ROTARY,
+      {"remat": "elementwise", "scan_unroll": 2},
+      marks=pytest.mark.slow,
+    ),
     pytest.param(EXACT, {"remat": "dots"}, marks=pytest.mark.slow),
     pytest.param(CONFIG, {"scan_unroll": 3}, marks=pytest.mark.slow),
     pytest.param(CONFIG, {"remat": "elementwise"}, marks=pytest.mark.slow),

@@ -118,6 +118,7 @@ def test_logits_beams_and_loss_are_those_of_the_formulas(head, labelled):
   close(out.loss, total / 3)
 
 
+@pytest.mark.slow
 def test_training_looks_at_the_given_start_alone(head, labelled):
   model, params, _ = head
   # Operation by operation, since two compiled programs round each in its way.

@@ -110,6 +110,7 @@ def test_heads_take_the_diagonal_for_padding(name, output, labels):
   )
 
 
+@pytest.mark.slow
 def test_choices_take_a_mask_for_each_query():
   model = convbert_jax.ConvBertForMultipleChoice(BERT)
   ids = IDS[:, None].repeat(2, 1)

@@ -40,12 +40,11 @@ def loss_and_gradient(config, mask, mesh=None):
 @pytest.mark.parametrize(
   ("fields", "mask"),
   [
-    ({"position_type": "rotary"}, PADDING),
-    ({"conv_query": "own"}, PADDING),
-    ({"conv_layers": (1,)}, PADDING),
+    ({"position_type": "rotary", "conv_query": "own"}, PADDING),
+    pytest.param({"conv_layers": (1,)}, PADDING, marks=pytest.mark.slow),
     ({"conv_type": "none"}, PADDING[:, None] * np.tril(np.ones((16, 16), int))),
   ],
-  ids=["rotary", "own query", "some layers", "causal"],
+  ids=["rotary, own query", "some layers", "causal"],
 )
 def test_all_axes(fields, mask):
   config = TINY.replace(num_hidden_layers=2, **fields)

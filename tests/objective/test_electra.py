@@ -257,6 +257,7 @@ def test_accumulation_is_the_whole_batch(kind):
   )
 
 
+@pytest.mark.slow
 def test_a_prior_bias_begins_at_the_loss_of_the_selected_share():
   batch = make_batch()
   trees, losses = {}, {}
