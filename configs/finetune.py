@@ -139,6 +139,9 @@ def get_config(arguments: str = "") -> ConfigDict:
         "min_length": 16,
         # Batches whose rows are gathered by length; 1: none.
         "pool": 64,
+        # Several texts in rows of so many tokens, whatever their lengths; 0: a
+        # row each.
+        "packing": 0,
       },
       "eval": {
         "every": 0,  # 0: after every epoch, -1: at the end only

@@ -246,6 +246,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         "prefetch": 64,
         "num_workers": 0,
         "verify_checksums": False,
+        # Several examples in rows of so many tokens; 0: a row each.
+        "packing": 0,
       },
       "eval": {
         "every": recipe["eval_every"],  # 0: at the end, -1: never

@@ -19,6 +19,7 @@ from convbert_jax.errors import UserError
 # Dotted name of an added field -> its value in configs that lack it.
 VALUES_BEFORE: dict[str, Any] = {
   "data.cache": "",
+  "data.packing": 0,
   "eval.mask_rate": 0.0,
   "max_skipped_steps": 0,
   "model.conv_kernel_init": "uniform",

@@ -139,6 +139,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "max_train_examples": _whole(0, "0 takes all"),
     "min_length": _COUNT,
     "pool": _COUNT,
+    "packing": _whole(0, "0 is a text a row"),
   },
   "eval": {
     "every": _whole(-1, "0 and -1 are special, the config says how"),

@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from convbert_jax.data import packing
+
 # Arrays by name: of one row, without padding, and of many rows, stacked.
 Row = Mapping[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
 # Padding of the arrays that every model takes.
 PADDING = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
+
+# Batches that are looked at for their mean size.
+_SAMPLE = 256
 
 # Batches for prediction are padded to this length or a doubling of it.
 _SHORTEST = 16
@@ -133,6 +138,9 @@ class Batching:
     padding: fill value of each array whose last axis is the sequence.
     process_index: index of this process.
     process_count: number of processes; each gets an equal share of the rows.
+    packing: tokens in a packed row, for several texts; 0 for none.
+    num_parts: of a batch, that lie on different devices; no text leaves its
+      part when rows are packed.
   """
 
   batch_size: int
@@ -141,6 +149,8 @@ class Batching:
   padding: Mapping[str, int]
   process_index: int = 0
   process_count: int = 1
+  packing: int = 0
+  num_parts: int = 1
 
   def padded_length(self, rows: Sequence[Row]) -> int:
     """Returns the length of a batch of the given rows, in tokens."""
@@ -157,21 +167,54 @@ class Batching:
 
     Returns:
       The rows' arrays, padded and stacked; `row_weights`, float32, 0 for
-      rows that only fill the batch; and `record_ids`, int32, the row numbers.
+      rows that only fill the batch; `record_ids`, int32, the row numbers; and
+      with packing, `packed_sources` and `packed_places`, see
+      `ops.packing.Packing`.
     """
     length = self.padded_length([rows[number] for number in numbers])
-    missing = self.batch_size - len(numbers)
     weights = np.ones(self.batch_size, np.float32)
     weights[len(numbers) :] = 0
-    numbers = np.concatenate([numbers, np.full(missing, numbers[0])])
-    share = self.batch_size // self.process_count
-    own = slice(self.process_index * share, (self.process_index + 1) * share)
+    numbers = self.filled(numbers)
+    own = self._own(self.batch_size)
     chosen = [rows[number] for number in numbers[own]]
-    return {
+    batch = {
       **stack_rows(chosen, length, self.padding),
       "row_weights": weights[own],
       "record_ids": numbers[own].astype(np.int32),
     }
+    if self.packing:
+      own_parts = self._own(self.num_parts)
+      sources, places = self._plan([rows[n] for n in numbers], length)
+      batch["packed_sources"] = sources[own_parts]
+      batch["packed_places"] = places[own_parts]
+    return batch
+
+  def filled(self, numbers: np.ndarray) -> np.ndarray:
+    """Returns the row numbers of a batch, the first again where they end."""
+    missing = self.batch_size - len(numbers)
+    return np.concatenate([numbers, np.full(missing, numbers[0])])
+
+  def num_tokens(self, rows: Sequence[Row]) -> int:
+    """Returns what is computed of a whole batch, in tokens with padding."""
+    length = self.padded_length(rows)
+    if self.packing:
+      return self._plan(rows, length)[0].size
+    return length * sum(row["input_ids"][..., 0].size for row in rows)
+
+  def _plan(
+    self, rows: Sequence[Row], length: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the texts of all processes lie in packed rows."""
+    # Of choices, each is a text.
+    lengths = [np.atleast_1d(row["attention_mask"].sum(-1)) for row in rows]
+    return packing.plan(
+      np.concatenate(lengths), length, self.packing, self.num_parts
+    )
+
+  def _own(self, size: int) -> slice:
+    """Returns which of `size` equal things are this process's."""
+    share = size // self.process_count
+    return slice(self.process_index * share, (self.process_index + 1) * share)
 
 
 class TrainBatches:
@@ -226,12 +269,15 @@ class TrainBatches:
     self._index = state["index"]
 
   def mean_tokens(self) -> float:
-    """Returns the mean number of tokens in a batch, padding included."""
-    lengths = [
-      self._batching.padded_length([self._rows[n] for n in numbers])
-      for numbers in self._plan(0)
+    """Returns the mean number of tokens in a batch, padding included.
+
+    It is that of the first batches, if there are many.
+    """
+    sizes = [
+      self._batching.num_tokens([self._rows[n] for n in numbers])
+      for numbers in map(self._batching.filled, self._plan(0)[:_SAMPLE])
     ]
-    return float(np.mean(lengths)) * self._batching.batch_size
+    return float(np.mean(sizes))
 
 
 def plan_epoch(

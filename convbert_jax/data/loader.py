@@ -18,12 +18,14 @@ from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 from array_record.python.array_record_module import ArrayRecordReader
 
+from convbert_jax.data import packing as packed_rows
+from convbert_jax.data.batching import PADDING
 from convbert_jax.data.examples import unpack_records
 from convbert_jax.data.manifest import Manifest, Shard, load_manifest
 from convbert_jax.data.shards import READER_OPTIONS
+from convbert_jax.data.shuffled import ShuffledBatches
 from convbert_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -148,7 +150,9 @@ def make_train_loader(
   prefetch: int = 8,
   num_workers: int = 0,
   verify_checksums: bool = False,
-) -> "ShuffledBatches":
+  packing: int = 0,
+  row_multiple: int = 1,
+) -> ShuffledBatches:
   """Returns an endless iterator over shuffled batches of the training split.
 
   Each epoch has a new order of all records, which depends on `seed` alone. A
@@ -168,6 +172,10 @@ def make_train_loader(
     prefetch: number of batches read ahead.
     num_workers: spawned processes that read batches; 0 uses only threads.
     verify_checksums: whether to compare the shards' checksums now.
+    packing: tokens in a row of several records, at least `max_seq_length`; 0
+      for a row each. Which records go together depends on the whole batch, so
+      that each process reads all of it.
+    row_multiple: of which the number of packed rows is one, of all processes.
 
   Raises:
     UserError: if the records are damaged or built with other settings.
@@ -182,14 +190,20 @@ def make_train_loader(
       f"{data_path} has no training examples: build from more text"
     )
   global_batch_size = batch_size * process_count
-  own = slice(process_index * batch_size, (process_index + 1) * batch_size)
+  share = (process_index, process_count)
+  read = functools.partial(_read_own, source, share)
+  if packing:
+    padding = {**PADDING, "input_ids": manifest.special_ids["pad"]}
+    read = functools.partial(
+      _read_packed, source, share, packing, row_multiple, padding
+    )
   batches = (
     grain.MapDataset.range(len(source))
     .seed(seed)
     .shuffle()
     .repeat()
     .batch(global_batch_size, drop_remainder=True, batch_fn=np.asarray)
-    .map(functools.partial(_read_own, source, own))
+    .map(read)
   )
   return ShuffledBatches(
     batches,
@@ -199,82 +213,36 @@ def make_train_loader(
   )
 
 
-class ShuffledBatches:
-  """An endless iterator over batches, with a position to return to.
-
-  The position is the number of examples that all processes have consumed, so
-  that another number of processes or workers can go on from it.
-
-  Args:
-    batches: all of them, by number.
-    global_batch_size: examples in a batch of all processes.
-    options: of the threads that read.
-    num_workers: spawned processes that read; 0 uses only threads.
-  """
-
-  def __init__(
-    self,
-    batches: grain.MapDataset[Batch],
-    global_batch_size: int,
-    options: grain.ReadOptions,
-    num_workers: int,
-  ) -> None:
-    self._batches = batches
-    self._global_batch_size = global_batch_size
-    self._options = options
-    self._num_workers = num_workers
-    self._next = 0
-    self._iterator: Iterator[Batch] | None = None
-
-  def __next__(self) -> Batch:
-    """Returns this process's rows of the next batch."""
-    if self._iterator is None:
-      self._iterator = self._start()
-    batch = next(self._iterator)
-    self._next += 1
-    return batch
-
-  def get_state(self) -> dict[str, Any]:
-    """Returns the position after the last batch returned."""
-    return {"num_examples": self._next * self._global_batch_size}
-
-  def set_state(self, state: Mapping[str, Any]) -> None:
-    """Goes to a position, of this version or an earlier one.
-
-    Raises:
-      UserError: if it lies within a batch.
-    """
-    if "num_examples" in state:
-      self._next, rest = divmod(state["num_examples"], self._global_batch_size)
-    else:  # Grain's own, which counts batches: of each worker, if there are.
-      workers = state.get("iterators_in_use_states", [state])
-      self._next, rest = sum(worker["next_index"] for worker in workers), 0
-    if rest:
-      raise UserError(
-        f"the position in the data, {state['num_examples']} examples, is no"
-        f" multiple of the batch size, {self._global_batch_size}"
-      )
-    self._iterator = None
-
-  def _start(self) -> Iterator[Batch]:
-    """Begins to read ahead from the position."""
-    rest = self._batches.slice(slice(self._next, None))
-    dataset = rest.to_iter_dataset(self._options)
-    if self._num_workers:
-      # Grain reads an absl flag, which a library's users have not parsed.
-      if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-      dataset = dataset.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=self._num_workers)
-      )
-    return iter(dataset)
+def _own(rows: np.ndarray, share: tuple[int, int]) -> np.ndarray:
+  """Returns the rows of a process, given its index and the number of them."""
+  process, count = share
+  size = len(rows) // count
+  return rows[process * size : (process + 1) * size]
 
 
 def _read_own(
-  source: RecordSource, own: slice, record_ids: np.ndarray
+  source: RecordSource, share: tuple[int, int], record_ids: np.ndarray
 ) -> Batch:
   """Reads this process's rows of a batch."""
-  return source.read(record_ids[own])
+  return source.read(_own(record_ids, share))
+
+
+def _read_packed(
+  source: RecordSource,
+  share: tuple[int, int],
+  row_length: int,
+  multiple: int,
+  padding: Mapping[str, int],
+  record_ids: np.ndarray,
+) -> Batch:
+  """Reads a batch into packed rows and returns this process's."""
+  batch = source.read(record_ids)
+  record_ids = batch.pop("record_ids")
+  lengths = batch["attention_mask"].sum(1)
+  rows = packed_rows.pack_batch(batch, lengths, row_length, multiple, padding)
+  return {name: _own(array, share) for name, array in rows.items()} | {
+    "record_ids": record_ids
+  }
 
 
 def iter_eval_batches(

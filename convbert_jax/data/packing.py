@@ -49,38 +49,41 @@ def rounded_up(num_rows: int, multiple: int) -> int:
   return -(-groups // step) * step * multiple
 
 
-def packed_batch(
+def pack_batch(
   batch: Mapping[str, np.ndarray],
   lengths: Sequence[int] | np.ndarray,
-  rows: Sequence[Sequence[int]],
   row_length: int,
-  num_rows: int,
+  multiple: int,
+  padding: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
-  """Moves the texts of a batch into packed rows.
+  """Moves the texts of a batch into fewer rows.
 
   Args:
-    batch: arrays [B, T], a text in each row, zeros behind it.
+    batch: arrays [B, T], a text in each row.
     lengths: tokens in each text.
-    rows: as `first_fit` returns them.
     row_length: tokens in a packed row.
-    num_rows: how many to return, the last without a text.
+    multiple: of which the number of rows must be one.
+    padding: of each array.
 
   Returns:
-    The same arrays, [num_rows, row_length], and `segment_ids`, int32, which
-    count the texts of a row from 1; 0 is behind the last.
+    The same arrays, [R, S], and `segment_ids`, int32, which count the texts of
+    a row from 1; 0 is behind the last.
   """
-  shape = (num_rows, row_length)
-  found = {name: np.zeros(shape, array.dtype) for name, array in batch.items()}
-  found["segment_ids"] = np.zeros(shape, np.int32)
-  for row, texts in enumerate(rows):
-    start = 0
-    for number, text in enumerate(texts, start=1):
-      place = slice(start, start + lengths[text])
-      for name, array in batch.items():
-        found[name][row, place] = array[text, : lengths[text]]
-      found["segment_ids"][row, place] = number
-      start = place.stop
-  return found
+  rows = first_fit(lengths, row_length)
+  length = batch["input_ids"].shape[1]
+  num_rows = rounded_up(len(rows), multiple)
+  sources = _sources(rows, lengths, length, row_length, num_rows)
+  is_text = sources >= 0
+  found = {
+    name: np.where(is_text, array.reshape(-1)[sources], padding[name]).astype(
+      array.dtype
+    )
+    for name, array in batch.items()
+  }
+  texts = sources // length
+  begins = np.diff(texts, axis=1, prepend=-1) != 0
+  segment_ids = np.where(is_text, np.cumsum(begins, axis=1), 0)
+  return {**found, "segment_ids": segment_ids.astype(np.int32)}
 
 
 def plan(
@@ -103,15 +106,32 @@ def plan(
   of_parts = np.asarray(lengths).reshape(num_parts, -1)
   rows_of_parts = [first_fit(part, row_length) for part in of_parts]
   num_rows = rounded_up(max(map(len, rows_of_parts)), 1)
-  sources = np.full((num_parts, num_rows, row_length), -1, np.int32)
+  sources = np.stack(
+    [
+      _sources(rows, lengths, length, row_length, num_rows)
+      for rows, lengths in zip(rows_of_parts, of_parts, strict=True)
+    ]
+  )
   places = np.full((*of_parts.shape, length), -1, np.int32)
-  for part, rows in enumerate(rows_of_parts):
-    for row, texts in enumerate(rows):
-      start = 0
-      for text in texts:
-        size = of_parts[part, text]
-        span = np.arange(size)
-        sources[part, row, start : start + size] = text * length + span
-        places[part, text, :size] = row * row_length + start + span
-        start += size
+  for part, found in zip(places.reshape(num_parts, -1), sources, strict=True):
+    place = np.flatnonzero(found >= 0)
+    part[found.reshape(-1)[place]] = place
   return sources, places
+
+
+def _sources(
+  rows: Sequence[Sequence[int]],
+  lengths: Sequence[int] | np.ndarray,
+  length: int,
+  row_length: int,
+  num_rows: int,
+) -> np.ndarray:
+  """Returns which place among texts [B, T] each of [R, S] is, or -1."""
+  sources = np.full((num_rows, row_length), -1, np.int32)
+  for row, texts in enumerate(rows):
+    start = 0
+    for text in texts:
+      stop = start + lengths[text]
+      sources[row, start:stop] = text * length + np.arange(lengths[text])
+      start = stop
+  return sources

@@ -16,7 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from convbert_jax import files, ranges, storage
-from convbert_jax.data.batching import Batching, TrainBatches
+from convbert_jax.data.batching import Batching, TrainBatches, row_length
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.finetuning import plots
@@ -81,7 +81,9 @@ class TaskRuns:
     self._model = self._task.model(self._start.config, config.head)
     self._mesh = sharding.make_mesh(**config.mesh)
     check_tensor_axis(self._start.config, self._mesh.shape["tensor"])
-    self._batching = self._make_batching("batch_size", config.batch_size)
+    self._batching = self._make_batching(
+      "batch_size", config.batch_size, config.data.packing
+    )
     self._data = read_task_data(
       self._task,
       storage.fetched(config.data.path, config.data.cache),
@@ -90,6 +92,7 @@ class TaskRuns:
       config.data.max_train_examples,
     )
     check_segments(self._start.config, self._data.num_segments)
+    self._check_packing()
     self._warn_of_untrained_positions()
     self._compile()
     self._given = self._given_params()
@@ -186,11 +189,11 @@ class TaskRuns:
       "checksums": self._checksums,
     }
 
-  def _make_batching(self, field: str, batch_size: int) -> Batching:
+  def _make_batching(
+    self, field: str, batch_size: int, packing: int = 0
+  ) -> Batching:
     config = self._config
-    shards = math.prod(
-      self._mesh.shape[axis] for axis in partitioning.RULES["batch"]
-    )
+    shards = partitioning.num_batch_parts(self._mesh)
     if batch_size % shards:
       raise UserError(
         f"{field}={batch_size} must be a multiple of the {shards} devices that"
@@ -208,6 +211,8 @@ class TaskRuns:
       self._task.padding,
       jax.process_index(),
       jax.process_count(),
+      packing,
+      shards,
     )
 
   def _warn_of_untrained_positions(self) -> None:
@@ -278,9 +283,18 @@ class TaskRuns:
     return restore.params_of_arrays(nn.unbox(params), self._init_from)
 
   def _train_batches(self, seed: int) -> TrainBatches:
-    return TrainBatches(
-      self._data.train_rows, self._batching, seed, self._config.data.pool
-    )
+    data = self._config.data
+    # Packed rows are full without texts of one length beside each other.
+    pool = 1 if data.packing else data.pool
+    return TrainBatches(self._data.train_rows, self._batching, seed, pool)
+
+  def _check_packing(self) -> None:
+    longest = max(map(row_length, self._data.train_rows))
+    if 0 < self._config.data.packing < longest:
+      raise UserError(
+        f"data.packing={self._config.data.packing}: a text of"
+        f" {self._task.name} has {longest} tokens; rows must hold it"
+      )
 
   def _train(
     self, seed: int, folder: epath.Path, kept_config: dict[str, Any]

@@ -115,6 +115,11 @@ class ConvBertForMultipleChoice(nn.Module, Loadable):
       position_ids=position_ids,
       inputs_embeds=inputs_embeds,
     )
+    if options.get("packing") and self.config.summary_type != "first":
+      raise errors.UserError(
+        f"summary_type={self.config.summary_type!r} reads padding, which packed"
+        " rows do not have; take 'first', or leave packing out"
+      )
     output = self.convbert(**flat, **options)
     summary_NxM = self.sequence_summary(
       output.last_hidden_state,

@@ -149,6 +149,11 @@ def partition_spec(
   return PartitionSpec(*spec)
 
 
+def num_batch_parts(mesh: Mesh | AbstractMesh) -> int:
+  """Returns in how many parts a batch lies on a mesh."""
+  return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   """Returns an activation, split over the mesh as its axes' rules say.
 
@@ -199,8 +204,7 @@ def copies(
   if _is_trivial(mesh):
     return param.astype(dtype)[None]
   stored = partition_spec(names, param.shape, mesh)
-  num_copies = math.prod(mesh.shape[axis] for axis in RULES["batch"])
-  return _gathered(param, stored, num_copies, jnp.dtype(dtype))
+  return _gathered(param, stored, num_batch_parts(mesh), jnp.dtype(dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

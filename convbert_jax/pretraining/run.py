@@ -19,12 +19,13 @@ from convbert_jax.model.config import check_tensor_axis
 from convbert_jax.objective import run_folder
 from convbert_jax.objective.kinds import make_pretraining
 from convbert_jax.objective.pretraining import Pretraining
+from convbert_jax.ops import partitioning
 from convbert_jax.pretraining.evaluation import Evaluator
 from convbert_jax.pretraining.remarks import Remarks
 from convbert_jax.pretraining.starting_point import given_params
 from convbert_jax.pretraining.train_step import make_train_step
 from convbert_jax.training import goodput, plots, reporting, sharding
-from convbert_jax.training.checkpoint import CheckpointConfig, ResumableIterator
+from convbert_jax.training.checkpoint import CheckpointConfig
 from convbert_jax.training.events import read_events
 from convbert_jax.training.fit import FitConfig, Program, fit
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -72,6 +73,10 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
   if config.eval.every >= 0:
     _check_held_out(config, manifest)
     evaluate = _make_evaluator(config, pretraining, manifest, mesh)
+  batches = _train_batches(config, mesh)
+  if config.data.packing:
+    tokens = batches.mean_tokens() * jax.process_count()
+    fit_config = dataclasses.replace(fit_config, tokens_per_step=round(tokens))
   train_step = make_train_step(
     pretraining,
     optimizer,
@@ -89,7 +94,7 @@ def pretrain(config: ConfigDict, workdir: str) -> dict[str, float]:
     ),
     workdir,
     _kept_config(asked, manifest),
-    _train_batches(config),
+    batches,
     fit_config,
     evaluate=evaluate,
     given=given_params(init_from, pretraining, config.data.path)
@@ -200,6 +205,11 @@ def _check_batches(config: ConfigDict) -> None:
       f"accumulation_steps={config.accumulation_steps} times the "
       f"{jax.process_count()} processes"
     )
+  if 0 < config.data.packing < config.max_seq_length:
+    raise UserError(
+      f"data.packing={config.data.packing}: rows of several texts must hold"
+      f" max_seq_length={config.max_seq_length} tokens at least"
+    )
   if config.eval.batch_size % jax.process_count():
     raise UserError(
       f"eval.batch_size={config.eval.batch_size} must be a multiple of the "
@@ -218,7 +228,9 @@ def _check_tensor_axis(pretraining: Pretraining, size: int) -> None:
     )
 
 
-def _train_batches(config: ConfigDict) -> ResumableIterator:
+def _train_batches(
+  config: ConfigDict, mesh: jax.sharding.Mesh
+) -> loader.ShuffledBatches:
   return loader.make_train_loader(
     config.data.path,
     batch_size=config.batch_size // jax.process_count(),
@@ -231,6 +243,8 @@ def _train_batches(config: ConfigDict) -> ResumableIterator:
     prefetch=config.data.prefetch,
     num_workers=config.data.num_workers,
     verify_checksums=config.data.verify_checksums,
+    packing=config.data.packing,
+    row_multiple=config.accumulation_steps * partitioning.num_batch_parts(mesh),
   )
 
 

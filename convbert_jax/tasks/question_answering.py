@@ -37,6 +37,7 @@ from convbert_jax.tasks.task import (
   Feature,
   Task,
   dropout_options,
+  packing_options,
 )
 from convbert_jax.tasks.task_files import find_file
 
@@ -162,6 +163,7 @@ class QuestionAnswering(Task):
       {"params": params},
       *(batch[name] for name in PADDING),
       ids_in_range=True,  # as in `Task.apply`
+      **packing_options(batch),
       **dropout_options(dropout_key),
     )
     if isinstance(model, ConvBertForJointQuestionAnswering):

@@ -26,6 +26,7 @@ import numpy as np
 from convbert_jax.data.batching import PADDING, row_length
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.model.config import ConvBertConfig
+from convbert_jax.ops.packing import Packing
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -227,8 +228,17 @@ class Task(abc.ABC):
       {"params": params},
       *(batch[name] for name in PADDING),
       ids_in_range=True,  # of a tokenizer, whose vocabulary is checked
+      **packing_options(batch),
       **dropout_options(dropout_key),
     )
+
+
+def packing_options(batch: Batch) -> dict[str, Any]:
+  """Returns keyword arguments of `model.apply`: packed rows if planned."""
+  if "packed_sources" not in batch:
+    return {}
+  packing = Packing(batch["packed_sources"], batch["packed_places"])
+  return {"packing": packing}
 
 
 def dropout_options(key: jax.Array | None) -> dict[str, Any]:
