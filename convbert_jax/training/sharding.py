@@ -181,14 +181,13 @@ def to_global(
   Raises:
     UserError: if the rows do not divide among the devices.
   """
-  rows = {len(array) for array in batch.values()}
-  shards = math.prod(mesh.shape[axis] for axis in partitioning.RULES["batch"])
-  total = max(rows) * jax.process_count()
-  if len(rows) != 1 or total % shards:
-    raise UserError(
-      f"a batch of {total} rows cannot be split over {shards} devices; "
-      f"choose a batch size that is a multiple of {shards}"
-    )
+  shards = partitioning.num_batch_parts(mesh)
+  for total in {len(array) * jax.process_count() for array in batch.values()}:
+    if total % shards:
+      raise UserError(
+        f"a batch of {total} rows cannot be split over {shards} devices; "
+        f"choose a batch size that is a multiple of {shards}"
+      )
   return jax.make_array_from_process_local_data(
     batch_sharding(mesh), dict(batch)
   )

@@ -5,7 +5,9 @@
     --config.data.path=GLUE_FOLDER --config.tokenizer.vocab=vocab.txt
 
 The ratio says how many times as many rows a second are trained if batches are
-padded to the length their rows need and not to max_seq_length.
+padded to the length their rows need and not to max_seq_length. With
+--config.data.packing=N it is that of several texts in rows of N tokens over
+batches of a few lengths.
 """
 
 import itertools
@@ -20,6 +22,7 @@ from ml_collections import ConfigDict
 from convbert_jax.data.batching import Batching, TrainBatches
 from convbert_jax.finetuning.starting_point import load_starting_point
 from convbert_jax.finetuning.steps import make_train_step
+from convbert_jax.ops import partitioning
 from convbert_jax.tasks import registry
 from convbert_jax.training import sharding
 from convbert_jax.training.fit import Program
@@ -43,15 +46,22 @@ _JSON = flags.DEFINE_string("json", None, JSON_HELP)
 def main() -> None:
   """Measures and prints."""
   config = _CONFIG.value
-  ratios = measure_buckets(config, _ROUNDS.value, _STEPS.value)
-  name = f"{config.task}: rows a second, few lengths over one"
-  report({name: median(ratios)}, _JSON.value)
+  ratios = measure_ratios(config, _ROUNDS.value, _STEPS.value)
+  kinds = "packed over few lengths"
+  if not config.data.packing:
+    kinds = "few lengths over one"
+  report(
+    {f"{config.task}: rows a second, {kinds}": median(ratios)}, _JSON.value
+  )
 
 
-def measure_buckets(
+def measure_ratios(
   config: ConfigDict, num_rounds: int, steps_per_round: int
 ) -> list[float]:
-  """Returns how many times as many rows a second buckets train, per round.
+  """Returns how many times as many rows a second are trained, per round.
+
+  They are those of packed rows over batches of few lengths if rows are packed,
+  else of those over batches of one length.
 
   In every round both kinds take the same number of steps on the next batches
   of a shuffled epoch, one after the other. Every length was compiled before.
@@ -64,14 +74,16 @@ def measure_buckets(
   Raises:
     UserError: if the config or the files cannot be used.
   """
-  bucketed, padded = (
-    _losses(config, min_length)
-    for min_length in (config.data.min_length, config.max_seq_length)
-  )
+  few_lengths = _losses(config, config.data.min_length, 0)
+  if config.data.packing:
+    packing = config.data.packing
+    fast, slow = _losses(config, config.data.min_length, packing), few_lengths
+  else:
+    fast, slow = few_lengths, _losses(config, config.max_seq_length, 0)
   ratios = []
   for _ in range(num_rounds):
-    seconds = _seconds(bucketed, steps_per_round)
-    ratios.append(_seconds(padded, steps_per_round) / seconds)
+    seconds = _seconds(fast, steps_per_round)
+    ratios.append(_seconds(slow, steps_per_round) / seconds)
   return ratios
 
 
@@ -83,7 +95,9 @@ def _seconds(losses: Iterator[jax.Array], num_steps: int) -> float:
   return time.perf_counter() - start
 
 
-def _losses(config: ConfigDict, min_length: int) -> Iterator[jax.Array]:
+def _losses(
+  config: ConfigDict, min_length: int, packing: int
+) -> Iterator[jax.Array]:
   """Returns the losses of steps for ever; compiles every length before."""
   task = registry.get_task(config.task)
   start = load_starting_point(config, "")
@@ -95,10 +109,17 @@ def _losses(config: ConfigDict, min_length: int) -> Iterator[jax.Array]:
     training=True,
   )
   rows = [feature.arrays for feature in features]
+  mesh = sharding.make_mesh(**config.mesh)
   batching = Batching(
-    config.batch_size, min_length, config.max_seq_length, task.padding
+    config.batch_size,
+    min_length,
+    config.max_seq_length,
+    task.padding,
+    packing=packing,
+    num_parts=partitioning.num_batch_parts(mesh),
   )
-  batches = TrainBatches(rows, batching, config.seed, config.data.pool)
+  pool = 1 if packing else config.data.pool
+  batches = TrainBatches(rows, batching, config.seed, pool)
   optimizer = make_optimizer(
     OptimizerConfig(**config.optimizer),
     batches.batches_per_epoch,
@@ -108,16 +129,17 @@ def _losses(config: ConfigDict, min_length: int) -> Iterator[jax.Array]:
   program = Program(
     make_init(lambda key: model.init(key, ids)["params"], optimizer),
     make_train_step(task, model, optimizer, config.loss),
-    sharding.make_mesh(**config.mesh),
+    mesh,
   )
   key = jax.random.key(config.seed)
   state, _ = sharding.init_state(program.init, key, program.mesh)
-  # An epoch has every length that occurs.
+  # An epoch has every shape that occurs.
   seen = set()
   for _ in range(batches.batches_per_epoch):
     batch = _next_batch(batches, program.mesh)
-    if batch["input_ids"].shape not in seen:
-      seen.add(batch["input_ids"].shape)
+    shapes = tuple(array.shape for array in batch.values())
+    if shapes not in seen:
+      seen.add(shapes)
       state, _ = program.compiled_step(state, batch, key)
   jax.block_until_ready(state)
   return _endless(program, state, batches, key)

@@ -48,6 +48,45 @@ def _ids(iterator, num_batches):
   )
 
 
+def test_packed_rows_hold_the_records_of_plain_ones(built):
+  """Of one process and of two, at the same position of the epoch."""
+  plain = next(_train(built, batch_size=16))
+  packed = next(_train(built, batch_size=16, packing=64, row_multiple=4))
+  np.testing.assert_array_equal(packed["record_ids"], plain["record_ids"])
+  rows = packed["input_ids"]
+  assert rows.shape[1] == 64
+  assert len(rows) % 4 == 0
+  assert len(rows) < 16
+  found = sorted(
+    rows[row][packed["segment_ids"][row] == number].tolist()
+    for row in range(len(rows))
+    for number in range(1, packed["segment_ids"][row].max() + 1)
+  )
+  wanted = sorted(
+    ids[mask == 1].tolist()
+    for ids, mask in zip(
+      plain["input_ids"], plain["attention_mask"], strict=True
+    )
+  )
+  assert found == wanted
+  halves = [
+    next(
+      _train(
+        built,
+        batch_size=8,
+        packing=64,
+        row_multiple=4,
+        process_index=index,
+        process_count=2,
+      )
+    )
+    for index in range(2)
+  ]
+  for name in ("input_ids", "token_type_ids", "segment_ids"):
+    whole = np.concatenate([half[name] for half in halves])
+    np.testing.assert_array_equal(whole, packed[name])
+
+
 def test_batches_have_the_promised_arrays(built):
   batch = next(_train(built, batch_size=80))
   assert set(batch) == {

@@ -9,6 +9,7 @@ import pytest
 
 from convbert_jax import Predictor
 from convbert_jax.finetuning import run as finetune
+from convbert_jax.training import run_files
 
 
 def write_squad(folder):
@@ -101,6 +102,34 @@ KINDS = {
   "swag": (write_swag, "dev/accuracy", ["dev.tsv"]),
   "race": (write_race, "test/accuracy", ["dev.tsv", "test.tsv"]),
 }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", KINDS)
+def test_packed_rows_train_as_rows_of_one_text(task, tmp_path):
+  root = tmp_path / "files"
+  root.mkdir()
+  KINDS[task][0](root)
+  losses = {}
+  for packing in (0, 128):
+    config = data.load(
+      root,
+      data.write_vocabulary(tmp_path),
+      "data.pool=1",
+      f"data.packing={packing}",
+      "model.hidden_dropout_prob=0.0",
+      "model.attention_probs_dropout_prob=0.0",
+      "report.every=1",
+      "mesh.data=4",
+      "mesh.tensor=2",
+      task=task,
+    )
+    finetune.finetune(config, str(tmp_path / str(packing)))
+    rows = run_files.read_rows(str(tmp_path / str(packing) / task / "seed_0"))
+    losses[packing] = [row["loss"] for row in rows]
+  assert len(losses[0]) > 2
+  assert np.ptp(losses[0]) > 1e-2
+  np.testing.assert_allclose(losses[128], losses[0], rtol=2e-4)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import toy_training as toy
 from tiny_convbert import TINY
 from tiny_electra import SPECIAL, make_batch, make_electra
 
+from convbert_jax.data import packing
 from convbert_jax.pretraining.train_step import make_train_step
 from convbert_jax.training import loop, sharding
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -15,7 +16,14 @@ from convbert_jax.training.state import make_init
 NUM_STEPS = 3
 
 
-def train(mesh, config=TINY, **objective):
+def packed(batch):
+  """Returns a batch with several texts in a row."""
+  return packing.pack_batch(
+    batch, batch["attention_mask"].sum(1), 48, 16, dict.fromkeys(batch, 0)
+  )
+
+
+def train(mesh, config=TINY, arranged=dict, **objective):
   """Takes some steps with dropout; returns parameters, losses, compilations."""
   electra = make_electra(config, **objective)
   optimizer = make_optimizer(
@@ -32,7 +40,7 @@ def train(mesh, config=TINY, **objective):
   losses = []
   for number in range(NUM_STEPS):
     host = jax.tree.map(np.asarray, make_batch(rows=16, seed=number))
-    batch = sharding.to_global(host, mesh)
+    batch = sharding.to_global(arranged(host), mesh)
     state, metrics = step(state, batch, jax.random.key(5))
     losses.append(float(metrics["loss"][0]))
   return jax.device_get(state.params), losses, step._cache_size()
@@ -87,6 +95,22 @@ def test_electric_does_too_while_its_mask_rate_moves(electric_on_one, axes):
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
     params,
     electric_on_one[0],
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["electra", "electric", "mlm"])
+def test_packed_rows_do_too(kind):
+  params, losses, _ = train(toy.make_mesh(1), TINY, packed, kind=kind)
+  assert np.ptp(losses) > 1e-2
+  on_eight = train(
+    sharding.make_mesh(data=2, fsdp=2, tensor=2), TINY, packed, kind=kind
+  )
+  np.testing.assert_allclose(losses, on_eight[1], rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    params,
+    on_eight[0],
   )
 
 
