@@ -10,8 +10,6 @@ padded to the length their rows need and not to max_seq_length. With
 batches of a few lengths.
 """
 
-import itertools
-import time
 from collections.abc import Iterator
 
 import jax
@@ -29,7 +27,12 @@ from convbert_jax.training.fit import Program
 from convbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from convbert_jax.training.state import TrainState, make_init
 from experiments import command_line
-from experiments.benchmarks.measurement import JSON_HELP, median, report
+from experiments.benchmarks.measurement import (
+  JSON_HELP,
+  median,
+  report,
+  speed_ratios,
+)
 
 _CONFIG = command_line.ConfigFlag(
   "configs/finetune.py:task=rte,size=small", needs=("task", "num_seeds")
@@ -80,19 +83,7 @@ def measure_ratios(
     fast, slow = _losses(config, config.data.min_length, packing), few_lengths
   else:
     fast, slow = few_lengths, _losses(config, config.max_seq_length, 0)
-  ratios = []
-  for _ in range(num_rounds):
-    seconds = _seconds(fast, steps_per_round)
-    ratios.append(_seconds(slow, steps_per_round) / seconds)
-  return ratios
-
-
-def _seconds(losses: Iterator[jax.Array], num_steps: int) -> float:
-  start = time.perf_counter()
-  for loss in itertools.islice(losses, num_steps):
-    last = loss
-  jax.block_until_ready(last)
-  return time.perf_counter() - start
+  return speed_ratios(fast, slow, num_rounds, steps_per_round)
 
 
 def _losses(

@@ -1,9 +1,13 @@
 """What a benchmark measures, how it varies, and how it is shown."""
 
+import itertools
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import jax
 
 from convbert_jax import files
 
@@ -44,6 +48,37 @@ def median(values: Sequence[float], unit: str = "") -> Measurement:
   """Returns the median and the quartiles of two values or more."""
   low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
   return Measurement(middle, unit, low, high)
+
+
+def speed_ratios(
+  fast: Iterator[jax.Array],
+  slow: Iterator[jax.Array],
+  num_rounds: int,
+  steps_per_round: int,
+) -> list[float]:
+  """Returns how many times as many steps a second one takes, per round.
+
+  In every round both take the same number of steps, one after the other.
+
+  Args:
+    fast: its losses, one for each step, for ever.
+    slow: the same of what it is compared with.
+    num_rounds: ratios to measure.
+    steps_per_round: steps of each in a round.
+  """
+  ratios = []
+  for _ in range(num_rounds):
+    seconds = _seconds(fast, steps_per_round)
+    ratios.append(_seconds(slow, steps_per_round) / seconds)
+  return ratios
+
+
+def _seconds(losses: Iterator[jax.Array], num_steps: int) -> float:
+  start = time.perf_counter()
+  for loss in itertools.islice(losses, num_steps):
+    last = loss
+  jax.block_until_ready(last)
+  return time.perf_counter() - start
 
 
 def report(
