@@ -4,5 +4,6 @@ training_step   the pre-training step against the device's matrix rate
 input_pipeline  the loader alone
 building        building records, beside the tokenizer alone
 buckets         fine-tuning on batches of a few lengths, against one length
+packing         pre-training on rows of several examples, against a row each
 peers           training and inference, against another implementation
 """

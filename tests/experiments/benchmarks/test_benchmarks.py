@@ -62,3 +62,18 @@ def test_batches_of_few_lengths(tmp_path):
     "--steps=3",
   )
   assert values["cola: rows a second, few lengths over one"] > 0
+
+
+def test_packed_rows(tmp_path, records):
+  settings = [f"--config.{setting}" for setting in SETTINGS]
+  values = measure(
+    tmp_path,
+    "packing",
+    f"--config={CONFIG}",
+    *settings,
+    f"--config.data.path={records}",
+    "--config.data.packing=64",
+    "--rounds=2",
+    "--steps=2",
+  )
+  assert values["examples a second, packed over a row each"] > 0
