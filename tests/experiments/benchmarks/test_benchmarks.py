@@ -72,6 +72,7 @@ def test_packed_rows(tmp_path, records):
     f"--config={CONFIG}",
     *settings,
     f"--config.data.path={records}",
+    "--config.model.vocab_size=205",
     "--config.data.packing=64",
     "--rounds=2",
     "--steps=2",
