@@ -77,6 +77,16 @@ def earlier_defaults(
   }
 
 
+def values_before(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what the fields were that were added since, by dotted name.
+
+  Args:
+    config: of a pre-training, or of a task.
+  """
+  of_tasks = VALUES_BEFORE_OF_TASKS if "task" in config else {}
+  return {**VALUES_BEFORE, **of_tasks}
+
+
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a kept config with the fields that were added since.
 
@@ -84,12 +94,10 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     config: nested, plain values. Groups that it does not have stay absent.
 
   Returns:
-    A copy with the values of `VALUES_BEFORE` where fields are missing, and
-    those of `VALUES_BEFORE_OF_TASKS` if it is of a task.
+    A copy with `values_before` where fields are missing.
   """
   full = copy.deepcopy(dict(config))
-  of_tasks = VALUES_BEFORE_OF_TASKS if "task" in full else {}
-  for field, value in {**VALUES_BEFORE, **of_tasks}.items():
+  for field, value in values_before(config).items():
     *groups, name = field.split(".")
     place: Any = full
     for group in groups:

@@ -301,15 +301,14 @@ def identity_of(config: Mapping[str, Any], more: Mapping[str, Any]) -> str:
   if config["optimizer"]["learning_rate"]:
     # Otherwise a fine-tuning takes its rate from there.
     not_counted += ("named_sizes.",)
-  differences = files.config_differences(
-    old_configs.VALUES_BEFORE, config, not_counted
-  )
+  before = old_configs.values_before(config)
+  differences = files.config_differences(before, config, not_counted)
   fields = {
     name: value
     for name, (_, value) in differences.items()
     if value != files.ABSENT
     # Left to the model to start from.
-    and not (name in old_configs.VALUES_BEFORE and value in ("", []))
+    and not (name in before and value in ("", []))
   }
   text = json.dumps([fields, dict(more)], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -154,6 +154,11 @@ def test_a_field_that_was_added_since_changes_no_name(monkeypatch):
   assert identity_of(added, {}) == before
   added["model"]["new"] = "other"
   assert identity_of(added, {}) != before
+  # Also one that fine-tunings alone have.
+  task = {**BASE, "task": "squad2"}
+  longest = old_configs.VALUES_BEFORE_OF_TASKS["max_answer_length"]
+  added = {**task, "max_answer_length": longest}
+  assert identity_of(added, {}) == identity_of(task, {})
 
 
 @pytest.mark.parametrize("name", STUDIES)
