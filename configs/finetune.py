@@ -121,6 +121,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "update_clip": 0.0,
         "bias_correction": False,
         "momentum": 0.95,  # of muon
+        "moments_dtype": "float32",  # or "bfloat16", rounded at random
         # The rate of a layer over that of the next; 1.0: the same for all.
         "layer_decay": 0.8,
         # The original leaves one exponent out; or "conventional".

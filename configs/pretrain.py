@@ -237,6 +237,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         "update_clip": 0.0,
         "bias_correction": recipe["bias_correction"],
         "momentum": 0.95,  # of muon
+        "moments_dtype": "float32",  # or "bfloat16", rounded at random
       },
       "data": {
         "path": "",  # what experiments.build_data wrote

@@ -34,6 +34,7 @@ VALUES_BEFORE: dict[str, Any] = {
   "optimizer.warmup_steps": 0,
   "optimizer.warmup_rate": 0.0,
   "optimizer.momentum": 0.95,
+  "optimizer.moments_dtype": "float32",
   "optimizer.update_clip": 0.0,
   "report.stall_timeout": 0,
 }

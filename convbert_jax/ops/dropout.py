@@ -40,7 +40,7 @@ def dropout(x: jax.Array, rate: float, seeds: jax.Array | None) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _masked(x: jax.Array, rate: float, seeds: jax.Array) -> jax.Array:
-  return masked_by(_hash_of_index(x.shape, seeds), x, rate)
+  return masked_by(hash_of_index(x.shape, seeds), x, rate)
 
 
 def _masked_forward(
@@ -59,7 +59,7 @@ def _masked_backward(
 _masked.defvjp(_masked_forward, _masked_backward)
 
 
-def _hash_of_index(shape: tuple[int, ...], seeds: jax.Array) -> jax.Array:
+def hash_of_index(shape: tuple[int, ...], seeds: jax.Array) -> jax.Array:
   """Returns a uniform 32-bit word for each element, from its index and seeds.
 
   Indices are counted modulo 2**32: a larger array repeats its mask.

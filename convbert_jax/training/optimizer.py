@@ -13,9 +13,12 @@ import jax.numpy as jnp
 
 from convbert_jax import ranges
 from convbert_jax.errors import UserError, unknown_name
+from convbert_jax.training import half_moments
 from convbert_jax.training.layer_decay import layer_rate_scale
 from convbert_jax.training.schedules import SCHEDULES, Schedule, make_schedule
 from convbert_jax.training.update_rules import UPDATE_RULES
+
+MOMENTS_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class OptimizerConfig:
     bias_correction: divide the moments by `1 - beta ** t`, as the textbook
       does and the original does not.
     momentum: of "muon", for the matrices.
+    moments_dtype: of what the rule keeps between updates, one of
+      `MOMENTS_DTYPES`; "bfloat16" halves it, see `half_moments`.
     layer_decay: learning rate of a layer over that of the next one above it;
       1 for the same rate everywhere. Needs one stack of layers.
     layer_decay_exponents: see `layer_decay.layer_rate_scale`.
@@ -60,6 +65,7 @@ class OptimizerConfig:
   update_clip: float = 0.0
   bias_correction: bool = False
   momentum: float = 0.95
+  moments_dtype: str = "float32"
   layer_decay: float = 1.0
   layer_decay_exponents: str = "original"
 
@@ -67,6 +73,7 @@ class OptimizerConfig:
     for field, name, valid in (
       ("name", self.name, UPDATE_RULES),
       ("schedule", self.schedule, SCHEDULES),
+      ("moments_dtype", self.moments_dtype, MOMENTS_DTYPES),
     ):
       if name not in valid:
         raise unknown_name(f"optimizer.{field}", name, valid)
@@ -124,6 +131,8 @@ def make_optimizer(
     config.layer_decay, num_layers, config.layer_decay_exponents
   )
   rule = UPDATE_RULES[config.name](config)
+  if config.moments_dtype == "bfloat16":
+    rule = half_moments.in_bfloat16(rule)
 
   def update(
     grads: Any, opt_state: Any, params: Any, *, step: jax.Array
