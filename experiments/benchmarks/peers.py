@@ -61,6 +61,7 @@ _REQUIRED = {
   "objective.uniform_generator": False,
   "objective.disallow_correct": False,
   "optimizer.name": "adamw",
+  "optimizer.moments_dtype": "float32",
   "optimizer.schedule": "polynomial",
 }
 

@@ -78,3 +78,35 @@ def test_packed_rows(tmp_path, records):
     "--steps=2",
   )
   assert values["examples a second, packed over a row each"] > 0
+
+
+def test_all_that_is_to_be_measured_on_a_gpu(tmp_path):
+  """On a CPU: one line is measured, one fails and says why."""
+  done = run(
+    "benchmarks.on_gpu",
+    f"--output={tmp_path}",
+    "--rows=tiny:16:2",
+    "--variant=model.num_hidden_layers=1",
+    "--variant=model.kernels=fsed",
+    "--set=model.vocab_size=1200",
+    "--steps=2",
+    "--nopeer",
+  )
+  assert done.returncode == 0, done.stderr
+  table = (tmp_path / "table.md").read_text()
+  assert table in done.stdout
+  assert "On 1 x cpu, JAX" in table
+  assert "- tiny:16:2, kernels=fsed: error: unknown kernels 'fsed'" in table
+  first, second = json.loads((tmp_path / "values.json").read_text())["rows"]
+  assert first["values"]["tokens per second"] > 0
+  assert not first["problem"]
+  assert not second["values"]
+
+
+def test_no_time_is_no_failure(tmp_path):
+  done = run(
+    "benchmarks.on_gpu", f"--output={tmp_path}", "--minutes=0.1", "--nopeer"
+  )
+  assert done.returncode == 0, done.stderr
+  assert "base:128:256, kernels=reference: the time was up" in done.stdout
+  assert "small:512:128, kernels=fused: no time was left" in done.stdout
