@@ -22,7 +22,11 @@ from convbert_jax.data.tokenizer_files import (
   TOKENIZER_FILE,
   VOCAB_FILE,
 )
-from convbert_jax.data.vocabulary import read_vocabulary, write_vocabulary
+from convbert_jax.data.vocabulary import (
+  check_unknown_token,
+  read_vocabulary,
+  write_vocabulary,
+)
 from convbert_jax.errors import UserError, unknown_name
 
 # Settings by their names in tokenizer_config.json, but for special tokens.
@@ -78,10 +82,12 @@ class ConvBertTokenizer(TextEncoding):
     added_tokens_decoder: tokens that were added to the vocabulary, by id.
     **special_tokens: `unk_token`, `sep_token`, `pad_token`, `cls_token` and
       `mask_token`, if they are not BERT's; `bos_token` and `eos_token`, if
-      there are any. Special tokens that are not in the vocabulary are added.
+      there are any. Those that are not in the vocabulary are added, but for
+      `unk_token`, which must be there.
 
   Raises:
-    UserError: if a file cannot be read, or a setting is unknown.
+    UserError: if a file cannot be read, a setting is unknown, or `unk_token` is
+      not in the vocabulary.
 
   Example:
     tokenizer = ConvBertTokenizer("vocab.txt")
@@ -139,19 +145,23 @@ class ConvBertTokenizer(TextEncoding):
     for name in settings:
       if name not in known:
         raise unknown_name("tokenizer setting", name, known)
+    where = "the vocabulary"
     if tokenizer_file is not None:
+      where = os.fspath(tokenizer_file)
       given = {k: v for k, v in settings.items() if v != known[k]}
-      vocabulary, settings = tokenizer_files.read_tokenizer(
-        os.fspath(tokenizer_file), given
-      )
+      vocabulary, settings = tokenizer_files.read_tokenizer(where, given)
     elif vocab_file is not None:
       vocabulary = _vocabulary(vocab_file)
+      if isinstance(vocab_file, str | os.PathLike):
+        where = os.fspath(vocab_file)
     else:
       raise UserError(
         "no vocabulary: give the path of a vocab.txt, or"
         " tokenizer_file='tokenizer.json'"
       )
-    self._build(vocabulary, {**known, **settings})
+    settings = {**known, **settings}
+    check_unknown_token(vocabulary, str(settings["unk_token"]), where)
+    self._build(vocabulary, settings)
 
   def _build(
     self, vocabulary: Sequence[str], settings: Mapping[str, Any]
@@ -216,6 +226,8 @@ class ConvBertTokenizer(TextEncoding):
       path = hub.download_tokenizer(path)
     names = [*_DEFAULTS, *ROLES]
     vocabulary, settings = tokenizer_files.read_folder(path, names, changes)
+    unk_token = settings.get("unk_token", SPECIAL_TOKENS["unk_token"])
+    check_unknown_token(vocabulary, str(unk_token), path)
     return cls(vocabulary, **settings)
 
   def save_pretrained(

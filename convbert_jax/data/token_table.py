@@ -13,6 +13,7 @@ from convbert_jax.data.tokenizer_files import (
   ROLES,
   with_special_tokens,
 )
+from convbert_jax.data.vocabulary import check_unknown_token
 from convbert_jax.errors import UserError, unknown_name
 
 
@@ -48,7 +49,7 @@ class TokenTable:
     backend: the library's tokenizer.
     vocabulary: the token of each id.
     special_tokens: the token, or None, of each of `ROLES`; what is not in the
-      vocabulary is added at its end.
+      vocabulary is added at its end. `unk_token` is there.
     extra: more special tokens.
     added: tokens that were added earlier, in the order of their ids.
 
@@ -86,9 +87,6 @@ class TokenTable:
     self._has_repetitions = len(set(vocabulary)) < len(vocabulary)
     self.special_tokens: dict[str, str | None] = dict.fromkeys(ROLES)
     self.extra_special_tokens: list[str] = []
-    if special_tokens["unk_token"] not in vocabulary:
-      # The backend knows it at the vocabulary's end already.
-      self._make_special([special_tokens["unk_token"]])
     self.add_tokens(added)
     self._make_special([t for t in special_tokens.values() if t is not None])
     for role, token in special_tokens.items():
@@ -240,9 +238,13 @@ class TokenTable:
     """Gives a role to a token, which is added if it is new.
 
     Raises:
-      UserError: if the role cannot be empty and there is no token.
+      UserError: if the role cannot be empty and there is no token, or a new
+        `unk_token` is not in the vocabulary.
     """
     content = _checked(role, token)
+    if role == "unk_token":
+      words = self._tokens[: self._vocab_size]
+      check_unknown_token(words, str(token), "the vocabulary")
     if token is not None:
       self._make_special([token])
     self.special_tokens[role] = content

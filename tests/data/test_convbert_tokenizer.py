@@ -247,6 +247,25 @@ def test_paths_of_files(tmp_path):
   assert kept.tokenize("Hello héllo") == ["[UNK]", "[UNK]"]
 
 
+def test_files_that_are_no_vocabularies(tmp_path):
+  prose = "The quick brown fox.\nIt jumps over the lazy dog.\n"
+  for name, content in (("empty.txt", ""), ("prose.txt", prose)):
+    path = tmp_path / name
+    path.write_text(content)
+    words = rf"{name} has no token '\[UNK\]'"
+    for read in (ConvBertTokenizer, ConvBertTokenizer.from_pretrained):
+      with pytest.raises(UserError, match=words):
+        read(path)
+  (tmp_path / "vocab.txt").write_text(prose)
+  with pytest.raises(UserError, match=rf"{tmp_path} has no token"):
+    ConvBertTokenizer.from_pretrained(tmp_path)
+  (tmp_path / "vocab.txt").write_text("<unk>\nhello\n")
+  found = ConvBertTokenizer(tmp_path / "vocab.txt", unk_token="<unk>")
+  assert found.tokenize("hello there") == ["hello", "<unk>"]
+  with pytest.raises(UserError, match="the vocabulary has no token"):
+    make(["hello"])
+
+
 def test_refusals(tmp_path):
   for call, words in (
     (lambda: make(mask_tokn="[M]"), "setting 'mask_tokn'.*mask_token"),
