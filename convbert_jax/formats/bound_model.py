@@ -115,15 +115,12 @@ class BoundModel:
       The output of the module.
 
     Raises:
-      UserError: as the module, for an unknown name, or for values out of range.
+      UserError: as the module, for an unknown name, for an input that is given
+        twice or is empty, or for values out of range.
     """
-    found = _by_name(given) | inputs
-    found = {name: x for name, x in found.items() if x is not None}
+    found = _merged(_by_name(given), inputs)
     self._check_names(found)
-    if training and dropout_key is None:
-      raise UserError(
-        "training=True: give dropout_key=jax.random.key(SEED) too"
-      )
+    _check_dropout(training, dropout_key)
     flags = tuple(
       (name, bool(found.pop(name))) for name in _FLAGS if name in found
     )
@@ -134,7 +131,7 @@ class BoundModel:
       (*flags, ("ids_in_range", ids_in_range)),
       self.params,
       arrays,
-      dropout_key if training else None,
+      dropout_key,
     )
     if return_dict is None:
       return_dict = self.config.return_dict
@@ -241,6 +238,14 @@ class BoundModel:
       elif name != "position_ids" or self._has_position_table:
         rows = getattr(self.config, _ROWS[name])
         lookup.check_ids(arrays[name], rows, f"{name}, {_ROWS[name]}")
+    words = arrays.get("input_ids", arrays.get("inputs_embeds"))
+    positions = arrays.get("positions")
+    if not (
+      words is None
+      or positions is None
+      or isinstance(positions, jax.core.Tracer)
+    ):
+      lookup.check_ids(positions, words.shape[1], "positions, length")
     num_classes = _num_classes(self.module, arrays)
     if num_classes is not None:
       losses.check_classes(arrays["labels"], num_classes)
@@ -270,7 +275,12 @@ def _run(
 
 def _by_name(given: Sequence[Any]) -> Arrays:
   """Returns inputs that are given without a name by their names."""
-  if len(given) == 1 and isinstance(given[0], Mapping):
+  if any(isinstance(one, Mapping) for one in given):
+    if len(given) > 1:
+      raise UserError(
+        "a mapping of inputs beside others: give the others by name, or put them"
+        " into it"
+      )
     return dict(given[0])
   if len(given) == 1 and isinstance(given[0], list | tuple):
     # A list of arrays, and not the rows of one.
@@ -281,10 +291,54 @@ def _by_name(given: Sequence[Any]) -> Arrays:
   return dict(zip(_ORDER, given, strict=False))
 
 
+def _merged(one: Arrays, other: Arrays) -> Arrays:
+  """Returns all inputs that are given; None is none.
+
+  Raises:
+    UserError: if an input is given twice.
+  """
+  one, other = (
+    {name: x for name, x in inputs.items() if x is not None}
+    for inputs in (one, other)
+  )
+  for name in one.keys() & other.keys():
+    raise UserError(f"{name} is given twice, with its name and without: give one")
+  return one | other
+
+
+def _check_dropout(training: bool, key: Any) -> None:
+  """Refuses dropout without a key, and a key without dropout."""
+  if key is None:
+    if training:
+      raise UserError(
+        "training=True: give dropout_key=jax.random.key(SEED) too"
+      )
+    return
+  if not training:
+    raise UserError("dropout_key does nothing alone: give training=True too")
+  dtype = getattr(key, "dtype", None)
+  # Of the old kind, a key is an array of 32 bits.
+  if dtype is None or not (
+    jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32
+  ):
+    raise UserError(
+      f"dropout_key is of type {type(key).__name__}: give jax.random.key(SEED)"
+    )
+
+
 def _as_array(name: str, given: Any) -> Any:
-  """Returns an input as an array of NumPy or JAX."""
-  if isinstance(given, jax.Array):
-    return given
+  """Returns an input as an array of NumPy or JAX, not empty."""
+  found = given if isinstance(given, jax.Array) else _as_numpy(name, given)
+  if 0 in found.shape:
+    raise UserError(
+      f"{name} of shape {found.shape} is empty: give one text with one token, at"
+      " least"
+    )
+  return found
+
+
+def _as_numpy(name: str, given: Any) -> np.ndarray:
+  """Returns an input as an array of NumPy."""
   try:
     found = np.asarray(given)
   except ValueError:

@@ -11,6 +11,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.encoder import Encoder
+from convbert_jax.model.id_inputs import check_id_inputs
 from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import ModelOutput
 from convbert_jax.model.segments import check_alike
@@ -73,8 +74,8 @@ class ConvBertModel(nn.Module, Loadable):
         without a 1 attends to everything. Heads that need to know which
         positions are real take the diagonal.
       token_type_ids: [B, T] segment of each position; zeros if None.
-      position_ids: [B, T] positions, rows of the table if there is one; 0 to
-        T - 1 if None.
+      position_ids: [B, T], or [1, T] for all rows, positions, rows of the table
+        if there is one; 0 to T - 1 if None.
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       head_mask: [H] for all layers, or [L, H]; multiplied with the attention
         probabilities of the kept heads, so that 0 removes a head.
@@ -91,8 +92,8 @@ class ConvBertModel(nn.Module, Loadable):
 
     Raises:
       UserError: if the sequences are too long, if not exactly one of
-        `input_ids` and `inputs_embeds` is given, if it or a mask has another
-        shape, if a mask [B, T, T] meets convolution heads, if convolution
+        `input_ids` and `inputs_embeds` is given, if an input has another
+        shape, if ids are no whole numbers, if a mask [B, T, T] meets convolution heads, if convolution
         kernels are asked for and there are none, or, outside compiled
         functions, if an id is out of range.
     """
@@ -107,6 +108,12 @@ class ConvBertModel(nn.Module, Loadable):
         "leave output_conv_kernels off"
       )
     batch_and_length = words.shape[:2]
+    check_id_inputs(
+      batch_and_length,
+      input_ids=input_ids,
+      token_type_ids=token_type_ids,
+      position_ids=position_ids,
+    )
     attention_mask = self._checked_mask(attention_mask, batch_and_length)
     if token_type_ids is None:
       token_type_ids = jnp.zeros(batch_and_length, jnp.int32)

@@ -112,10 +112,79 @@ def test_what_a_call_refuses(classifier):
     ({"input_ids": np.zeros((1, 65), int)}, "max_position_embeddings=64"),
     ({"input_ids": [[1, 2], [3]]}, "input_ids: rows of diff.*padding=True"),
     ({"input_ids": ["a text"]}, "input_ids: give numbers; the tokenizer"),
+    ({"input_ids": IDS / 2}, "input_ids of dtype float.*: give whole"),
+    ({"input_ids": IDS > 3}, "input_ids of dtype bool: give whole numbers"),
+    (
+      {"input_ids": IDS, "token_type_ids": IDS > 3},
+      "token_type_ids of dtype bool",
+    ),
+    ({"input_ids": IDS, "position_ids": IDS / 50}, "position_ids of dtype flo"),
+    (
+      {"input_ids": IDS, "token_type_ids": IDS[:, :3] % 2},
+      r"token_type_ids of shape \(2, 3\): give \[batch, length\] \(2, 7\)",
+    ),
+    (
+      {"input_ids": IDS, "token_type_ids": IDS[0] % 2},
+      r"token_type_ids of shape \(7,\): give",
+    ),
+    ({"input_ids": IDS, "position_ids": [[1]]}, r"of shape \(1, 1\): give"),
+    ({"input_ids": IDS[:0]}, r"input_ids of shape \(0, 7\) is empty"),
+    ({"input_ids": IDS[:, :0]}, r"input_ids of shape \(2, 0\) is empty"),
+    (
+      {"input_ids": IDS, "training": True, "dropout_key": 3},
+      "dropout_key is of type int: give jax.random",
+    ),
+    (
+      {"input_ids": IDS, "dropout_key": jax.random.key(0)},
+      "dropout_key does nothing alone: give training=True",
+    ),
   ):
     with pytest.raises(UserError, match=words) as caught:
       classifier(**given)
     assert "\n" not in str(caught.value)
+  with pytest.raises(UserError, match="input_ids is given twice"):
+    classifier(IDS, input_ids=IDS)
+  with pytest.raises(UserError, match="a mapping of inputs beside others"):
+    classifier({"input_ids": IDS}, IDS > 10)
+
+
+def test_one_row_of_positions_counts_for_all(classifier):
+  row = np.arange(7)[None, ::-1]
+  np.testing.assert_array_equal(
+    classifier(IDS, position_ids=row).logits,
+    classifier(IDS, position_ids=np.repeat(row, 2, axis=0)).logits,
+  )
+
+
+@pytest.fixture(scope="module")
+def language_model():
+  module = ConvBertForMaskedLM(CONFIG)
+  return BoundModel(module, random_params(module, IDS))
+
+
+def test_predicted_positions(language_model):
+  model = language_model
+  given = np.array([[0, 6], [3, 3]])
+  found = model(IDS, positions=given).logits
+  np.testing.assert_allclose(
+    found, np.take_along_axis(model(IDS).logits, given[..., None], 1), atol=1e-6
+  )
+  apply = model.module.apply
+  for wrong, words in (
+    ([[0, 7], [1, 1]], "positions: 7 is out of range, with length=7 give 0 to"),
+    ([[0, -1], [1, 1]], "positions: -1 is out of range"),
+    ([0, 1], r"positions of shape \(2,\): give \[batch, predicted\], a row"),
+    ([[0, 1]], r"positions of shape \(1, 2\): give"),
+    ([[0.0], [1.0]], "positions of dtype float.*: give whole numbers"),
+  ):
+    for call in (
+      lambda wrong=wrong: model(IDS, positions=wrong),
+      lambda wrong=wrong: apply(
+        {"params": model.params}, IDS, positions=np.array(wrong)
+      ),
+    ):
+      with pytest.raises(UserError, match=words):
+        call()
 
 
 def test_inside_a_compiled_function_ids_out_of_range_give_nan(classifier):
