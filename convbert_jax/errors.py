@@ -39,12 +39,12 @@ def is_out_of_memory(error: BaseException) -> bool:
   )
 
 
-def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
+def unknown_name(kind: str, name: object, valid: Iterable[str]) -> UserError:
   """Returns the error for a `name` that is none of the `valid` ones.
 
   Args:
     kind: what the name stands for, as in "size" or "config field".
-    name: the name that was given.
+    name: what was given for it, of whatever kind.
     valid: every name that would have been accepted.
 
   Returns:
@@ -52,7 +52,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     where none comes near.
   """
   valid = sorted(valid)
-  near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+  near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
   if near:
     hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
   else:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from tokenizers import AddedToken
 
 from convbert_jax import files, hub
-from convbert_jax.data import encode_options, tokenizer_files
+from convbert_jax.data import tokenizer_files
 from convbert_jax.data.text_encoding import TextEncoding
 from convbert_jax.data.tokenizer_files import (
   CONFIG_FILE,
@@ -22,31 +22,13 @@ from convbert_jax.data.tokenizer_files import (
   TOKENIZER_FILE,
   VOCAB_FILE,
 )
+from convbert_jax.data.tokenizer_settings import DEFAULTS, check_settings
 from convbert_jax.data.vocabulary import (
   check_unknown_token,
   read_vocabulary,
   write_vocabulary,
 )
 from convbert_jax.errors import UserError, unknown_name
-
-# Settings by their names in tokenizer_config.json, but for special tokens.
-_DEFAULTS = {
-  "do_lower_case": True,
-  "do_basic_tokenize": True,
-  "never_split": (),
-  "tokenize_chinese_chars": True,
-  "strip_accents": None,
-  "clean_text": True,
-  "wordpieces_prefix": "##",
-  "model_max_length": 512,
-  "padding_side": "right",
-  "truncation_side": "right",
-  "clean_up_tokenization_spaces": False,
-  "split_special_tokens": False,
-  "model_input_names": ("input_ids", "token_type_ids", "attention_mask"),
-  EXTRA_TOKENS: (),
-  "added_tokens_decoder": {},
-}
 
 
 class ConvBertTokenizer(TextEncoding):
@@ -141,7 +123,7 @@ class ConvBertTokenizer(TextEncoding):
     }
     if "extra_special_tokens" in settings:
       settings[EXTRA_TOKENS] = settings.pop("extra_special_tokens")
-    known = {**_DEFAULTS, **dict.fromkeys(ROLES), **SPECIAL_TOKENS}
+    known = {**DEFAULTS, **dict.fromkeys(ROLES), **SPECIAL_TOKENS}
     for name in settings:
       if name not in known:
         raise unknown_name("tokenizer setting", name, known)
@@ -167,8 +149,7 @@ class ConvBertTokenizer(TextEncoding):
     self, vocabulary: Sequence[str], settings: Mapping[str, Any]
   ) -> None:
     """Makes the tokenizer of a vocabulary and all settings."""
-    if isinstance(settings["never_split"], str):
-      raise UserError("never_split is one text: give a list of words")
+    check_settings(settings)
     self.settings = {
       "do_lower_case": settings["do_lower_case"],
       "do_basic_tokenize": settings["do_basic_tokenize"],
@@ -178,10 +159,9 @@ class ConvBertTokenizer(TextEncoding):
       "clean_text": settings["clean_text"],
       "wordpieces_prefix": settings["wordpieces_prefix"],
     }
-    limit = settings["model_max_length"]
-    self.model_max_length = encode_options.NO_LIMIT if limit is None else limit
-    for side in ("padding_side", "truncation_side"):
-      setattr(self, side, encode_options.check_side(side, settings[side]))
+    self.model_max_length = settings["model_max_length"]
+    self.padding_side = settings["padding_side"]
+    self.truncation_side = settings["truncation_side"]
     self.clean_up_tokenization_spaces = settings["clean_up_tokenization_spaces"]
     self.split_special_tokens = settings["split_special_tokens"]
     self.model_input_names = list(settings["model_input_names"])
@@ -219,12 +199,12 @@ class ConvBertTokenizer(TextEncoding):
     Raises:
       UserError: if no vocabulary can be read there.
     """
-    path = os.fspath(name_or_folder)
+    path = files.named_path(name_or_folder, "the tokenizer's folder")
     if os.path.isfile(path):
       return cls(path, **changes)
     if hub.is_name(path):
       path = hub.download_tokenizer(path)
-    names = [*_DEFAULTS, *ROLES]
+    names = [*DEFAULTS, *ROLES]
     vocabulary, settings = tokenizer_files.read_folder(path, names, changes)
     unk_token = settings.get("unk_token", SPECIAL_TOKENS["unk_token"])
     check_unknown_token(vocabulary, str(unk_token), path)
@@ -235,10 +215,18 @@ class ConvBertTokenizer(TextEncoding):
   ) -> tuple[str, ...]:
     """Writes vocab.txt, tokenizer.json and tokenizer_config.json.
 
+    Args:
+      folder: which is made if need be; files of these names are replaced.
+      filename_prefix: before their names, with a hyphen.
+
     Returns:
       The paths of the files.
+
+    Raises:
+      UserError: if the folder cannot be one.
     """
-    os.makedirs(folder, exist_ok=True)
+    folder = files.named_path(folder, "the tokenizer's folder")
+    files.make_folder(folder)
     prefix = f"{filename_prefix}-" if filename_prefix else ""
     tokenizer_path = os.path.join(folder, prefix + TOKENIZER_FILE)
     config_path = os.path.join(folder, prefix + CONFIG_FILE)
@@ -252,7 +240,13 @@ class ConvBertTokenizer(TextEncoding):
   def save_vocabulary(
     self, folder: str | os.PathLike, filename_prefix: str | None = None
   ) -> tuple[str]:
-    """Writes vocab.txt, without added tokens, and returns its path."""
+    """Writes vocab.txt, without added tokens, and returns its path.
+
+    Raises:
+      UserError: if the folder cannot be one.
+    """
+    folder = files.named_path(folder, "the vocabulary's folder")
+    files.make_folder(folder)
     prefix = f"{filename_prefix}-" if filename_prefix else ""
     path = os.path.join(folder, prefix + VOCAB_FILE)
     write_vocabulary(path, self.vocabulary[: self.vocab_size])

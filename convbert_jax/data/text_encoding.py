@@ -48,6 +48,7 @@ class TextEncoding(IdSequences):
   split_special_tokens: bool
   _has_warned = False
 
+  @encode_options.refuses_unknown
   def __call__(
     self,
     text: Any,
@@ -197,6 +198,7 @@ class TextEncoding(IdSequences):
     options = {**columns, **options, "add_special_tokens": add_special_tokens}
     return self(text, pair, **options).tokens()
 
+  @encode_options.refuses_unknown
   def decode(
     self,
     token_ids: Any,
@@ -214,7 +216,7 @@ class TextEncoding(IdSequences):
       A text, or one for each row.
 
     Raises:
-      UserError: if an id is negative.
+      UserError: if an id is negative or no whole number.
     """
     ids = plain(token_ids)
     if isinstance(ids, list) and ids and isinstance(ids[0], list):
@@ -223,6 +225,8 @@ class TextEncoding(IdSequences):
         for row in ids
       ]
     ids = [check_id(i) for i in (ids if isinstance(ids, list) else [ids])]
+    # Those of no token have no text; the library takes 32 bits.
+    ids = [i for i in ids if i < len(self)]
     text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
     if clean_up_tokenization_spaces is None:
       clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
@@ -231,14 +235,23 @@ class TextEncoding(IdSequences):
         text = text.replace(loose, joined)
     return text
 
+  @encode_options.refuses_unknown
   def batch_decode(
     self,
     sequences: Any,
     skip_special_tokens: bool = False,
     clean_up_tokenization_spaces: bool | None = None,
   ) -> list[str]:
-    """Returns the text of each row of ids; see `decode`."""
+    """Returns the text of each row of ids; see `decode`.
+
+    Raises:
+      UserError: as `decode`, or if there are no rows.
+    """
     rows = plain(sequences)
+    if not isinstance(rows, list):
+      raise UserError(
+        f"sequences are of type {type(sequences).__name__}: give rows of ids"
+      )
     if not rows:
       return []
     if not isinstance(rows[0], list):
@@ -281,7 +294,7 @@ class TextEncoding(IdSequences):
         f"a row of {longest} tokens is longer than model_max_length="
         f"{self.model_max_length}: give truncation=True, or no model of that"
         " length",
-        stacklevel=3,
+        stacklevel=4,  # The caller's line, beyond `refuses_unknown`.
       )
 
   def _set_truncation(
@@ -294,9 +307,7 @@ class TextEncoding(IdSequences):
       lengths.max_length,
       stride=stride,
       strategy=lengths.truncation,
-      direction=encode_options.check_side(
-        "truncation_side", self.truncation_side
-      ),
+      direction=self.truncation_side,
     )
 
   def _set_padding(

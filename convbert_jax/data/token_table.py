@@ -1,5 +1,6 @@
 """The tokens of a tokenizer: their ids, and which are added or special."""
 
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -311,8 +312,14 @@ def _checked(role: str, token: str | AddedToken | None) -> str | None:
   return None if token is None else str(token)
 
 
-def check_id(token_id: int) -> int:
-  """Returns an id; raises a `UserError` if it is negative."""
+def check_id(token_id: Any) -> int:
+  """Returns an id.
+
+  Raises:
+    UserError: if it is no whole number, or negative.
+  """
+  if not isinstance(token_id, numbers.Integral):
+    raise UserError(f"{token_id!r} is no id: give whole numbers")
   if token_id < 0:
     raise UserError(
       f"the id {token_id} is no token's: ids start at 0; leave out labels that"

@@ -72,7 +72,7 @@ DIFFERENCES = {
   ),
   # A mistyped name would do nothing.
   "unknown options": (
-    lambda t: len(t("a", max_lenth=3)), 3, TypeError
+    lambda t: len(t("a", max_lenth=3)), 3, "unknown option"
   ),
   "unknown settings": (
     lambda t: len(type(t)(VOCAB, do_lowercase=False)), 223, "do_lower_case"
