@@ -28,7 +28,7 @@ from convbert_jax.data.vocabulary import (
   read_vocabulary,
   write_vocabulary,
 )
-from convbert_jax.errors import UserError, unknown_name
+from convbert_jax.errors import UserError, unknown_option
 
 
 class ConvBertTokenizer(TextEncoding):
@@ -126,7 +126,7 @@ class ConvBertTokenizer(TextEncoding):
     known = {**DEFAULTS, **dict.fromkeys(ROLES), **SPECIAL_TOKENS}
     for name in settings:
       if name not in known:
-        raise unknown_name("tokenizer setting", name, known)
+        raise unknown_option("tokenizer setting", name, known)
     where = "the vocabulary"
     if tokenizer_file is not None:
       where = os.fspath(tokenizer_file)

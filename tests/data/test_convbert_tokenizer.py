@@ -294,6 +294,7 @@ def test_refusals(tmp_path):
     (lambda: make().save_vocabulary(""), "the vocabulary's folder is ''"),
     (lambda: make().save_pretrained(taken), "cannot be a folder"),
     (lambda: make().save_vocabulary(taken), "cannot be a folder"),
+    (lambda: make(use_fast=True), "use_fast is an option of transformers"),
     (lambda: make(padding_side="rigth"), "padding_side 'rigth'.*right"),
     (lambda: make(cls_token=None), "cls_token=None: a ConvBERT needs one"),
     (lambda: make({"a": 0, "b": 2}), "2 tokens has none for id 1"),

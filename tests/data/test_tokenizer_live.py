@@ -126,7 +126,7 @@ def test_tokens_ids_and_special_tokens(theirs, rng):
     assert mask == them.get_special_tokens_mask(
       ids, already_has_special_tokens=True
     )
-    words = WORDS[5:40]
+    words = ["[UNK]", *WORDS[5:40]]
     missing = theirs.ConvBertTokenizer({w: i for i, w in enumerate(words)})
     ours = ConvBertTokenizer(words)
     assert set(ours.get_vocab()) == set(missing.get_vocab())

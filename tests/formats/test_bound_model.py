@@ -268,9 +268,17 @@ def test_an_encoder_gets_another_head(classifier, folder):
   np.testing.assert_array_equal(last.hidden_states[-1], last[0])
 
 
+def test_what_is_no_config_and_no_folder():
+  with pytest.raises(UserError, match="config is of type dict: give a ConvBert"):
+    ConvBertModel.from_config({"hidden_size": 24})
+  with pytest.raises(UserError, match="the model's folder is None"):
+    ConvBertModel.from_pretrained(None)
+
+
 def test_changes_that_the_encoder_does_not_fit_are_refused(folder):
   for changes, words in (
     ({"nun_labels": 3}, "keyword argument 'nun_labels'.*'num_labels'"),
+    ({"device_map": "auto"}, "device_map is an option of transformers without"),
     ({"vocab_size": 51}, r"word_embeddings of shape \(50, 8\).*\(51, 8\)"),
     ({"conv_type": "none"}, "needs none"),
   ):
