@@ -164,6 +164,13 @@ class BatchEncoding(collections.UserDict):
       self.data[name] = as_array(_rectangular(name, rows, whole))
     return self
 
+  def to(self, device: Any, *, non_blocking: bool = False) -> Self:
+    """Moves tensors of PyTorch to a device; other columns stay as they are."""
+    for name, column in self.data.items():
+      if kind_of_rows(column) == "pt" and hasattr(column, "to"):
+        self.data[name] = column.to(device, non_blocking=non_blocking)
+    return self
+
   def _needed_encodings(self) -> list[tokenizers.Encoding]:
     if self._encodings is None:
       raise UserError(

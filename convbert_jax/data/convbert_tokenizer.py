@@ -38,7 +38,7 @@ class ConvBertTokenizer(TextEncoding):
 
   Args:
     vocab_file: path of a vocabulary; or the token of each id, in order; or the
-      id of each token.
+      id of each token. `vocab` is its name in transformers 5.
     tokenizer_file: path of a `tokenizer.json`, which replaces the vocabulary;
       what it says counts where a setting below has its default.
     do_lower_case: whether to lower-case the text.
@@ -97,6 +97,7 @@ class ConvBertTokenizer(TextEncoding):
     | None = None,
     tokenizer_file: str | os.PathLike | None = None,
     *,
+    vocab: str | os.PathLike | Mapping[str, int] | None = None,
     do_lower_case: bool = True,
     do_basic_tokenize: bool = True,
     never_split: Iterable[str] | None = None,
@@ -121,6 +122,9 @@ class ConvBertTokenizer(TextEncoding):
       "tokenize_chinese_chars": tokenize_chinese_chars,
       "strip_accents": strip_accents,
     }
+    if vocab_file is not None and vocab is not None:
+      raise UserError("vocab_file and vocab are the same: give one")
+    vocab_file = vocab if vocab_file is None else vocab_file
     if "extra_special_tokens" in settings:
       settings[EXTRA_TOKENS] = settings.pop("extra_special_tokens")
     known = {**DEFAULTS, **dict.fromkeys(ROLES), **SPECIAL_TOKENS}

@@ -71,17 +71,13 @@ def resolve(
       could not have the length of both options.
   """
   check_whole("max_length", max_length)
-  check_whole("pad_to_multiple_of", pad_to_multiple_of)
+  check_multiple(pad_to_multiple_of)
   if max_length is not None and max_length < 0:
     raise UserError(f"max_length={max_length}: give 0 or more")
   if max_length is not None and padding is False and truncation is None:
     truncation = True
   padding = _name("padding", padding, PADDINGS)
   truncation = _name("truncation", truncation, TRUNCATIONS)
-  if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
-    raise UserError(
-      f"pad_to_multiple_of={pad_to_multiple_of}: give 1 or more, or None"
-    )
   cuts = truncation != "do_not_truncate"
   if verbose and max_length is not None and padding == "longest" and not cuts:
     warnings.warn(
@@ -115,6 +111,15 @@ def check_whole(option: str, given: Any) -> None:
   is_whole = isinstance(given, numbers.Integral) and given is not True
   if given is not None and not is_whole:
     raise UserError(f"{option}={given!r}: give a whole number, or None")
+
+
+def check_multiple(pad_to_multiple_of: int | None) -> None:
+  """Refuses what nothing is a multiple of."""
+  check_whole("pad_to_multiple_of", pad_to_multiple_of)
+  if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
+    raise UserError(
+      f"pad_to_multiple_of={pad_to_multiple_of}: give 1 or more, or None"
+    )
 
 
 def refuses_unknown(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,6 +69,7 @@ class TextEncoding(IdSequences):
     return_special_tokens_mask: bool = False,
     return_offsets_mapping: bool = False,
     return_length: bool = False,
+    split_special_tokens: bool | None = None,
     verbose: bool = True,
   ) -> BatchEncoding:
     """Encodes a text, a pair, or a batch of either.
@@ -99,6 +100,7 @@ class TextEncoding(IdSequences):
       return_offsets_mapping: add `offset_mapping`, the first character of each
         token and the one after its last.
       return_length: add `length`, the number of tokens of each row.
+      split_special_tokens: see the class; None is its setting.
       verbose: whether to warn, once, of rows beyond `model_max_length`, and of
         a `max_length` that does nothing.
 
@@ -130,6 +132,9 @@ class TextEncoding(IdSequences):
     encode_options.check_room(lengths, num_special, stride, is_pair=has_pairs)
     self._set_truncation(lengths, stride)
     self._set_padding(lengths, pad_to_multiple_of, padding_side)
+    if split_special_tokens is None:
+      split_special_tokens = self.split_special_tokens
+    self._tokenizer.encode_special_tokens = split_special_tokens
     encodings = self._encodings(rows, is_split_into_words, add_special_tokens)
     samples = range(len(encodings))
     if return_overflowing_tokens:
@@ -270,8 +275,6 @@ class TextEncoding(IdSequences):
     Raises:
       UserError: if a row is no text, or cannot be truncated.
     """
-    if self._tokenizer.encode_special_tokens != self.split_special_tokens:
-      self._tokenizer.encode_special_tokens = self.split_special_tokens
     try:
       return self._tokenizer.encode_batch(
         rows,

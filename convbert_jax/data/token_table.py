@@ -176,7 +176,8 @@ class TokenTable:
         left out of decoded text.
 
     Returns:
-      How many were new.
+      How many were not recognised so before, tokens of the vocabulary included;
+      the number of ids is `len(tokenizer)`.
 
     Raises:
       UserError: if the vocabulary has repeated lines, which leave ids of new
@@ -194,12 +195,11 @@ class TokenTable:
     add = self._tokenizer.add_tokens
     if special_tokens:
       add = self._tokenizer.add_special_tokens
-    add(list(new_tokens))
-    before = len(self._tokens)
+    num_added = add(list(new_tokens))
     for token_id, token in self.added_tokens_decoder.items():
       if token_id >= len(self._tokens):
         self._tokens.append(token.content)
-    return len(self._tokens) - before
+    return num_added
 
   def add_special_tokens(
     self,
@@ -215,12 +215,12 @@ class TokenTable:
         is, or is joined to it.
 
     Returns:
-      How many tokens were new.
+      How many tokens are recognised in the text that were not before.
 
     Raises:
       UserError: if a role is unknown.
     """
-    before = len(self)
+    before = len(self.added_tokens_decoder)
     for role, value in special_tokens_dict.items():
       if role in ROLES:
         self.set_special_token(role, value)
@@ -231,7 +231,7 @@ class TokenTable:
         self.extra_special_tokens = list(dict.fromkeys(tokens))
       else:
         raise unknown_name("special token", role, [*ROLES, EXTRA_TOKENS])
-    return len(self) - before
+    return len(self.added_tokens_decoder) - before
 
   def set_special_token(
     self, role: str, token: str | AddedToken | None

@@ -96,6 +96,18 @@ def test_fractions_stay_fractions(kind):
   assert "int" in str(BatchEncoding({"x": [[]]}, None, kind)["x"].dtype)
 
 
+def test_columns_that_are_no_tensors_are_moved_nowhere():
+  out = make()(TEXTS, padding=True, return_tensors="np")
+  ids = out.input_ids
+  assert out.to("cpu") is out and out.input_ids is ids
+
+
+def test_tensors_are_moved():
+  torch = pytest.importorskip("torch")
+  out = make()(TEXTS, padding=True, return_tensors="pt").to("meta")
+  assert out.input_ids.device == torch.device("meta")
+
+
 def test_refusals():
   alone = BatchEncoding({"input_ids": [[1], [2, 3]]})
   assert alone.encodings is None and alone.n_sequences is None

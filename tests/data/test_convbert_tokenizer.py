@@ -227,6 +227,8 @@ def test_paths_of_files(tmp_path):
     ConvBertTokenizer(str(tmp_path / "vocab.txt")),
     ConvBertTokenizer(tmp_path / "vocab.txt"),
     ConvBertTokenizer(vocab_file=tmp_path / "vocab.txt"),
+    ConvBertTokenizer(vocab=tmp_path / "vocab.txt"),
+    ConvBertTokenizer(vocab={token: i for i, token in enumerate(WORDS)}),
     ConvBertTokenizer(tokenizer_file=tmp_path / "tokenizer.json"),
     ConvBertTokenizer.from_pretrained(tmp_path / "vocab.txt"),
   ):
@@ -294,6 +296,7 @@ def test_refusals(tmp_path):
     (lambda: make().save_vocabulary(""), "the vocabulary's folder is ''"),
     (lambda: make().save_pretrained(taken), "cannot be a folder"),
     (lambda: make().save_vocabulary(taken), "cannot be a folder"),
+    (lambda: make(vocab=WORDS), "vocab_file and vocab are the same"),
     (lambda: make(use_fast=True), "use_fast is an option of transformers"),
     (lambda: make(padding_side="rigth"), "padding_side 'rigth'.*right"),
     (lambda: make(cls_token=None), "cls_token=None: a ConvBERT needs one"),

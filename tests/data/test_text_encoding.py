@@ -273,6 +273,15 @@ def test_refusals(given, options, words):
   assert "\n" not in str(caught.value)
 
 
+def test_special_tokens_are_text_for_one_call():
+  tokenizer = make()
+  split = tokenizer.tokenize("hello [MASK]", split_special_tokens=True)
+  assert split == ["hello", "[UNK]", "[UNK]", "[UNK]"]
+  assert tokenizer.tokenize("hello [MASK]") == ["hello", "[MASK]"]
+  tokenizer.split_special_tokens = True
+  assert tokenizer.tokenize("hello [MASK]") == split
+
+
 def test_what_is_no_id_is_refused():
   tokenizer = make()
   for call, words in (

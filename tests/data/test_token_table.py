@@ -52,7 +52,8 @@ def test_conversions():
 def test_added_tokens_get_ids_at_the_end():
   tokenizer = make()
   single = AddedToken("xyz", single_word=True)
-  assert tokenizer.add_tokens(["new", "hello", "new"]) == 1
+  # "hello" was a word, and is found inside words now.
+  assert tokenizer.add_tokens(["new", "hello", "new"]) == 2
   assert tokenizer.add_tokens(single) == 1
   assert tokenizer.add_tokens("<e>", special_tokens=True) == 1
   assert (tokenizer.vocab_size, len(tokenizer)) == (SIZE, SIZE + 3)
@@ -68,7 +69,8 @@ def test_added_tokens_get_ids_at_the_end():
 def test_added_special_tokens_have_roles():
   tokenizer = make()
   given = {"mask_token": "<m>", "additional_special_tokens": ["<e>", "world"]}
-  assert tokenizer.add_special_tokens(given) == 2
+  assert tokenizer.add_special_tokens(given) == 3  # "world" was a word.
+  assert tokenizer.add_special_tokens(given) == 0
   assert tokenizer.mask_token_id == SIZE
   assert tokenizer.all_special_tokens[-3:] == ["<m>", "<e>", "world"]
   assert tokenizer.decode([SIZE, 9, 8], True) == "hello"

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 from tiny_convbert import TINY, random_params
+from tiny_tokenizer import WORDS
+from tiny_tokenizer import make as make_tokenizer
 
 import convbert_jax
 from convbert_jax import (
@@ -236,6 +238,38 @@ def test_a_head_that_transformers_lacks_is_not_lost(tmp_path):
   assert not (tmp_path / "model").exists()
 
 
+def test_a_model_joins_the_tokenizer_that_was_saved_before(tmp_path):
+  model = ConvBertModel.from_config(CONFIG)
+  model.tokenizer = make_tokenizer()
+  for kind in ("hf", "orbax"):
+    target = tmp_path / kind
+    kept = make_tokenizer([*WORDS, "kept"])
+    kept.save_pretrained(target)
+    CONFIG.replace(num_labels=3).save_pretrained(target)
+    before = (target / "tokenizer.json").read_bytes()
+    model.save_pretrained(f"{kind}:{target}")
+    found = ConvBertModel.from_pretrained(target)
+    assert found.config == CONFIG
+    assert found.tokenizer.vocabulary == kept.vocabulary
+    assert (target / "tokenizer.json").read_bytes() == before
+    with pytest.raises(UserError, match="is not empty: name a new folder"):
+      model.save_pretrained(f"{kind}:{target}")
+  other = tmp_path / "other"
+  many = [*WORDS, *map(str, range(50))]
+  make_tokenizer(many).save_pretrained(other)
+  names = sorted(path.name for path in other.iterdir())
+  with pytest.raises(UserError, match="vocabulary of 63 tokens, but the model"):
+    model.save_pretrained(other)
+  (other / "notes.txt").write_text("mine")
+  with pytest.raises(UserError, match="is not empty"):
+    model.save_pretrained(other)
+  (other / "notes.txt").unlink()
+  assert sorted(path.name for path in other.iterdir()) == names
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    "hf", "orbax", "other"
+  ]  # fmt: skip
+
+
 def test_another_number_of_labels(classifier, folder):
   cls = ConvBertForSequenceClassification
   words = r"out_proj/bias of shape \(3,\).*ignore_mismatched_sizes=True"
@@ -264,6 +298,7 @@ def test_an_encoder_gets_another_head(classifier, folder):
     jax.tree.map(
       np.testing.assert_array_equal, params, classifier.params["convbert"]
     )
+  assert encoder.get_output_embeddings() is None
   last = encoder(IDS)
   np.testing.assert_array_equal(last.hidden_states[-1], last[0])
 
@@ -300,6 +335,12 @@ def test_the_vocabulary_is_resized(tied):
   assert len(np.unique(new)) == new.size
   np.testing.assert_allclose(model(IDS).logits[..., :50], before, atol=1e-6)
   assert model(IDS + 3).logits.shape == (2, 7, 53)
+  table = model.get_output_embeddings()
+  assert table.shape == (53, 8)
+  assert tied == (table is model.get_input_embeddings())
+  assert model.resize_token_embeddings(53, pad_to_multiple_of=8).shape[0] == 56
+  with pytest.raises(UserError, match="pad_to_multiple_of=0: give 1 or more"):
+    model.resize_token_embeddings(53, pad_to_multiple_of=0)
   model.resize_token_embeddings(50)
   np.testing.assert_allclose(model(IDS).logits, before, atol=1e-6)
   model.resize_token_embeddings(20)
