@@ -89,6 +89,7 @@ def read(path: str, options: ReadOptions) -> Networks:
     UserError: as `read_folder`, or if the hub does not give the model.
   """
   options.check_no_step(path)
+  options.check_no_heads(path)
   if not os.path.isdir(path):
     path = hub.download(
       path,

@@ -71,7 +71,7 @@ class ConvBertModel(nn.Module, Loadable):
       attention_mask: [B, T], 1 for real positions; all of them if None. Or
         [B, T, T], 1 where the token of a row may attend to that of a column,
         for `conv_type` "none" alone: convolutions see all their window. A row
-        without a 1 attends to everything. Heads that need to know which
+        without a 1, of either, attends to everything. Heads that need to know which
         positions are real take the diagonal.
       token_type_ids: [B, T] segment of each position; zeros if None.
       position_ids: [B, T], or [1, T] for all rows, positions, rows of the table
