@@ -80,7 +80,8 @@ def unknown_option(kind: str, name: str, valid: Iterable[str]) -> UserError:
   """
   if name in _OF_LOADING:
     return UserError(
-      f"{name} is an option of transformers without a meaning here: leave it out"
+      f"{name} is an option of transformers without a meaning here: leave it"
+      " out"
     )
   return unknown_name(kind, name, valid)
 

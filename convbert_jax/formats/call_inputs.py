@@ -35,7 +35,9 @@ def by_name(given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     for inputs in (_by_place(given), named)
   )
   for name in one.keys() & other.keys():
-    raise UserError(f"{name} is given twice, with its name and without: give one")
+    raise UserError(
+      f"{name} is given twice, with its name and without: give one"
+    )
   return one | other
 
 
@@ -44,8 +46,8 @@ def _by_place(given: Sequence[Any]) -> dict[str, Any]:
   if any(isinstance(one, Mapping) for one in given):
     if len(given) > 1:
       raise UserError(
-        "a mapping of inputs beside others: give the others by name, or put them"
-        " into it"
+        "a mapping of inputs beside others: give the others by name, or put"
+        " them into it"
       )
     return dict(given[0])
   if len(given) == 1 and isinstance(given[0], list | tuple):
@@ -82,8 +84,8 @@ def as_array(name: str, given: Any) -> Any:
   found = given if isinstance(given, jax.Array) else _as_numpy(name, given)
   if 0 in found.shape:
     raise UserError(
-      f"{name} of shape {found.shape} is empty: give one text with one token, at"
-      " least"
+      f"{name} of shape {found.shape} is empty: give one text with one token,"
+      " at least"
     )
   return found
 

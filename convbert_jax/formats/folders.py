@@ -12,7 +12,6 @@ from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import NETWORKS, Networks, Pretrained
 from convbert_jax.model.config_files import CONFIG_FILE
 
-
 # What a tokenizer alone and a config alone write, and older versions of
 # transformers.
 _TOKENIZER_FILES = (

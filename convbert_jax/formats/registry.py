@@ -83,8 +83,8 @@ def resolve(source: str, step: int | None = None) -> tuple[str, str]:
   found = _recognised(path)
   if found and kind not in found:
     raise UserError(
-      f"{path} has no {FORMATS[kind].sign}: it is of the format {found[0]}; name"
-      f" {found[0]}:{path}"
+      f"{path} has no {FORMATS[kind].sign}: it is of the format {found[0]};"
+      f" name {found[0]}:{path}"
     )
   return kind, path
 

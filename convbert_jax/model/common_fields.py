@@ -111,7 +111,8 @@ class CommonFields:
       names = {int(number): str(name) for number, name in given.items()}
     except (TypeError, ValueError) as error:
       raise errors.UserError(
-        f"labels {dict(given)}: number them, as in id2label={{0: 'no', 1: 'yes'}}"
+        f"labels {dict(given)}: number them, as in"
+        " id2label={0: 'no', 1: 'yes'}"
       ) from error
     names = {number: names[number] for number in sorted(names)}
     inverse = {name: number for number, name in names.items()}
@@ -164,7 +165,9 @@ class CommonFields:
     for each in value if several else (value,):
       is_id = isinstance(each, numbers.Integral) and not isinstance(each, bool)
       if each is not None and not is_id:
-        raise errors.UserError(f"{field}={value!r}: give a whole number, or None")
+        raise errors.UserError(
+          f"{field}={value!r}: give a whole number, or None"
+        )
 
   def _check_kinds_of_labels(self) -> None:
     for field, example in (
@@ -180,7 +183,8 @@ class CommonFields:
     is_whole = isinstance(count, numbers.Integral) and count is not True
     if count is not None and (not is_whole or count < 1):
       raise errors.UserError(
-        f"num_labels={count!r}: give a whole number, 1 or more; 1 is a regression"
+        f"num_labels={count!r}: give a whole number, 1 or more; 1 is a"
+        " regression"
       )
 
   def _check_labels(

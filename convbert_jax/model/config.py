@@ -81,9 +81,9 @@ class ConvBertConfig(CommonFields, ConfigFiles):
     layer_norm_eps: added to the variance in every layer norm.
     mask_padding_in_conv: zero padded positions before the convolutions, so
       that no result depends on padding. The originals do not.
-    dtype: of activations and products, a name or a dtype. Parameters stay float32, and so do
-      the statistics of softmax and layer norm ("float64" needs jax_enable_x64
-      and serves numerical checks).
+    dtype: of activations and products, a name or a dtype, which is kept by its
+      name. Parameters stay float32, and so do the statistics of softmax and
+      layer norm ("float64" needs jax_enable_x64 and serves numerical checks).
     remat: what the backward pass recomputes: "none"; "elementwise", whatever
       is cheaper to recompute than to keep; "dots", all but the products with
       weights; "full", whole layers.

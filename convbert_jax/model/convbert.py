@@ -71,8 +71,8 @@ class ConvBertModel(nn.Module, Loadable):
       attention_mask: [B, T], 1 for real positions; all of them if None. Or
         [B, T, T], 1 where the token of a row may attend to that of a column,
         for `conv_type` "none" alone: convolutions see all their window. A row
-        without a 1, of either, attends to everything. Heads that need to know which
-        positions are real take the diagonal.
+        without a 1, of either, attends to everything. Heads that need to know
+        which positions are real take the diagonal.
       token_type_ids: [B, T] segment of each position; zeros if None.
       position_ids: [B, T], or [1, T] for all rows, positions, rows of the table
         if there is one; 0 to T - 1 if None.
@@ -93,9 +93,9 @@ class ConvBertModel(nn.Module, Loadable):
     Raises:
       UserError: if the sequences are too long, if not exactly one of
         `input_ids` and `inputs_embeds` is given, if an input has another
-        shape, if ids are no whole numbers, if a mask [B, T, T] meets convolution heads, if convolution
-        kernels are asked for and there are none, or, outside compiled
-        functions, if an id is out of range.
+        shape, if ids are no whole numbers, if a mask [B, T, T] meets
+        convolution heads, if convolution kernels are asked for and there are
+        none, or, outside compiled functions, if an id is out of range.
     """
     if output_hidden_states is None:
       output_hidden_states = self.config.output_hidden_states

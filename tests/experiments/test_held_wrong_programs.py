@@ -77,7 +77,9 @@ def test_lines_with_and_without_a_second_text(program):
     *("predict", "--model=nowhere", "--task=classify"),
     given=b"one\ttwo\none\nthree\tfour\n",
   )
-  assert_one_line(done, "line 2 of - has no second text after a tab, and others")
+  assert_one_line(
+    done, "line 2 of - has no second text after a tab, and others"
+  )
 
 
 def test_heads_that_cannot_be(program):

@@ -304,7 +304,9 @@ def test_an_encoder_gets_another_head(classifier, folder):
 
 
 def test_what_is_no_config_and_no_folder():
-  with pytest.raises(UserError, match="config is of type dict: give a ConvBert"):
+  with pytest.raises(
+    UserError, match="config is of type dict: give a ConvBert"
+  ):
     ConvBertModel.from_config({"hidden_size": 24})
   with pytest.raises(UserError, match="the model's folder is None"):
     ConvBertModel.from_pretrained(None)

@@ -69,7 +69,9 @@ def test_an_unknown_platform_is_refused():
 
 
 def test_a_summary_that_reads_pads_is_told(tmp_path):
-  example = Example("For cpu", ("jax", "numpy"), "", "", "model(batch)", "int32")
+  example = Example(
+    "For cpu", ("jax", "numpy"), "", "", "model(batch)", "int32"
+  )
   for summary, is_told in (("last", True), ("mean", True), ("first", False)):
     model = ConvBertForMultipleChoice(TINY, summary_type=summary)
     found = Pretrained(model, {}, TOKENIZER)
