@@ -18,7 +18,7 @@ from convbert_jax.data.encode_options import (
   refuses_unknown,
   resolve,
 )
-from convbert_jax.data.token_table import TokenTable, check_id
+from convbert_jax.data.token_table import TokenTable
 from convbert_jax.errors import UserError, unknown_name
 
 # What stands in the padding of each column.
@@ -141,8 +141,8 @@ class IdSequences(TokenTable):
       UserError: if options are unknown or do not go together, or an id is of no
         token.
     """
-    ids = self._checked("ids", ids)
-    pair = None if pair_ids is None else self._checked("pair_ids", pair_ids)
+    ids = self.known_ids("ids", ids)
+    pair = None if pair_ids is None else self.known_ids("pair_ids", pair_ids)
     lengths = resolve(
       self.model_max_length,
       padding=padding,
@@ -304,19 +304,6 @@ class IdSequences(TokenTable):
   def returns(self, column: str, asked: bool | None) -> bool:
     """Says whether a column is returned."""
     return column in self.model_input_names if asked is None else asked
-
-  def _checked(self, name: str, ids: Any) -> list[int]:
-    """Returns ids that tokens have, as a list."""
-    ids = plain(ids)
-    if not isinstance(ids, list):
-      raise UserError(f"{name} is of type {type(ids).__name__}: give a list")
-    for token_id in ids:
-      if check_id(token_id) >= len(self):
-        raise UserError(
-          f"{name}: {token_id} is out of range, with {len(self)} tokens give 0"
-          f" to {len(self) - 1}"
-        )
-    return ids
 
   def _pad_row(
     self,

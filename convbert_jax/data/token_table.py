@@ -8,6 +8,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken
 
+from convbert_jax.data.batch_encoding import plain
 from convbert_jax.data.tokenizer_files import (
   EXTRA_TOKENS,
   OPTIONAL_ROLES,
@@ -275,6 +276,27 @@ class TokenTable:
       for i in map(int, ids)
       if i not in skipped
     ]
+
+  def known_ids(self, name: str, ids: Any) -> list[int]:
+    """Returns ids as a list.
+
+    Args:
+      name: of them, for messages.
+      ids: a list, or an array.
+
+    Raises:
+      UserError: if one is of no token.
+    """
+    ids = plain(ids)
+    if not isinstance(ids, list):
+      raise UserError(f"{name} is of type {type(ids).__name__}: give a list")
+    for token_id in ids:
+      if check_id(token_id) >= len(self):
+        raise UserError(
+          f"{name}: {token_id} is out of range, with {len(self)} tokens give 0"
+          f" to {len(self) - 1}"
+        )
+    return ids
 
   def _make_special(self, tokens: Iterable[str | AddedToken]) -> None:
     """Has tokens recognised as they are written and left out of text."""

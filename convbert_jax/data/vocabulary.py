@@ -53,8 +53,8 @@ def check_unknown_token(
   if unk_token not in vocabulary:
     raise UserError(
       f"{where} has no token {unk_token!r}, which stands for unknown words:"
-      " give a vocabulary with one token in each line, that one among them, or name"
-      " another with unk_token"
+      " give a vocabulary with one token in each line, that one among them, or"
+      " name another with unk_token"
     )
 
 
