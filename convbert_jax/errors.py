@@ -39,12 +39,59 @@ def is_out_of_memory(error: BaseException) -> bool:
   )
 
 
-def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
+# Options of transformers' `from_pretrained`.
+_OF_LOADING = (
+  "attn_implementation",
+  "cache_dir",
+  "config",
+  "device_map",
+  "force_download",
+  "local_files_only",
+  "low_cpu_mem_usage",
+  "output_loading_info",
+  "proxies",
+  "quantization_config",
+  "revision",
+  "subfolder",
+  "token",
+  "torch_dtype",
+  "trust_remote_code",
+  "use_fast",
+  "use_safetensors",
+  "variant",
+)
+
+
+def near_names(name: str, valid: Iterable[str], *, cutoff: float) -> list[str]:
+  """Returns up to three names that are near to one, the nearest first.
+
+  Args:
+    name: any text.
+    valid: the names to look at.
+    cutoff: how near, from 0 to 1 for equal ones.
+  """
+  return difflib.get_close_matches(name, sorted(valid), n=3, cutoff=cutoff)
+
+
+def unknown_option(kind: str, name: str, valid: Iterable[str]) -> UserError:
+  """Returns the same for options of loading.
+
+  Those of transformers that mean nothing here are said to be so.
+  """
+  if name in _OF_LOADING:
+    return UserError(
+      f"{name} is an option of transformers without a meaning here: leave it"
+      " out"
+    )
+  return unknown_name(kind, name, valid)
+
+
+def unknown_name(kind: str, name: object, valid: Iterable[str]) -> UserError:
   """Returns the error for a `name` that is none of the `valid` ones.
 
   Args:
     kind: what the name stands for, as in "size" or "config field".
-    name: the name that was given.
+    name: what was given for it, of whatever kind.
     valid: every name that would have been accepted.
 
   Returns:
@@ -52,7 +99,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     where none comes near.
   """
   valid = sorted(valid)
-  near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+  near = near_names(str(name), valid, cutoff=0.5)
   if near:
     hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
   else:

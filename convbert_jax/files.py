@@ -105,6 +105,21 @@ def make_folder(path: PathLike) -> epath.Path:
   return folder
 
 
+def named_path(path: Any, meaning: str) -> str:
+  """Returns a path as text.
+
+  Args:
+    path: as somebody gave it.
+    meaning: of it, for the message.
+
+  Raises:
+    UserError: if it is none, or blank.
+  """
+  if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+    raise UserError(f"{meaning} is {path!r}: give the path of one")
+  return os.fspath(path)
+
+
 def is_local(path: PathLike) -> bool:
   """Says whether a path is on a file system, not in an object store."""
   return "://" not in os.fspath(path)

@@ -44,6 +44,7 @@ _HEADS = flags.DEFINE_integer(
   "num_attention_heads",
   None,
   "N, needed for a TensorFlow checkpoint without convolutions.",
+  lower_bound=1,
 )
 
 

@@ -129,18 +129,29 @@ def _task_of(model: nn.Module) -> str:
 
 def _given(task: str) -> tuple[list[str], list[str]]:
   """Returns the texts and their second texts, once all flags are checked."""
-  _check_output(task)
+  _check_flags(task)
+  _check_output()
   return read_texts(task)
 
 
-def _check_output(task: str) -> None:
+def _check_flags(task: str) -> None:
+  """Refuses flags of other tasks, which would do nothing."""
+  for flag, needed in (
+    (_OUTPUT, "embed"),
+    (_POOLING, "embed"),
+    (_TOP, "fill_mask"),
+    (_ANSWER_LENGTH, "answer"),
+  ):
+    if flag.present and task != needed:
+      raise errors.UserError(
+        f"--{flag.name} is for --task={needed}; leave it out for --task={task}"
+      )
+
+
+def _check_output() -> None:
   """Refuses a file that cannot be written, before anything is computed."""
   if not _OUTPUT.value:
     return
-  if task != "embed":
-    raise errors.UserError(
-      f"--output is for --task=embed; leave it out for --task={task}"
-    )
   folder = os.path.dirname(_OUTPUT.value) or "."
   if os.path.isdir(_OUTPUT.value):
     raise errors.UserError(f"cannot write {_OUTPUT.value}: it is a folder")
@@ -167,6 +178,7 @@ def read_texts(task: str) -> tuple[list[str], list[str]]:
         command_line.check_text(text, f"--{flag}, number {number},")
   elif task in PAIRED:
     rows = [line.partition("\t") for line in _lines()]
+    _check_alike([bool(tab) for _, tab, _ in rows])
     texts = [first for first, _, _ in rows]
     seconds = [second for _, tab, second in rows if tab]
   else:
@@ -183,6 +195,16 @@ def read_texts(task: str) -> tuple[list[str], list[str]]:
       " none"
     )
   return texts, seconds
+
+
+def _check_alike(has_second: Sequence[bool]) -> None:
+  """Refuses lines of which some have a second text and some do not."""
+  if len({*has_second}) == 2:
+    number = has_second.index(False) + 1
+    raise errors.UserError(
+      f"line {number} of {_INPUT.value or '-'} has no second text after a tab,"
+      " and others have: give one in every line or in none"
+    )
 
 
 def _lines() -> list[str]:

@@ -145,22 +145,30 @@ class BatchEncoding(collections.UserDict):
     """Makes an array of every column.
 
     Args:
-      tensor_type: "np" (int32), "jax" (int32) or "pt" (int64, needs PyTorch);
-        None leaves everything as it is.
+      tensor_type: "np", "jax" or "pt", which needs PyTorch; None leaves
+        everything as it is. Whole numbers become int32, in PyTorch int64,
+        others float32.
       prepend_batch_axis: whether to make a batch of a single row.
 
     Raises:
-      UserError: if rows have different lengths, or the type cannot be had.
+      UserError: if rows have different lengths, a column holds other things
+        than numbers, or the type cannot be had.
     """
     if tensor_type is None:
       return self
     if tensor_type not in _ARRAYS:
       raise unknown_name("return_tensors", tensor_type, _ARRAYS)
-    as_array = _ARRAYS[tensor_type]()
+    whole, as_array = _ARRAYS[tensor_type]
     for name, column in self.data.items():
-      self.data[name] = as_array(
-        _rectangular(name, [column] if prepend_batch_axis else column)
-      )
+      rows = [column] if prepend_batch_axis else column
+      self.data[name] = as_array(_rectangular(name, rows, whole))
+    return self
+
+  def to(self, device: Any, *, non_blocking: bool = False) -> Self:
+    """Moves tensors of PyTorch to a device; other columns stay as they are."""
+    for name, column in self.data.items():
+      if kind_of_rows(column) == "pt" and hasattr(column, "to"):
+        self.data[name] = column.to(device, non_blocking=non_blocking)
     return self
 
   def _needed_encodings(self) -> list[tokenizers.Encoding]:
@@ -199,14 +207,22 @@ def _from_the_end(index: int, count: int) -> int:
   return index + count if index < 0 else index
 
 
-def _rectangular(name: str, column: Any) -> np.ndarray:
-  """Returns a column as int32.
+def _rectangular(name: str, column: Any, whole: type[np.integer]) -> np.ndarray:
+  """Returns a column as an array.
+
+  Args:
+    name: of the column.
+    column: its rows.
+    whole: the type that whole numbers get. Others become float32, as in
+      PyTorch, and truth values stay what they are.
 
   Raises:
-    UserError: if it is no array, with the lengths of its rows.
+    UserError: if it is no array, with the lengths of its rows, or holds what is
+      no number or is too large.
   """
+  refusal = f"no array can be made of {name}: "
   try:
-    return np.asarray(column, np.int32)
+    found = np.asarray(column)
   except (ValueError, TypeError) as error:
     lengths = sorted({len(row) for row in column if hasattr(row, "__len__")})
     why = str(error)
@@ -215,32 +231,52 @@ def _rectangular(name: str, column: Any) -> np.ndarray:
         f"its rows have {lengths[0]} to {lengths[-1]} entries; give"
         " padding=True, and truncation=True for a limit"
       )
-    raise UserError(f"no array can be made of {name}: {why}") from error
+    raise UserError(refusal + why) from error
+  if not found.size and not hasattr(column, "dtype"):
+    return found.astype(whole)
+  if found.dtype.kind == "f":
+    return found.astype(np.float32)
+  if found.dtype.kind == "b":
+    return found
+  if found.dtype.kind not in "iu":
+    raise UserError(
+      f"{refusal}it holds other things than numbers; leave the column out"
+    )
+  for value in (found.min(initial=0), found.max(initial=0)):
+    if not np.iinfo(whole).min <= value <= np.iinfo(whole).max:
+      raise UserError(
+        f"{refusal}{value} is too large for {np.dtype(whole).name}"
+      )
+  return found.astype(whole)
 
 
-def _numpy() -> Callable[[np.ndarray], Any]:
-  return lambda array: array
+def _numpy(array: np.ndarray) -> np.ndarray:
+  return array
 
 
-def _jax() -> Callable[[np.ndarray], Any]:
+def _jax(array: np.ndarray) -> Any:
   # Workers that encode text need no JAX.
   import jax.numpy as jnp
 
-  return jnp.asarray
+  return jnp.asarray(array)
 
 
-def _torch() -> Callable[[np.ndarray], Any]:
+def _torch(array: np.ndarray) -> Any:
   try:
     import torch
   except ImportError as error:
     raise UserError(
       "return_tensors='pt' needs PyTorch: pip install torch"
     ) from error
-  return lambda array: torch.from_numpy(array.astype(np.int64))
+  return torch.from_numpy(array)
 
 
-# For each kind of array, what returns the function that makes it.
-_ARRAYS = {"np": _numpy, "jax": _jax, "pt": _torch}
+# For each kind of array, its type of whole numbers and what makes it.
+_ARRAYS: dict[str, tuple[type[np.integer], Callable[[np.ndarray], Any]]] = {
+  "np": (np.int32, _numpy),
+  "jax": (np.int32, _jax),
+  "pt": (np.int64, _torch),
+}
 
 
 def kind_of_rows(column: Any) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from tokenizers import AddedToken
 
 from convbert_jax import files, hub
-from convbert_jax.data import encode_options, tokenizer_files
+from convbert_jax.data import tokenizer_files
 from convbert_jax.data.text_encoding import TextEncoding
 from convbert_jax.data.tokenizer_files import (
   CONFIG_FILE,
@@ -22,27 +22,13 @@ from convbert_jax.data.tokenizer_files import (
   TOKENIZER_FILE,
   VOCAB_FILE,
 )
-from convbert_jax.data.vocabulary import read_vocabulary, write_vocabulary
-from convbert_jax.errors import UserError, unknown_name
-
-# Settings by their names in tokenizer_config.json, but for special tokens.
-_DEFAULTS = {
-  "do_lower_case": True,
-  "do_basic_tokenize": True,
-  "never_split": (),
-  "tokenize_chinese_chars": True,
-  "strip_accents": None,
-  "clean_text": True,
-  "wordpieces_prefix": "##",
-  "model_max_length": 512,
-  "padding_side": "right",
-  "truncation_side": "right",
-  "clean_up_tokenization_spaces": False,
-  "split_special_tokens": False,
-  "model_input_names": ("input_ids", "token_type_ids", "attention_mask"),
-  EXTRA_TOKENS: (),
-  "added_tokens_decoder": {},
-}
+from convbert_jax.data.tokenizer_settings import DEFAULTS, check_settings
+from convbert_jax.data.vocabulary import (
+  check_unknown_token,
+  read_vocabulary,
+  write_vocabulary,
+)
+from convbert_jax.errors import UserError, unknown_option
 
 
 class ConvBertTokenizer(TextEncoding):
@@ -52,7 +38,7 @@ class ConvBertTokenizer(TextEncoding):
 
   Args:
     vocab_file: path of a vocabulary; or the token of each id, in order; or the
-      id of each token.
+      id of each token. `vocab` is its name in transformers 5.
     tokenizer_file: path of a `tokenizer.json`, which replaces the vocabulary;
       what it says counts where a setting below has its default.
     do_lower_case: whether to lower-case the text.
@@ -78,10 +64,12 @@ class ConvBertTokenizer(TextEncoding):
     added_tokens_decoder: tokens that were added to the vocabulary, by id.
     **special_tokens: `unk_token`, `sep_token`, `pad_token`, `cls_token` and
       `mask_token`, if they are not BERT's; `bos_token` and `eos_token`, if
-      there are any. Special tokens that are not in the vocabulary are added.
+      there are any. Those that are not in the vocabulary are added, but for
+      `unk_token`, which must be there.
 
   Raises:
-    UserError: if a file cannot be read, or a setting is unknown.
+    UserError: if a file cannot be read, a setting is unknown, or `unk_token` is
+      not in the vocabulary.
 
   Example:
     tokenizer = ConvBertTokenizer("vocab.txt")
@@ -109,6 +97,7 @@ class ConvBertTokenizer(TextEncoding):
     | None = None,
     tokenizer_file: str | os.PathLike | None = None,
     *,
+    vocab: str | os.PathLike | Mapping[str, int] | None = None,
     do_lower_case: bool = True,
     do_basic_tokenize: bool = True,
     never_split: Iterable[str] | None = None,
@@ -133,32 +122,38 @@ class ConvBertTokenizer(TextEncoding):
       "tokenize_chinese_chars": tokenize_chinese_chars,
       "strip_accents": strip_accents,
     }
+    if vocab_file is not None and vocab is not None:
+      raise UserError("vocab_file and vocab are the same: give one")
+    vocab_file = vocab if vocab_file is None else vocab_file
     if "extra_special_tokens" in settings:
       settings[EXTRA_TOKENS] = settings.pop("extra_special_tokens")
-    known = {**_DEFAULTS, **dict.fromkeys(ROLES), **SPECIAL_TOKENS}
+    known = {**DEFAULTS, **dict.fromkeys(ROLES), **SPECIAL_TOKENS}
     for name in settings:
       if name not in known:
-        raise unknown_name("tokenizer setting", name, known)
+        raise unknown_option("tokenizer setting", name, known)
+    where = "the vocabulary"
     if tokenizer_file is not None:
+      where = os.fspath(tokenizer_file)
       given = {k: v for k, v in settings.items() if v != known[k]}
-      vocabulary, settings = tokenizer_files.read_tokenizer(
-        os.fspath(tokenizer_file), given
-      )
+      vocabulary, settings = tokenizer_files.read_tokenizer(where, given)
     elif vocab_file is not None:
       vocabulary = _vocabulary(vocab_file)
+      if isinstance(vocab_file, str | os.PathLike):
+        where = os.fspath(vocab_file)
     else:
       raise UserError(
         "no vocabulary: give the path of a vocab.txt, or"
         " tokenizer_file='tokenizer.json'"
       )
-    self._build(vocabulary, {**known, **settings})
+    settings = {**known, **settings}
+    check_unknown_token(vocabulary, str(settings["unk_token"]), where)
+    self._build(vocabulary, settings)
 
   def _build(
     self, vocabulary: Sequence[str], settings: Mapping[str, Any]
   ) -> None:
     """Makes the tokenizer of a vocabulary and all settings."""
-    if isinstance(settings["never_split"], str):
-      raise UserError("never_split is one text: give a list of words")
+    check_settings(settings)
     self.settings = {
       "do_lower_case": settings["do_lower_case"],
       "do_basic_tokenize": settings["do_basic_tokenize"],
@@ -168,10 +163,9 @@ class ConvBertTokenizer(TextEncoding):
       "clean_text": settings["clean_text"],
       "wordpieces_prefix": settings["wordpieces_prefix"],
     }
-    limit = settings["model_max_length"]
-    self.model_max_length = encode_options.NO_LIMIT if limit is None else limit
-    for side in ("padding_side", "truncation_side"):
-      setattr(self, side, encode_options.check_side(side, settings[side]))
+    self.model_max_length = settings["model_max_length"]
+    self.padding_side = settings["padding_side"]
+    self.truncation_side = settings["truncation_side"]
     self.clean_up_tokenization_spaces = settings["clean_up_tokenization_spaces"]
     self.split_special_tokens = settings["split_special_tokens"]
     self.model_input_names = list(settings["model_input_names"])
@@ -209,13 +203,15 @@ class ConvBertTokenizer(TextEncoding):
     Raises:
       UserError: if no vocabulary can be read there.
     """
-    path = os.fspath(name_or_folder)
+    path = files.named_path(name_or_folder, "the tokenizer's folder")
     if os.path.isfile(path):
       return cls(path, **changes)
     if hub.is_name(path):
       path = hub.download_tokenizer(path)
-    names = [*_DEFAULTS, *ROLES]
+    names = [*DEFAULTS, *ROLES]
     vocabulary, settings = tokenizer_files.read_folder(path, names, changes)
+    unk_token = settings.get("unk_token", SPECIAL_TOKENS["unk_token"])
+    check_unknown_token(vocabulary, str(unk_token), path)
     return cls(vocabulary, **settings)
 
   def save_pretrained(
@@ -223,10 +219,18 @@ class ConvBertTokenizer(TextEncoding):
   ) -> tuple[str, ...]:
     """Writes vocab.txt, tokenizer.json and tokenizer_config.json.
 
+    Args:
+      folder: which is made if need be; files of these names are replaced.
+      filename_prefix: before their names, with a hyphen.
+
     Returns:
       The paths of the files.
+
+    Raises:
+      UserError: if the folder cannot be one.
     """
-    os.makedirs(folder, exist_ok=True)
+    folder = files.named_path(folder, "the tokenizer's folder")
+    files.make_folder(folder)
     prefix = f"{filename_prefix}-" if filename_prefix else ""
     tokenizer_path = os.path.join(folder, prefix + TOKENIZER_FILE)
     config_path = os.path.join(folder, prefix + CONFIG_FILE)
@@ -240,7 +244,13 @@ class ConvBertTokenizer(TextEncoding):
   def save_vocabulary(
     self, folder: str | os.PathLike, filename_prefix: str | None = None
   ) -> tuple[str]:
-    """Writes vocab.txt, without added tokens, and returns its path."""
+    """Writes vocab.txt, without added tokens, and returns its path.
+
+    Raises:
+      UserError: if the folder cannot be one.
+    """
+    folder = files.named_path(folder, "the vocabulary's folder")
+    files.make_folder(folder)
     prefix = f"{filename_prefix}-" if filename_prefix else ""
     path = os.path.join(folder, prefix + VOCAB_FILE)
     write_vocabulary(path, self.vocabulary[: self.vocab_size])

@@ -1,8 +1,11 @@
 """What the options of encoding mean: padding, truncation, and batches."""
 
 import dataclasses
+import functools
+import inspect
+import numbers
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from convbert_jax.errors import UserError, unknown_name
@@ -67,20 +70,20 @@ def resolve(
     UserError: if a name is unknown, there is no length to pad to, or rows
       could not have the length of both options.
   """
+  check_whole("max_length", max_length)
+  check_multiple(pad_to_multiple_of)
+  if max_length is not None and max_length < 0:
+    raise UserError(f"max_length={max_length}: give 0 or more")
   if max_length is not None and padding is False and truncation is None:
     truncation = True
   padding = _name("padding", padding, PADDINGS)
   truncation = _name("truncation", truncation, TRUNCATIONS)
-  if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
-    raise UserError(
-      f"pad_to_multiple_of={pad_to_multiple_of}: give 1 or more, or None"
-    )
   cuts = truncation != "do_not_truncate"
   if verbose and max_length is not None and padding == "longest" and not cuts:
     warnings.warn(
       "max_length does nothing with padding=True and no truncation; give"
       " padding='max_length' to pad to it, or truncation=True",
-      stacklevel=4,
+      stacklevel=5,  # The caller's line, beyond `refuses_unknown`.
     )
   needs_length = cuts or padding == "max_length"
   if needs_length and max_length is None and model_max_length < NO_LIMIT:
@@ -103,6 +106,40 @@ def resolve(
   return lengths
 
 
+def check_whole(option: str, given: Any) -> None:
+  """Refuses what is neither None nor a whole number."""
+  is_whole = isinstance(given, numbers.Integral) and given is not True
+  if given is not None and not is_whole:
+    raise UserError(f"{option}={given!r}: give a whole number, or None")
+
+
+def check_multiple(pad_to_multiple_of: int | None) -> None:
+  """Refuses what nothing is a multiple of."""
+  check_whole("pad_to_multiple_of", pad_to_multiple_of)
+  if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
+    raise UserError(
+      f"pad_to_multiple_of={pad_to_multiple_of}: give 1 or more, or None"
+    )
+
+
+def refuses_unknown(method: Callable[..., Any]) -> Callable[..., Any]:
+  """Has a method refuse options that it does not have in a line.
+
+  Raises:
+    UserError: with the nearest name.
+  """
+  known = [*inspect.signature(method).parameters][1:]
+
+  @functools.wraps(method)
+  def checked(self: Any, *arguments: Any, **options: Any) -> Any:
+    for name in options:
+      if name not in known:
+        raise unknown_name("option", name, known)
+    return method(self, *arguments, **options)
+
+  return checked
+
+
 def check_room(
   lengths: Lengths, num_special: int, stride: int, *, is_pair: bool
 ) -> None:
@@ -111,6 +148,7 @@ def check_room(
   Raises:
     UserError: with the least length, or the largest stride.
   """
+  check_whole("stride", stride)
   if not lengths.cuts:
     return
   room = lengths.max_length - num_special

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from convbert_jax.data import tokenizer_settings
 from convbert_jax.data.batch_encoding import (
   BatchEncoding,
   columns_of,
@@ -14,6 +15,7 @@ from convbert_jax.data.encode_options import (
   Lengths,
   check_room,
   check_side,
+  refuses_unknown,
   resolve,
 )
 from convbert_jax.data.token_table import TokenTable
@@ -27,16 +29,17 @@ class IdSequences(TokenTable):
   """Puts special tokens around ids, cuts rows, and pads them.
 
   Attributes:
-    model_max_length: default length of truncation and padding, in tokens.
+    model_max_length: default length of truncation and padding, in tokens; None
+      sets no limit.
     padding_side: "right" or "left".
     truncation_side: the side that texts lose tokens at.
     model_input_names: the columns that are returned unless others are asked
       for.
   """
 
-  model_max_length: int
-  padding_side: str
-  truncation_side: str
+  model_max_length = tokenizer_settings.model_max_length
+  padding_side = tokenizer_settings.padding_side
+  truncation_side = tokenizer_settings.truncation_side
   model_input_names: list[str]
   pad_token_type_id = 0
 
@@ -99,6 +102,7 @@ class IdSequences(TokenTable):
     special = set(self.all_special_ids)
     return [int(int(i) in special) for i in token_ids_0]
 
+  @refuses_unknown
   def prepare_for_model(
     self,
     ids: Sequence[int],
@@ -134,9 +138,11 @@ class IdSequences(TokenTable):
         verbose: as in `ConvBertTokenizer.__call__`.
 
     Raises:
-      UserError: if options are unknown or do not go together.
+      UserError: if options are unknown or do not go together, or an id is of no
+        token.
     """
-    ids, pair = list(ids), None if pair_ids is None else list(pair_ids)
+    ids = self.known_ids("ids", ids)
+    pair = None if pair_ids is None else self.known_ids("pair_ids", pair_ids)
     lengths = resolve(
       self.model_max_length,
       padding=padding,
@@ -221,6 +227,7 @@ class IdSequences(TokenTable):
     texts[number], overflow = self._cut(text, num_tokens_to_remove, stride)
     return texts[0], texts[1], overflow
 
+  @refuses_unknown
   def pad(
     self,
     encoded_inputs: Any,
@@ -265,6 +272,7 @@ class IdSequences(TokenTable):
       padding=padding,
       truncation=False,
       max_length=max_length,
+      pad_to_multiple_of=pad_to_multiple_of,
       verbose=verbose,
     )
     side = check_side("padding_side", padding_side or self.padding_side)
@@ -317,7 +325,7 @@ class IdSequences(TokenTable):
     self, ids: list[int], count: int, stride: int = 0
   ) -> tuple[list[int], list[int]]:
     """Returns ids without `count` at a side, and those with some before."""
-    if check_side("truncation_side", self.truncation_side) == "left":
+    if self.truncation_side == "left":
       return ids[count:], ids[: stride + count]
     kept = len(ids) - count
     return ids[: max(kept, 0)], ids[max(kept - stride, 0) :]

@@ -48,6 +48,7 @@ class TextEncoding(IdSequences):
   split_special_tokens: bool
   _has_warned = False
 
+  @encode_options.refuses_unknown
   def __call__(
     self,
     text: Any,
@@ -68,6 +69,7 @@ class TextEncoding(IdSequences):
     return_special_tokens_mask: bool = False,
     return_offsets_mapping: bool = False,
     return_length: bool = False,
+    split_special_tokens: bool | None = None,
     verbose: bool = True,
   ) -> BatchEncoding:
     """Encodes a text, a pair, or a batch of either.
@@ -98,6 +100,7 @@ class TextEncoding(IdSequences):
       return_offsets_mapping: add `offset_mapping`, the first character of each
         token and the one after its last.
       return_length: add `length`, the number of tokens of each row.
+      split_special_tokens: see the class; None is its setting.
       verbose: whether to warn, once, of rows beyond `model_max_length`, and of
         a `max_length` that does nothing.
 
@@ -129,6 +132,9 @@ class TextEncoding(IdSequences):
     encode_options.check_room(lengths, num_special, stride, is_pair=has_pairs)
     self._set_truncation(lengths, stride)
     self._set_padding(lengths, pad_to_multiple_of, padding_side)
+    if split_special_tokens is None:
+      split_special_tokens = self.split_special_tokens
+    self._tokenizer.encode_special_tokens = split_special_tokens
     encodings = self._encodings(rows, is_split_into_words, add_special_tokens)
     samples = range(len(encodings))
     if return_overflowing_tokens:
@@ -197,6 +203,7 @@ class TextEncoding(IdSequences):
     options = {**columns, **options, "add_special_tokens": add_special_tokens}
     return self(text, pair, **options).tokens()
 
+  @encode_options.refuses_unknown
   def decode(
     self,
     token_ids: Any,
@@ -214,7 +221,7 @@ class TextEncoding(IdSequences):
       A text, or one for each row.
 
     Raises:
-      UserError: if an id is negative.
+      UserError: if an id is negative or no whole number.
     """
     ids = plain(token_ids)
     if isinstance(ids, list) and ids and isinstance(ids[0], list):
@@ -223,6 +230,8 @@ class TextEncoding(IdSequences):
         for row in ids
       ]
     ids = [check_id(i) for i in (ids if isinstance(ids, list) else [ids])]
+    # Those of no token have no text; the library takes 32 bits.
+    ids = [i for i in ids if i < len(self)]
     text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
     if clean_up_tokenization_spaces is None:
       clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
@@ -231,14 +240,23 @@ class TextEncoding(IdSequences):
         text = text.replace(loose, joined)
     return text
 
+  @encode_options.refuses_unknown
   def batch_decode(
     self,
     sequences: Any,
     skip_special_tokens: bool = False,
     clean_up_tokenization_spaces: bool | None = None,
   ) -> list[str]:
-    """Returns the text of each row of ids; see `decode`."""
+    """Returns the text of each row of ids; see `decode`.
+
+    Raises:
+      UserError: as `decode`, or if there are no rows.
+    """
     rows = plain(sequences)
+    if not isinstance(rows, list):
+      raise UserError(
+        f"sequences are of type {type(sequences).__name__}: give rows of ids"
+      )
     if not rows:
       return []
     if not isinstance(rows[0], list):
@@ -257,8 +275,6 @@ class TextEncoding(IdSequences):
     Raises:
       UserError: if a row is no text, or cannot be truncated.
     """
-    if self._tokenizer.encode_special_tokens != self.split_special_tokens:
-      self._tokenizer.encode_special_tokens = self.split_special_tokens
     try:
       return self._tokenizer.encode_batch(
         rows,
@@ -281,7 +297,7 @@ class TextEncoding(IdSequences):
         f"a row of {longest} tokens is longer than model_max_length="
         f"{self.model_max_length}: give truncation=True, or no model of that"
         " length",
-        stacklevel=3,
+        stacklevel=4,  # The caller's line, beyond `refuses_unknown`.
       )
 
   def _set_truncation(
@@ -294,9 +310,7 @@ class TextEncoding(IdSequences):
       lengths.max_length,
       stride=stride,
       strategy=lengths.truncation,
-      direction=encode_options.check_side(
-        "truncation_side", self.truncation_side
-      ),
+      direction=self.truncation_side,
     )
 
   def _set_padding(

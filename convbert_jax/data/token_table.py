@@ -1,5 +1,6 @@
 """The tokens of a tokenizer: their ids, and which are added or special."""
 
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken
 
+from convbert_jax.data.batch_encoding import plain
 from convbert_jax.data.tokenizer_files import (
   EXTRA_TOKENS,
   OPTIONAL_ROLES,
   ROLES,
   with_special_tokens,
 )
+from convbert_jax.data.vocabulary import check_unknown_token
 from convbert_jax.errors import UserError, unknown_name
 
 
@@ -48,7 +51,7 @@ class TokenTable:
     backend: the library's tokenizer.
     vocabulary: the token of each id.
     special_tokens: the token, or None, of each of `ROLES`; what is not in the
-      vocabulary is added at its end.
+      vocabulary is added at its end. `unk_token` is there.
     extra: more special tokens.
     added: tokens that were added earlier, in the order of their ids.
 
@@ -86,9 +89,6 @@ class TokenTable:
     self._has_repetitions = len(set(vocabulary)) < len(vocabulary)
     self.special_tokens: dict[str, str | None] = dict.fromkeys(ROLES)
     self.extra_special_tokens: list[str] = []
-    if special_tokens["unk_token"] not in vocabulary:
-      # The backend knows it at the vocabulary's end already.
-      self._make_special([special_tokens["unk_token"]])
     self.add_tokens(added)
     self._make_special([t for t in special_tokens.values() if t is not None])
     for role, token in special_tokens.items():
@@ -177,7 +177,8 @@ class TokenTable:
         left out of decoded text.
 
     Returns:
-      How many were new.
+      How many were not recognised so before, tokens of the vocabulary included;
+      the number of ids is `len(tokenizer)`.
 
     Raises:
       UserError: if the vocabulary has repeated lines, which leave ids of new
@@ -195,12 +196,11 @@ class TokenTable:
     add = self._tokenizer.add_tokens
     if special_tokens:
       add = self._tokenizer.add_special_tokens
-    add(list(new_tokens))
-    before = len(self._tokens)
+    num_added = add(list(new_tokens))
     for token_id, token in self.added_tokens_decoder.items():
       if token_id >= len(self._tokens):
         self._tokens.append(token.content)
-    return len(self._tokens) - before
+    return num_added
 
   def add_special_tokens(
     self,
@@ -216,12 +216,12 @@ class TokenTable:
         is, or is joined to it.
 
     Returns:
-      How many tokens were new.
+      How many tokens are recognised in the text that were not before.
 
     Raises:
       UserError: if a role is unknown.
     """
-    before = len(self)
+    before = len(self.added_tokens_decoder)
     for role, value in special_tokens_dict.items():
       if role in ROLES:
         self.set_special_token(role, value)
@@ -232,7 +232,7 @@ class TokenTable:
         self.extra_special_tokens = list(dict.fromkeys(tokens))
       else:
         raise unknown_name("special token", role, [*ROLES, EXTRA_TOKENS])
-    return len(self) - before
+    return len(self.added_tokens_decoder) - before
 
   def set_special_token(
     self, role: str, token: str | AddedToken | None
@@ -240,9 +240,13 @@ class TokenTable:
     """Gives a role to a token, which is added if it is new.
 
     Raises:
-      UserError: if the role cannot be empty and there is no token.
+      UserError: if the role cannot be empty and there is no token, or a new
+        `unk_token` is not in the vocabulary.
     """
     content = _checked(role, token)
+    if role == "unk_token":
+      words = self._tokens[: self._vocab_size]
+      check_unknown_token(words, str(token), "the vocabulary")
     if token is not None:
       self._make_special([token])
     self.special_tokens[role] = content
@@ -272,6 +276,27 @@ class TokenTable:
       for i in map(int, ids)
       if i not in skipped
     ]
+
+  def known_ids(self, name: str, ids: Any) -> list[int]:
+    """Returns ids as a list.
+
+    Args:
+      name: of them, for messages.
+      ids: a list, or an array.
+
+    Raises:
+      UserError: if one is of no token.
+    """
+    ids = plain(ids)
+    if not isinstance(ids, list):
+      raise UserError(f"{name} is of type {type(ids).__name__}: give a list")
+    for token_id in ids:
+      if check_id(token_id) >= len(self):
+        raise UserError(
+          f"{name}: {token_id} is out of range, with {len(self)} tokens give 0"
+          f" to {len(self) - 1}"
+        )
+    return ids
 
   def _make_special(self, tokens: Iterable[str | AddedToken]) -> None:
     """Has tokens recognised as they are written and left out of text."""
@@ -309,8 +334,14 @@ def _checked(role: str, token: str | AddedToken | None) -> str | None:
   return None if token is None else str(token)
 
 
-def check_id(token_id: int) -> int:
-  """Returns an id; raises a `UserError` if it is negative."""
+def check_id(token_id: Any) -> int:
+  """Returns an id.
+
+  Raises:
+    UserError: if it is no whole number, or negative.
+  """
+  if not isinstance(token_id, numbers.Integral):
+    raise UserError(f"{token_id!r} is no id: give whole numbers")
   if token_id < 0:
     raise UserError(
       f"the id {token_id} is no token's: ids start at 0; leave out labels that"

@@ -51,11 +51,10 @@ def make_tokenizer(
   Args:
     vocabulary: the token of each id; of equal ones the last counts.
     settings: all settings, by their names in tokenizer_config.json.
-    unk_token: stands for unknown words; added at the end if it is not there.
+    unk_token: of the vocabulary, stands for unknown words.
   """
   prefix = settings["wordpieces_prefix"]
   ids = {token: i for i, token in enumerate(vocabulary)}
-  ids.setdefault(unk_token, len(vocabulary))
   tokenizer = tokenizers.Tokenizer(
     models.WordPiece(ids, unk_token=unk_token, continuing_subword_prefix=prefix)
   )

@@ -1,7 +1,7 @@
 """Vocabularies: reading, writing, and training them on text."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
@@ -32,6 +32,30 @@ def read_vocabulary(path: str) -> list[str]:
     ) from error
   # Not splitlines(), which also splits at characters that can be tokens.
   return [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
+
+
+def check_unknown_token(
+  vocabulary: Collection[str], unk_token: str, where: str
+) -> None:
+  """Refuses a vocabulary without a token for unknown words.
+
+  Other special tokens can be added to one; without this one it is most likely
+  another file.
+
+  Args:
+    vocabulary: its tokens.
+    unk_token: that stands for unknown words.
+    where: the vocabulary is from, for the message.
+
+  Raises:
+    UserError: if it is not there.
+  """
+  if unk_token not in vocabulary:
+    raise UserError(
+      f"{where} has no token {unk_token!r}, which stands for unknown words:"
+      " give a vocabulary with one token in each line, that one among them, or"
+      " name another with unk_token"
+    )
 
 
 def write_vocabulary(path: str, vocabulary: Iterable[str]) -> None:

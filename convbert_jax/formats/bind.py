@@ -1,7 +1,6 @@
 """Model classes get their parameters: from any source, or new ones."""
 
 import dataclasses
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,8 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 
-from convbert_jax.errors import UserError, unknown_name
+from convbert_jax import files
+from convbert_jax.errors import UserError, unknown_option
 from convbert_jax.formats import names
 from convbert_jax.formats.bound_model import Arrays, BoundModel
 from convbert_jax.formats.load import load_networks
@@ -29,7 +29,8 @@ def load(
   changes: Mapping[str, Any],
 ) -> BoundModel:
   """Does what `Loadable.from_pretrained` says."""
-  networks = load_networks(os.fspath(source))
+  source = files.named_path(source, "the model's folder")
+  networks = load_networks(source)
   found = next(iter(networks.values()))
   options = _theirs(found.model.config)
   for network in networks.values():
@@ -60,6 +61,11 @@ def initialise(
   cls: type, config: ConvBertConfig, seed: int, changes: Mapping[str, Any]
 ) -> BoundModel:
   """Does what `Loadable.from_config` says."""
+  if not isinstance(config, ConvBertConfig):
+    raise UserError(
+      f"config is of type {type(config).__name__}: give a ConvBertConfig, which"
+      " ConvBertConfig.from_dict makes of a dict"
+    )
   module = _make_module(cls, config, _theirs(config), changes)
   return BoundModel(
     module, _nested(_initial(module, tuple(names.shapes_of(module)), seed))
@@ -85,7 +91,7 @@ def _make_module(
   own = {field.name for field in dataclasses.fields(cls)} - of_config
   own -= {"config", "parent", "name"}
   for name in changes.keys() - own - of_config:
-    raise unknown_name("keyword argument", name, own | of_config)
+    raise unknown_option("keyword argument", name, own | of_config)
   config = config.replace(
     **{name: x for name, x in changes.items() if name in of_config}
   )

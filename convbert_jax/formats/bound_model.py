@@ -3,20 +3,21 @@
 import functools
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from convbert_jax import files
+from convbert_jax.data import encode_options
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
-from convbert_jax.formats import registry
+from convbert_jax.formats import call_inputs, folders, registry
 from convbert_jax.formats.load import save_networks
-from convbert_jax.formats.pretrained import Pretrained
+from convbert_jax.formats.pretrained import Pretrained, read_tokenizer
 from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
@@ -30,15 +31,6 @@ from convbert_jax.model.task_heads import (
 )
 from convbert_jax.ops import lookup, losses
 
-# In the order in which a call takes them without names.
-_ORDER = (
-  "input_ids",
-  "attention_mask",
-  "token_type_ids",
-  "position_ids",
-  "head_mask",
-  "inputs_embeds",
-)
 # What counts the rows of the table that ids are looked up in.
 _ROWS = {
   "input_ids": "vocab_size",
@@ -46,12 +38,13 @@ _ROWS = {
   "position_ids": "max_position_embeddings",
 }
 _FLAGS = ("output_hidden_states", "output_attentions", "output_conv_kernels")
-# Set by the call itself.
-_OWN = ("deterministic", "ids_in_range")
+# Set by the call itself, or no arrays of inputs.
+_OWN = ("deterministic", "ids_in_range", "packing")
 _ENCODER = "convbert/"
 _WORDS = "embeddings/word_embeddings"
 # Of a language model: a row, or a number, for each token.
-_PER_TOKEN = ("output_map", "output_bias")
+_OUTPUT_MAP = "output_map"
+_PER_TOKEN = (_OUTPUT_MAP, "output_bias")
 
 Arrays = dict[str, Any]
 
@@ -115,26 +108,23 @@ class BoundModel:
       The output of the module.
 
     Raises:
-      UserError: as the module, for an unknown name, or for values out of range.
+      UserError: as the module, for an unknown name, for an input that is given
+        twice or is empty, or for values out of range.
     """
-    found = _by_name(given) | inputs
-    found = {name: x for name, x in found.items() if x is not None}
+    found = call_inputs.by_name(given, inputs)
     self._check_names(found)
-    if training and dropout_key is None:
-      raise UserError(
-        "training=True: give dropout_key=jax.random.key(SEED) too"
-      )
+    call_inputs.check_dropout(training, dropout_key)
     flags = tuple(
       (name, bool(found.pop(name))) for name in _FLAGS if name in found
     )
-    arrays = {name: _as_array(name, x) for name, x in found.items()}
+    arrays = {name: call_inputs.as_array(name, x) for name, x in found.items()}
     ids_in_range = self._check_values(arrays)
     output = _run(
       self.module,
       (*flags, ("ids_in_range", ids_in_range)),
       self.params,
       arrays,
-      dropout_key if training else None,
+      dropout_key,
     )
     if return_dict is None:
       return_dict = self.config.return_dict
@@ -144,14 +134,17 @@ class BoundModel:
     """Writes model, config and tokenizer to a folder.
 
     Args:
-      target: absent or empty; transformers' format, or "FORMAT:FOLDER" of
-        another, see `formats.load`.
+      target: absent, empty, or with the files of a tokenizer, which stay, and
+        of a config alone; transformers' format, or "FORMAT:FOLDER" of another,
+        see `formats.load`.
 
     Raises:
-      UserError: if the folder is not empty, or the format has no such model;
-        "orbax:FOLDER" takes every model.
+      UserError: if the folder holds anything else, its tokenizer has more
+        tokens than the model, or the format has no such model; "orbax:FOLDER"
+        takes every model.
     """
-    kind, path = registry.split_format(os.fspath(target))
+    target = files.named_path(target, "the model's folder")
+    kind, path = registry.split_format(target)
     kind = kind or "hf"
     if kind == "hf" and isinstance(self.module, ConvBertForPreTraining):
       raise UserError(
@@ -159,8 +152,12 @@ class BoundModel:
         f" 'orbax:{path}', or its encoder alone"
       )
     params = jax.device_get(self.params)
-    found = Pretrained(self.module, params, self.tokenizer)
-    save_networks(f"{kind}:{path}", {"": found})
+    tokenizer = self.tokenizer
+    with folders.joined(path) as place:
+      if place != path and (kept := read_tokenizer(path, self.config)):
+        tokenizer = kept
+      found = Pretrained(self.module, params, tokenizer)
+      save_networks(f"{kind}:{place}", {"": found})
 
   def get_input_embeddings(self) -> jax.Array:
     """Returns the word table, [V, E]."""
@@ -181,22 +178,38 @@ class BoundModel:
       )
     self._put({self._words: jnp.asarray(table_VxE, jnp.float32)})
 
+  def get_output_embeddings(self) -> jax.Array | None:
+    """Returns the output map of a language model, [V, E]; None for others."""
+    if not isinstance(self.module, ConvBertForMaskedLM):
+      return None
+    if self.config.tie_word_embeddings:
+      return self.get_input_embeddings()
+    return self._flat()[_OUTPUT_MAP]
+
   def resize_token_embeddings(
-    self, num_tokens: int, *, seed: int = 0
+    self,
+    num_tokens: int,
+    *,
+    pad_to_multiple_of: int | None = None,
+    seed: int = 0,
   ) -> jax.Array:
     """Makes the vocabulary smaller or larger, at its end.
 
     Args:
       num_tokens: rows of the word table; in a language model also of the output
         map and its bias.
+      pad_to_multiple_of: makes it the next multiple of this.
       seed: of new rows, which start as in a new model.
 
     Returns:
       The new word table.
 
     Raises:
-      UserError: if no tokens are left.
+      UserError: if no tokens are left, or a number is no whole one.
     """
+    if pad_to_multiple_of is not None:
+      encode_options.check_multiple(pad_to_multiple_of)
+      num_tokens += -num_tokens % pad_to_multiple_of
     self.module = self.module.clone(
       config=self.config.replace(vocab_size=num_tokens)
     )
@@ -241,6 +254,14 @@ class BoundModel:
       elif name != "position_ids" or self._has_position_table:
         rows = getattr(self.config, _ROWS[name])
         lookup.check_ids(arrays[name], rows, f"{name}, {_ROWS[name]}")
+    words = arrays.get("input_ids", arrays.get("inputs_embeds"))
+    positions = arrays.get("positions")
+    if not (
+      words is None
+      or positions is None
+      or isinstance(positions, jax.core.Tracer)
+    ):
+      lookup.check_ids(positions, words.shape[1], "positions, length")
     num_classes = _num_classes(self.module, arrays)
     if num_classes is not None:
       losses.check_classes(arrays["labels"], num_classes)
@@ -266,38 +287,6 @@ def _run(
     deterministic=dropout_key is None,
     rngs=None if dropout_key is None else {"dropout": dropout_key},
   )
-
-
-def _by_name(given: Sequence[Any]) -> Arrays:
-  """Returns inputs that are given without a name by their names."""
-  if len(given) == 1 and isinstance(given[0], Mapping):
-    return dict(given[0])
-  if len(given) == 1 and isinstance(given[0], list | tuple):
-    # A list of arrays, and not the rows of one.
-    first = given[0][0] if given[0] else None
-    given = given[0] if hasattr(first, "shape") else given
-  if len(given) > len(_ORDER):
-    raise UserError(f"{len(given)} inputs without names; give {_ORDER} at most")
-  return dict(zip(_ORDER, given, strict=False))
-
-
-def _as_array(name: str, given: Any) -> Any:
-  """Returns an input as an array of NumPy or JAX."""
-  if isinstance(given, jax.Array):
-    return given
-  try:
-    found = np.asarray(given)
-  except ValueError:
-    raise UserError(
-      f"{name}: rows of different lengths; the tokenizer makes them equal with"
-      " padding=True"
-    ) from None
-  if found.dtype.kind in "OSU":
-    raise UserError(
-      f"{name}: give numbers; the tokenizer makes them of text, see"
-      " model.tokenizer"
-    )
-  return found
 
 
 def _num_classes(module: nn.Module, arrays: Mapping[str, Any]) -> int | None:

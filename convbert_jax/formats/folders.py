@@ -1,11 +1,48 @@
 """One network in a folder, several in folders of their names below it."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 
 from convbert_jax import files
+from convbert_jax.data import tokenizer_files
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import NETWORKS, Networks, Pretrained
+from convbert_jax.model.config_files import CONFIG_FILE
+
+# What a tokenizer alone and a config alone write, and older versions of
+# transformers.
+_TOKENIZER_FILES = (
+  tokenizer_files.VOCAB_FILE,
+  tokenizer_files.TOKENIZER_FILE,
+  tokenizer_files.CONFIG_FILE,
+  "added_tokens.json",
+  "special_tokens_map.json",
+)
+
+
+@contextlib.contextmanager
+def joined(folder: str) -> Iterator[str]:
+  """Yields a folder to write a model to, which then joins what is there.
+
+  Args:
+    folder: with nothing but the files of a tokenizer, which stay as they are,
+      and a config, which the model's replaces. They are there until the whole
+      model is. Of any other folder, its own name is yielded.
+  """
+  found = os.listdir(folder) if os.path.isdir(folder) else []
+  if not found or {*found} - {*_TOKENIZER_FILES, CONFIG_FILE}:
+    yield folder
+    return
+  parent, name = os.path.split(os.path.abspath(folder))
+  with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=parent) as above:
+    aside = os.path.join(above, name)
+    yield aside
+    for kept in {*found} - {CONFIG_FILE}:
+      shutil.copy2(os.path.join(folder, kept), aside)
+    files.replace_folder(folder, aside)
 
 
 def parts(path: str) -> list[str]:

@@ -45,6 +45,7 @@ from convbert_jax.model.config_files import (
 )
 from convbert_jax.model.convbert import ConvBertModel
 from convbert_jax.model.heads import ConvBertForPreTraining
+from convbert_jax.model.task_heads import ConvBertForQuestionAnswering
 
 __all__ = [
   "check_expressible",
@@ -88,6 +89,7 @@ def read(path: str, options: ReadOptions) -> Networks:
     UserError: as `read_folder`, or if the hub does not give the model.
   """
   options.check_no_step(path)
+  options.check_no_heads(path)
   if not os.path.isdir(path):
     path = hub.download(
       path,
@@ -214,6 +216,9 @@ def _make_model(
 def _describe(model: nn.Module) -> dict[str, Any]:
   """Returns the content of config.json; undoes `_make_model`."""
   config = model.config
+  if isinstance(model, ConvBertForQuestionAnswering) and config.num_labels != 2:
+    # Transformers' head has as many outputs as its config has labels.
+    config = config.replace(num_labels=2)
   fields, others = plain_fields(config), json.loads(config.other_entries)
   default = plain_fields(ConvBertConfig())
   always = {*huggingface_state.CONFIG_FIELDS} - {*common_fields.NAMES}

@@ -56,6 +56,7 @@ def read(path: str, options: ReadOptions) -> Networks:
   Raises:
     UserError: if a file is missing or damaged, or if they do not fit together.
   """
+  options.check_no_heads(path)
   path = _inside_task(path)
   if _is_run(path):
     from convbert_jax.formats import orbax_arrays

@@ -131,6 +131,18 @@ class ReadOptions:
   step: int | None = None
   num_attention_heads: int | None = None
 
+  def check_no_heads(self, path: str) -> None:
+    """Refuses a number of heads where the files have it.
+
+    Raises:
+      UserError: if it is given.
+    """
+    if self.num_attention_heads is not None:
+      raise UserError(
+        f"{path} says how many heads it has: num_attention_heads is for"
+        " TensorFlow checkpoints; leave it out"
+      )
+
   def check_no_step(self, path: str) -> None:
     """Refuses a step where there is nothing to choose from.
 

@@ -78,14 +78,31 @@ def resolve(source: str, step: int | None = None) -> tuple[str, str]:
   """
   kind, path = split_format(source)
   path = storage.fetched_run(path, step=step)
-  return kind or _recognise(path), path
+  if kind is None:
+    return _recognise(path), path
+  found = _recognised(path)
+  if found and kind not in found:
+    raise UserError(
+      f"{path} has no {FORMATS[kind].sign}: it is of the format {found[0]};"
+      f" name {found[0]}:{path}"
+    )
+  return kind, path
+
+
+def _recognised(path: str) -> list[str]:
+  """Returns the formats that recognise a path, or a folder in it, in order."""
+  return [
+    name
+    for place in [path, *folders.parts(path)]
+    for name, found in FORMATS.items()
+    if found.recognise(place)
+  ]
 
 
 def _recognise(path: str) -> str:
-  for place in [path, *folders.parts(path)]:
-    for name, found in FORMATS.items():
-      if found.recognise(place):
-        return name
+  found = _recognised(path)
+  if found:
+    return found[0]
   if os.path.isdir(path):
     signs = ", ".join(f"no {found.sign}" for found in FORMATS.values())
     raise UserError(

@@ -102,9 +102,12 @@ class Predictor:
       For every text, for every mask, the likeliest tokens.
 
     Raises:
-      UserError: if the model is no language model, or a text has no mask.
+      UserError: if the model is no language model, a text has no mask, or `top`
+        is below 1.
     """
     self._check_head(ConvBertForMaskedLM)
+    if top < 1:
+      raise UserError(f"top={top}: give at least 1")
     mask = self.tokenizer.mask_token
     rows, _ = self._encode(texts)
     positions = [

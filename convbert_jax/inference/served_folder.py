@@ -113,8 +113,16 @@ def _readme(pretrained: Pretrained, example: Example) -> str:
   labels = ""
   if pretrained.labels:
     labels = f"Classes, in order: {', '.join(pretrained.labels)}.\n\n"
+  summary = pretrained.model.config.summary_type
+  caution = ""
+  if has_choices(pretrained) and summary != "first":
+    caution = (
+      f"Caution: its summary_type {summary!r} reads pads too, so that a text"
+      " that is padded does not get the result that it would get alone.\n\n"
+    )
   return (
     f"# {type(pretrained.model).__name__}\n\n"
     f"{where}, of any batch and of up to {positions} tokens. It needs"
-    f" {', '.join(others)} and {last}.\n\n{labels}```python\n{program}```\n"
+    f" {', '.join(others)} and {last}.\n\n{labels}{caution}"
+    f"```python\n{program}```\n"
   )

@@ -6,6 +6,7 @@ a task makes its own head.
 
 import dataclasses
 import json
+import numbers
 from collections.abc import Mapping
 
 import flax.core
@@ -22,6 +23,16 @@ SUMMARY_TYPES = ("last", "first", "mean", "cls_index")
 # Of the vocabularies of the original and of our runs: padding comes first, and
 # no token begins or ends a text.
 OWN_IDS = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+
+
+_FLAGS = (
+  "summary_use_proj",
+  "summary_proj_to_labels",
+  "tie_word_embeddings",
+  "output_attentions",
+  "output_hidden_states",
+  "return_dict",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +99,7 @@ class CommonFields:
     Raises:
       UserError: if they contradict each other.
     """
+    self._check_kinds_of_labels()
     given = self.id2label
     if given is None and self.label2id is not None:
       given = {number: name for name, number in self.label2id.items()}
@@ -95,7 +107,13 @@ class CommonFields:
       count = 2 if self.num_labels is None else self.num_labels
       given = dict(enumerate(_numbered(count)))
     # Of JSON, the numbers are text.
-    names = {int(number): str(name) for number, name in given.items()}
+    try:
+      names = {int(number): str(name) for number, name in given.items()}
+    except (TypeError, ValueError) as error:
+      raise errors.UserError(
+        f"labels {dict(given)}: number them, as in"
+        " id2label={0: 'no', 1: 'yes'}"
+      ) from error
     names = {number: names[number] for number in sorted(names)}
     inverse = {name: number for number, name in names.items()}
     self._check_labels(names, inverse)
@@ -112,6 +130,13 @@ class CommonFields:
     Raises:
       UserError: naming the field.
     """
+    for field in _FLAGS:
+      if not isinstance(getattr(self, field), bool):
+        raise errors.UserError(
+          f"{field}={getattr(self, field)!r}: give True or False"
+        )
+    for field in OWN_IDS:
+      self._check_id(field)
     for field, valid in (
       ("problem_type", (None, *PROBLEM_TYPES)),
       ("summary_type", SUMMARY_TYPES),
@@ -133,9 +158,43 @@ class CommonFields:
         )
     json.loads(self.other_entries)
 
+  def _check_id(self, field: str) -> None:
+    """Refuses what is no id of a token, nor the ids of several ends."""
+    value = getattr(self, field)
+    several = field == "eos_token_id" and isinstance(value, tuple)
+    for each in value if several else (value,):
+      is_id = isinstance(each, numbers.Integral) and not isinstance(each, bool)
+      if each is not None and not is_id:
+        raise errors.UserError(
+          f"{field}={value!r}: give a whole number, or None"
+        )
+
+  def _check_kinds_of_labels(self) -> None:
+    for field, example in (
+      ("id2label", "{0: 'no', 1: 'yes'}"),
+      ("label2id", "{'no': 0, 'yes': 1}"),
+    ):
+      value = getattr(self, field)
+      if not isinstance(value, Mapping | None):
+        raise errors.UserError(
+          f"{field}={value!r}: give a mapping, as in {field}={example}"
+        )
+    count = self.num_labels
+    is_whole = isinstance(count, numbers.Integral) and count is not True
+    if count is not None and (not is_whole or count < 1):
+      raise errors.UserError(
+        f"num_labels={count!r}: give a whole number, 1 or more; 1 is a"
+        " regression"
+      )
+
   def _check_labels(
     self, names: Mapping[int, str], inverse: Mapping[str, int]
   ) -> None:
+    if len(inverse) < len(names):
+      twice = next(n for n, name in names.items() if inverse[name] != n)
+      raise errors.UserError(
+        f"id2label has the name {names[twice]!r} twice: give each class its own"
+      )
     if not names or [*names] != list(range(len(names))):
       raise errors.UserError(
         f"id2label={dict(names)}: number the classes from 0 to"

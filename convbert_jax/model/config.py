@@ -18,6 +18,7 @@ import dataclasses
 from typing import Any, Self
 
 import jax
+import numpy as np
 
 from convbert_jax import errors, ranges
 from convbert_jax.model import common_fields
@@ -80,9 +81,9 @@ class ConvBertConfig(CommonFields, ConfigFiles):
     layer_norm_eps: added to the variance in every layer norm.
     mask_padding_in_conv: zero padded positions before the convolutions, so
       that no result depends on padding. The originals do not.
-    dtype: of activations and products. Parameters stay float32, and so do
-      the statistics of softmax and layer norm ("float64" needs jax_enable_x64
-      and serves numerical checks).
+    dtype: of activations and products, a name or a dtype, which is kept by its
+      name. Parameters stay float32, and so do the statistics of softmax and
+      layer norm ("float64" needs jax_enable_x64 and serves numerical checks).
     remat: what the backward pass recomputes: "none"; "elementwise", whatever
       is cheaper to recompute than to keep; "dots", all but the products with
       weights; "full", whole layers.
@@ -125,12 +126,13 @@ class ConvBertConfig(CommonFields, ConfigFiles):
   def __new__(cls, *_: Any, **given: Any) -> Self:
     known = {field.name for field in dataclasses.fields(cls)}
     for name in given.keys() - known:
-      raise errors.unknown_name("config field", name, known)
+      raise errors.unknown_option("config field", name, known)
     return super().__new__(cls)
 
   def __post_init__(self) -> None:
     # Of JSON, a list.
     object.__setattr__(self, "conv_layers", tuple(self.conv_layers))
+    object.__setattr__(self, "dtype", _dtype_name(self.dtype))
     self.complete_labels()
     self.check_common_fields()
     self._check_choices()
@@ -212,8 +214,9 @@ class ConvBertConfig(CommonFields, ConfigFiles):
       ("remat", REMAT_POLICIES),
       ("kernels", KERNELS),
     ):
-      if getattr(self, field) not in valid:
-        raise errors.unknown_name(field, getattr(self, field), valid)
+      value = getattr(self, field)
+      if not isinstance(value, str) or value not in valid:
+        raise errors.unknown_name(field, value, valid)
     if self.conv_query == "own" and not CONV_KINDS[self.conv_type].reads_query:
       raise errors.UserError(
         f"conv_query='own' with conv_type={self.conv_type!r}: no kernel is made"
@@ -270,6 +273,15 @@ class ConvBertConfig(CommonFields, ConfigFiles):
       )
     # The layers without them must be possible too.
     self.without_conv()
+
+
+def _dtype_name(dtype: Any) -> Any:
+  """Returns the name of a dtype; what is none, a name too, as it is."""
+  is_dtype = isinstance(dtype, type | np.dtype) or hasattr(dtype, "dtype")
+  try:
+    return np.dtype(dtype).name if is_dtype else dtype
+  except TypeError:
+    return dtype
 
 
 def check_tensor_axis(config: ConvBertConfig, size: int) -> None:

@@ -7,10 +7,11 @@ and whatever else it held when it was read.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from convbert_jax import files
+from convbert_jax import errors, files
 from convbert_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -47,11 +48,16 @@ class ConfigFiles:
   def from_dict(cls, described: Mapping[str, Any], **changes: Any) -> Self:
     """Returns the config of `to_dict`, or of transformers' `config.json`.
 
-    Where it does not say how wide the heads are, they are transformers'.
+    Where it does not say how wide the heads are, they are transformers'. A
+    warning names an entry whose name is nearly that of a field.
 
     Raises:
       UserError: for another kind of model, or a value that is not valid.
     """
+    if not isinstance(described, Mapping):
+      raise UserError(
+        f"a config of type {type(described).__name__}: give a dict of fields"
+      )
     found = described.get("model_type", MODEL_TYPE)
     if found != MODEL_TYPE:
       raise UserError(f"a model of type {found!r}, not {MODEL_TYPE}")
@@ -65,6 +71,7 @@ class ConfigFiles:
       for key, value in described.items()
       if key not in known and key not in _MADE_ANEW
     }
+    _warn_of_near_names(others, known)
     fields[_OTHER] = json.dumps(others, sort_keys=True)
     try:
       config = cls(**fields)
@@ -73,8 +80,12 @@ class ConfigFiles:
     return config.replace(**changes)
 
   def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-    """Writes `config.json` into a folder, which is made if need be."""
-    place = files.make_folder(folder)
+    """Writes `config.json` into a folder, which is made if need be.
+
+    Raises:
+      UserError: if the folder cannot be one.
+    """
+    place = files.make_folder(files.named_path(folder, "the config's folder"))
     files.write_json(place / CONFIG_FILE, self.to_dict())
 
   @classmethod
@@ -84,16 +95,19 @@ class ConfigFiles:
     """Returns the config in a folder, or of any model that can be loaded.
 
     Args:
-      source: with a `config.json`; otherwise see `formats.load`.
+      source: with a `config.json`, or the path of such a file; otherwise see
+        `formats.load`.
       **changes: fields with other values.
 
     Raises:
       UserError: if there is none, or it is damaged or not valid.
     """
-    path = os.path.join(source, CONFIG_FILE)
+    source = files.named_path(source, "the config's folder")
+    is_file = source.endswith(".json") and os.path.isfile(source)
+    path = source if is_file else os.path.join(source, CONFIG_FILE)
     if os.path.exists(path):
       described = read_json(path)
-      if described.get("model_type") == MODEL_TYPE:
+      if is_file or described.get("model_type") == MODEL_TYPE:
         try:
           return cls.from_dict(described, **changes)
         except UserError as error:
@@ -101,7 +115,22 @@ class ConfigFiles:
     # Weights of many formats have the config beside or in them.
     from convbert_jax.formats.load import load_model
 
-    return load_model(os.fspath(source)).model.config.replace(**changes)
+    return load_model(source).model.config.replace(**changes)
+
+
+def _warn_of_near_names(others: Iterable[str], known: Iterable[str]) -> None:
+  """Warns of entries whose name is nearly that of a field.
+
+  None of transformers' own is as near to one of ours.
+  """
+  for key in others:
+    near = errors.near_names(key, known, cutoff=0.85)
+    if near:
+      warnings.warn(
+        f"the config's entry {key!r} is carried and does nothing: did you mean"
+        f" {near[0]!r}?",
+        stacklevel=3,
+      )
 
 
 def plain_fields(config: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.encoder import Encoder
+from convbert_jax.model.id_inputs import check_id_inputs
 from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import ModelOutput
 from convbert_jax.model.segments import check_alike
@@ -90,11 +91,11 @@ class ConvBertModel(nn.Module, Loadable):
       attention_mask: [B, T], 1 for real positions; all of them if None. Or
         [B, T, T], 1 where the token of a row may attend to that of a column,
         for `conv_type` "none" alone: convolutions see all their window. A row
-        without a 1 attends to everything. Heads that need to know which
-        positions are real take the diagonal.
+        without a 1, of either, attends to everything. Heads that need to know
+        which positions are real take the diagonal.
       token_type_ids: [B, T] segment of each position; zeros if None.
-      position_ids: [B, T] positions, rows of the table if there is one; 0 to
-        T - 1 if None, or from 0 in each segment.
+      position_ids: [B, T], or [1, T] for all rows, positions, rows of the table
+        if there is one; 0 to T - 1 if None, or from 0 in each segment.
       segment_ids: [B, T] which of several texts in a row each position belongs
         to; texts see nothing of each other, and their outputs are those of each
         alone. One text a row if None.
@@ -116,10 +117,11 @@ class ConvBertModel(nn.Module, Loadable):
 
     Raises:
       UserError: if the sequences are too long, if not exactly one of
-        `input_ids` and `inputs_embeds` is given, if it or a mask has another
-        shape, if a mask [B, T, T] meets convolution heads, if convolution
-        kernels are asked for and there are none, if attentions of packed rows
-        are, or, outside compiled functions, if an id is out of range.
+        `input_ids` and `inputs_embeds` is given, if an input has another
+        shape, if ids are no whole numbers, if a mask [B, T, T] meets
+        convolution heads, if convolution kernels are asked for and there are
+        none, if attentions of packed rows are, or, outside compiled functions,
+        if an id is out of range.
     """
     if output_hidden_states is None:
       output_hidden_states = self.config.output_hidden_states
@@ -132,6 +134,13 @@ class ConvBertModel(nn.Module, Loadable):
         "leave output_conv_kernels off"
       )
     batch_and_length = words.shape[:2]
+    check_id_inputs(
+      batch_and_length,
+      input_ids=input_ids,
+      token_type_ids=token_type_ids,
+      position_ids=position_ids,
+      segment_ids=segment_ids,
+    )
     inputs = _Inputs(
       words,
       self._checked_mask(attention_mask, batch_and_length),

@@ -10,6 +10,7 @@ from convbert_jax import errors
 from convbert_jax.model import layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel, Options
+from convbert_jax.model.id_inputs import check_whole
 from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import HeadOutput
 from convbert_jax.ops import activations, attention, lookup, losses, numerics
@@ -92,10 +93,15 @@ class ConvBertForMaskedLM(nn.Module, Loadable):
         caller has read `inputs_embeds` from it.
       labels: true ids, shaped as the logits without `V`; -100 is ignored.
       **options: see `ConvBertModel`.
+
+    Raises:
+      UserError: as `ConvBertModel`, or if `positions` have another shape or,
+        outside compiled functions, are none of the sequence.
     """
     output = self.convbert(input_ids, attention_mask, token_type_ids, **options)
     hidden_BxPxM = output.last_hidden_state
     if positions is not None:
+      _check_positions(positions, hidden_BxPxM.shape)
       hidden_BxPxM = jnp.take_along_axis(
         hidden_BxPxM, positions[:, :, None], axis=1
       )
@@ -110,6 +116,21 @@ class ConvBertForMaskedLM(nn.Module, Loadable):
     if labels is not None:
       loss = losses.mean(losses.cross_entropy(logits_BxPxV, labels))
     return HeadOutput(logits_BxPxV, loss, **output.intermediates())
+
+
+def _check_positions(
+  positions_BxP: jax.Array, shape: tuple[int, int, int]
+) -> None:
+  """Refuses positions that hidden states of a shape [B, T, M] do not have."""
+  batch, length, _ = shape
+  check_whole("positions", positions_BxP)
+  if positions_BxP.ndim != 2 or len(positions_BxP) != batch:
+    raise errors.UserError(
+      f"positions of shape {positions_BxP.shape}: give [batch, predicted], a"
+      f" row for each of {batch} texts"
+    )
+  if not isinstance(positions_BxP, jax.core.Tracer):
+    lookup.check_ids(positions_BxP, length, "positions, length")
 
 
 class DiscriminatorPredictions(nn.Module):

@@ -51,7 +51,11 @@ def read_config(folder: PathLike) -> dict[str, Any] | None:
     " another folder"
   )
   config = files.read_json(path, dict, mend)
-  # That of a model of transformers has no groups.
+  if "model_type" in config or "architectures" in config:
+    raise UserError(
+      f"{path.parent} holds a model of transformers, no run: name another"
+      " folder"
+    )
   if not any(isinstance(value, dict) for value in config.values()):
     raise UserError(f"{path} is no config of a run; {mend}")
   return config

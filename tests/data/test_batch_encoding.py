@@ -74,6 +74,40 @@ def test_columns_become_arrays():
   assert out.convert_to_tensors() is out
 
 
+@pytest.mark.parametrize("kind", ["np", "jax", "pt"])
+def test_fractions_stay_fractions(kind):
+  if kind == "pt":
+    pytest.importorskip("torch")
+  rows = [{"input_ids": [1], "labels": 0.5}, {"input_ids": [2], "labels": 2}]
+  wholes = {"np": "int32", "jax": "int32", "pt": "torch.int64"}
+  for out in (
+    make().pad(rows, return_tensors=kind),
+    BatchEncoding({"input_ids": [[1], [2]], "labels": [0.5, 2]}, None, kind),
+    BatchEncoding(
+      {"input_ids": [[1], [2]], "labels": np.array([0.5, 2])}
+    ).convert_to_tensors(kind),
+  ):
+    assert out.labels.tolist() == [0.5, 2.0]
+    assert str(out.labels.dtype).endswith("float32")
+    assert out.input_ids.tolist() == [[1], [2]]
+    assert str(out.input_ids.dtype) == wholes[kind]
+  truths = BatchEncoding({"x": [[True, False]]}, None, kind)["x"]
+  assert str(truths.dtype).endswith("bool")
+  assert "int" in str(BatchEncoding({"x": [[]]}, None, kind)["x"].dtype)
+
+
+def test_columns_that_are_no_tensors_are_moved_nowhere():
+  out = make()(TEXTS, padding=True, return_tensors="np")
+  ids = out.input_ids
+  assert out.to("cpu") is out and out.input_ids is ids
+
+
+def test_tensors_are_moved():
+  torch = pytest.importorskip("torch")
+  out = make()(TEXTS, padding=True, return_tensors="pt").to("meta")
+  assert out.input_ids.device == torch.device("meta")
+
+
 def test_refusals():
   alone = BatchEncoding({"input_ids": [[1], [2, 3]]})
   assert alone.encodings is None and alone.n_sequences is None
@@ -81,7 +115,9 @@ def test_refusals():
     (alone.tokens, "were not encoded from text"),
     (lambda: alone[0], "were not encoded from text"),
     (lambda: alone.convert_to_tensors("np"), "input_ids: its rows have 1 to 2"),
-    (lambda: BatchEncoding({"x": ["b"]}, None, "np"), "made of x: invalid"),
+    (lambda: BatchEncoding({"x": ["b"]}, None, "np"), "of x: it holds other"),
+    (lambda: BatchEncoding({"x": [None]}, None, "np"), "of x: it holds other"),
+    (lambda: BatchEncoding({"x": [2**31]}, None, "np"), "too large for int32"),
     (lambda: batch().token_to_chars(0, 1, 2), "give an index, or the number"),
     (lambda: batch().token_to_chars(0, -11), "index -11 of 10"),
   ):

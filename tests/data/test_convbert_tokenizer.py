@@ -227,6 +227,8 @@ def test_paths_of_files(tmp_path):
     ConvBertTokenizer(str(tmp_path / "vocab.txt")),
     ConvBertTokenizer(tmp_path / "vocab.txt"),
     ConvBertTokenizer(vocab_file=tmp_path / "vocab.txt"),
+    ConvBertTokenizer(vocab=tmp_path / "vocab.txt"),
+    ConvBertTokenizer(vocab={token: i for i, token in enumerate(WORDS)}),
     ConvBertTokenizer(tokenizer_file=tmp_path / "tokenizer.json"),
     ConvBertTokenizer.from_pretrained(tmp_path / "vocab.txt"),
   ):
@@ -247,10 +249,55 @@ def test_paths_of_files(tmp_path):
   assert kept.tokenize("Hello héllo") == ["[UNK]", "[UNK]"]
 
 
+def test_files_that_are_no_vocabularies(tmp_path):
+  prose = "The quick brown fox.\nIt jumps over the lazy dog.\n"
+  for name, content in (("empty.txt", ""), ("prose.txt", prose)):
+    path = tmp_path / name
+    path.write_text(content)
+    words = rf"{name} has no token '\[UNK\]'"
+    for read in (ConvBertTokenizer, ConvBertTokenizer.from_pretrained):
+      with pytest.raises(UserError, match=words):
+        read(path)
+  (tmp_path / "vocab.txt").write_text(prose)
+  with pytest.raises(UserError, match=rf"{tmp_path} has no token"):
+    ConvBertTokenizer.from_pretrained(tmp_path)
+  (tmp_path / "vocab.txt").write_text("<unk>\nhello\n")
+  found = ConvBertTokenizer(tmp_path / "vocab.txt", unk_token="<unk>")
+  assert found.tokenize("hello there") == ["hello", "<unk>"]
+  with pytest.raises(UserError, match="the vocabulary has no token"):
+    make(["hello"])
+
+
+def test_folders_are_made(tmp_path):
+  (path,) = make().save_vocabulary(tmp_path / "a" / "b")
+  assert path == str(tmp_path / "a" / "b" / "vocab.txt")
+  make().save_pretrained(tmp_path / "c" / "d")
+  found = ConvBertTokenizer.from_pretrained(tmp_path / "c" / "d")
+  assert found.vocabulary == tuple(WORDS)
+
+
 def test_refusals(tmp_path):
+  taken = tmp_path / "taken"
+  taken.write_text("kept")
   for call, words in (
     (lambda: make(mask_tokn="[M]"), "setting 'mask_tokn'.*mask_token"),
     (lambda: make(never_split="B-52"), "never_split is one text"),
+    (lambda: make(never_split=3), "never_split=3: give a list of words"),
+    (lambda: make(do_lower_case="x"), "do_lower_case='x': give True or"),
+    (lambda: make(strip_accents=1), "strip_accents=1: give True, False or"),
+    (lambda: make(wordpieces_prefix=3), "wordpieces_prefix=3: give a text"),
+    (lambda: make(model_max_length=0), "model_max_length=0: give a whole"),
+    (lambda: make(extra_special_tokens="ab"), "tokens is one text"),
+    (
+      lambda: ConvBertTokenizer.from_pretrained(None),
+      "the tokenizer's folder is None",
+    ),
+    (lambda: make().save_pretrained(""), "the tokenizer's folder is ''"),
+    (lambda: make().save_vocabulary(""), "the vocabulary's folder is ''"),
+    (lambda: make().save_pretrained(taken), "cannot be a folder"),
+    (lambda: make().save_vocabulary(taken), "cannot be a folder"),
+    (lambda: make(vocab=WORDS), "vocab_file and vocab are the same"),
+    (lambda: make(use_fast=True), "use_fast is an option of transformers"),
     (lambda: make(padding_side="rigth"), "padding_side 'rigth'.*right"),
     (lambda: make(cls_token=None), "cls_token=None: a ConvBERT needs one"),
     (lambda: make({"a": 0, "b": 2}), "2 tokens has none for id 1"),

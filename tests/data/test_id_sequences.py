@@ -127,6 +127,30 @@ def test_refusals():
     (lambda: tokenizer.pad({"ids": [A]}), "have no input_ids; they have ids"),
     (lambda: tokenizer.pad([A]), "a list of mappings"),
     (
+      lambda: tokenizer.pad({"input_ids": A}, lenght=3),
+      "option 'lenght'.*'max_length'",
+    ),
+    (
+      lambda: tokenizer.pad({"input_ids": A}, pad_to_multiple_of=0),
+      "pad_to_multiple_of=0: give 1 or more",
+    ),
+    (lambda: tokenizer.prepare_for_model("abc"), "ids is of type str"),
+    (lambda: tokenizer.prepare_for_model([1.5]), "1.5 is no id"),
+    (
+      lambda: tokenizer.prepare_for_model(A, [13]),
+      "pair_ids: 13 is out of range, with 13 tokens give 0 to 12",
+    ),
+    (lambda: tokenizer.prepare_for_model([-1]), "the id -1 is no token's"),
+    (lambda: setattr(tokenizer, "padding_side", "foo"), "padding_side 'foo'"),
+    (
+      lambda: setattr(tokenizer, "truncation_side", "foo"),
+      "truncation_side 'foo'",
+    ),
+    (
+      lambda: setattr(tokenizer, "model_max_length", "x"),
+      "model_max_length='x': give a whole number",
+    ),
+    (
       lambda: tokenizer.pad({"input_ids": [A, B], "labels": [1]}),
       "different numbers of rows: .*'labels': 1",
     ),

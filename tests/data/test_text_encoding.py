@@ -258,12 +258,43 @@ def test_warnings_are_given_once():
       "max_length=20 and padded to multiples of 8.*give max_length=16",
     ),
     ("hello", {"padding": True, "pad_to_multiple_of": 0}, "_of=0: give 1 or"),
+    ("hello", {"pad_to_multiple_of": 1.5}, "_of=1.5: give a whole number"),
+    ("hello", {"max_length": 2.5}, "max_length=2.5: give a whole number"),
+    ("hello", {"max_length": "8"}, "max_length='8': give a whole number"),
+    ("hello", {"max_length": -1, "padding": "max_length"}, "give 0 or more"),
+    ("hello", {"max_length": 5, "stride": 1.5}, "stride=1.5: give a whole"),
+    ("hello", {"max_lenth": 8}, "unknown option 'max_lenth'.*'max_length'"),
+    ("hello", {"padding_side": 3}, "unknown padding_side 3; valid: left"),
   ],
 )  # fmt: skip
 def test_refusals(given, options, words):
   with pytest.raises(UserError, match=words) as caught:
     make()(given, **options)
   assert "\n" not in str(caught.value)
+
+
+def test_special_tokens_are_text_for_one_call():
+  tokenizer = make()
+  split = tokenizer.tokenize("hello [MASK]", split_special_tokens=True)
+  assert split == ["hello", "[UNK]", "[UNK]", "[UNK]"]
+  assert tokenizer.tokenize("hello [MASK]") == ["hello", "[MASK]"]
+  tokenizer.split_special_tokens = True
+  assert tokenizer.tokenize("hello [MASK]") == split
+
+
+def test_what_is_no_id_is_refused():
+  tokenizer = make()
+  for call, words in (
+    (lambda: tokenizer.decode(None), "None is no id: give whole numbers"),
+    (lambda: tokenizer.decode("x"), "'x' is no id"),
+    (lambda: tokenizer.decode([8, 1.5]), "1.5 is no id"),
+    (lambda: tokenizer.batch_decode(None), "of type NoneType: give rows"),
+    (lambda: tokenizer.decode([8], skip=True), "unknown option 'skip'"),
+    (lambda: tokenizer.batch_decode([[8]], skip=True), "unknown option 'skip'"),
+  ):
+    with pytest.raises(UserError, match=words):
+      call()
+  assert tokenizer.decode([8, 99, 2**40, 9]) == "hello world"
 
 
 def test_negative_ids_are_refused():

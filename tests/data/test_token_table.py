@@ -52,7 +52,8 @@ def test_conversions():
 def test_added_tokens_get_ids_at_the_end():
   tokenizer = make()
   single = AddedToken("xyz", single_word=True)
-  assert tokenizer.add_tokens(["new", "hello", "new"]) == 1
+  # "hello" was a word, and is found inside words now.
+  assert tokenizer.add_tokens(["new", "hello", "new"]) == 2
   assert tokenizer.add_tokens(single) == 1
   assert tokenizer.add_tokens("<e>", special_tokens=True) == 1
   assert (tokenizer.vocab_size, len(tokenizer)) == (SIZE, SIZE + 3)
@@ -68,7 +69,8 @@ def test_added_tokens_get_ids_at_the_end():
 def test_added_special_tokens_have_roles():
   tokenizer = make()
   given = {"mask_token": "<m>", "additional_special_tokens": ["<e>", "world"]}
-  assert tokenizer.add_special_tokens(given) == 2
+  assert tokenizer.add_special_tokens(given) == 3  # "world" was a word.
+  assert tokenizer.add_special_tokens(given) == 0
   assert tokenizer.mask_token_id == SIZE
   assert tokenizer.all_special_tokens[-3:] == ["<m>", "<e>", "world"]
   assert tokenizer.decode([SIZE, 9, 8], True) == "hello"
@@ -80,23 +82,16 @@ def test_added_special_tokens_have_roles():
 
 
 def test_special_tokens_that_are_missing_are_added():
-  words = WORDS[5:]
+  words = ["[UNK]", *WORDS[5:]]
   tokenizer = make(words, bos_token="<s>", additional_special_tokens=["<e>"])
   assert tokenizer.vocab_size == len(words)
-  assert sorted(tokenizer.vocabulary[len(words) :]) == sorted(
+  assert sorted(["[UNK]", *tokenizer.vocabulary[len(words) :]]) == sorted(
     [*SPECIAL, "<s>", "<e>"]
   )
   ids = tokenizer.encode("hello nowhere <e>", "un")
   assert tokenizer.convert_ids_to_tokens(ids) == [
     "[CLS]", "hello", "[UNK]", "<e>", "[SEP]", "un", "[SEP]"
   ]  # fmt: skip
-
-
-def test_an_unknown_token_that_is_missing_comes_first():
-  words = [token for token in WORDS if token != "[UNK]"]
-  tokenizer = make(words, added_tokens_decoder={SIZE: {"content": "new"}})
-  assert tokenizer.vocabulary[SIZE - 1 :] == ("[UNK]", "new")
-  assert tokenizer.tokenize("nowhere new") == ["[UNK]", "new"]
 
 
 def test_roles_can_be_set():
@@ -120,6 +115,10 @@ def test_refusals():
     (lambda: make().add_special_tokens({"maks_token": "x"}), "did you mean"),
     (lambda: setattr(make(), "pad_token", None), "pad_token=None"),
     (lambda: setattr(make(), "pad_token", 3), "pad_token is of type int"),
+    (
+      lambda: setattr(make(), "unk_token", "<u>"),
+      "the vocabulary has no token '<u>'",
+    ),
   ):
     with pytest.raises(UserError, match=words) as caught:
       call()

@@ -31,6 +31,13 @@ DIFFERENCES = {
     np.dtype(np.int64),
     np.dtype(np.int32),
   ),
+  "the type of fractions": (
+    lambda t: t.pad(
+      [{"input_ids": [5], "x": 0.5}], return_tensors="np"
+    )["x"].dtype,
+    np.dtype(np.float64),
+    np.dtype(np.float32),
+  ),
   "arrays of JAX": (
     lambda t: t("a", return_tensors="jax").input_ids.shape,
     ValueError,
@@ -72,7 +79,7 @@ DIFFERENCES = {
   ),
   # A mistyped name would do nothing.
   "unknown options": (
-    lambda t: len(t("a", max_lenth=3)), 3, TypeError
+    lambda t: len(t("a", max_lenth=3)), 3, "unknown option"
   ),
   "unknown settings": (
     lambda t: len(type(t)(VOCAB, do_lowercase=False)), 223, "do_lower_case"

@@ -126,7 +126,12 @@ def test_tokens_ids_and_special_tokens(theirs, rng):
     assert mask == them.get_special_tokens_mask(
       ids, already_has_special_tokens=True
     )
-    words = WORDS[5:40]
+    for new in (["nowhere", "quick", "quick"], ["quick"], [rng.choice(WORDS)]):
+      assert us.add_tokens(new) == them.add_tokens(new)
+    given = {"cls_token": "<c>", "additional_special_tokens": ["<f>", "brown"]}
+    assert us.add_special_tokens(given) == them.add_special_tokens(given)
+    assert len(us) == len(them)
+    words = ["[UNK]", *WORDS[5:40]]
     missing = theirs.ConvBertTokenizer({w: i for i, w in enumerate(words)})
     ours = ConvBertTokenizer(words)
     assert set(ours.get_vocab()) == set(missing.get_vocab())

@@ -179,7 +179,7 @@ KEPT = {
   "\x00": "config.json is cut short or no JSON",
   "[" * 10_000: "config.json is cut short or no JSON",
   "[1]": "config.json does not hold an object",
-  '{"architectures": ["ConvBertModel"]}': "config.json is no config of a run",
+  '{"architectures": ["ConvBertModel"]}': "holds a model of transformers",
 }
 
 

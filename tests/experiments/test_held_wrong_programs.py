@@ -58,6 +58,42 @@ def test_texts(name, program):
   assert_one_line(program(*DETECT, *arguments, given=given), expected)
 
 
+# Flags of another task -> what is said.
+FLAGS = {
+  "--pooling=cls": "--pooling is for --task=embed; leave it out for --task=det",
+  "--top=3": "--top is for --task=fill_mask; leave it out",
+  "--max_answer_length=3": "--max_answer_length is for --task=answer; leave",
+  "--output=x.npy": "--output is for --task=embed; leave it out",
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_flags_of_another_task(flag, program):
+  assert_one_line(program(*DETECT, "--text=one", flag), FLAGS[flag])
+
+
+def test_lines_with_and_without_a_second_text(program):
+  done = program(
+    *("predict", "--model=nowhere", "--task=classify"),
+    given=b"one\ttwo\none\nthree\tfour\n",
+  )
+  assert_one_line(
+    done, "line 2 of - has no second text after a tab, and others"
+  )
+
+
+def test_heads_that_cannot_be(program):
+  arguments = ("convert", "--from=x", "--to=hf:y", "--num_attention_heads=-4")
+  assert_one_line(program(*arguments), "-4 is not a positive integer")
+
+
+def test_a_model_is_no_run(program, tmp_path):
+  (tmp_path / "config.json").write_text('{"model_type": "convbert"}')
+  done = program("evaluate", f"--workdir={tmp_path}")
+  assert_one_line(done, f"{tmp_path} holds a model of transformers, no run")
+  assert "move" not in done.stderr
+
+
 def test_a_file_of_texts_that_is_not_utf_8(program, tmp_path):
   (tmp_path / "latin.txt").write_bytes(b"one\n\xe9\n")
   done = program(*DETECT, f"--input={tmp_path / 'latin.txt'}")

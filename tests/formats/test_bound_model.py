@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 from tiny_convbert import TINY, random_params
+from tiny_tokenizer import WORDS
+from tiny_tokenizer import make as make_tokenizer
 
 import convbert_jax
 from convbert_jax import (
@@ -112,10 +114,79 @@ def test_what_a_call_refuses(classifier):
     ({"input_ids": np.zeros((1, 65), int)}, "max_position_embeddings=64"),
     ({"input_ids": [[1, 2], [3]]}, "input_ids: rows of diff.*padding=True"),
     ({"input_ids": ["a text"]}, "input_ids: give numbers; the tokenizer"),
+    ({"input_ids": IDS / 2}, "input_ids of dtype float.*: give whole"),
+    ({"input_ids": IDS > 3}, "input_ids of dtype bool: give whole numbers"),
+    (
+      {"input_ids": IDS, "token_type_ids": IDS > 3},
+      "token_type_ids of dtype bool",
+    ),
+    ({"input_ids": IDS, "position_ids": IDS / 50}, "position_ids of dtype flo"),
+    (
+      {"input_ids": IDS, "token_type_ids": IDS[:, :3] % 2},
+      r"token_type_ids of shape \(2, 3\): give \[batch, length\] \(2, 7\)",
+    ),
+    (
+      {"input_ids": IDS, "token_type_ids": IDS[0] % 2},
+      r"token_type_ids of shape \(7,\): give",
+    ),
+    ({"input_ids": IDS, "position_ids": [[1]]}, r"of shape \(1, 1\): give"),
+    ({"input_ids": IDS[:0]}, r"input_ids of shape \(0, 7\) is empty"),
+    ({"input_ids": IDS[:, :0]}, r"input_ids of shape \(2, 0\) is empty"),
+    (
+      {"input_ids": IDS, "training": True, "dropout_key": 3},
+      "dropout_key is of type int: give jax.random",
+    ),
+    (
+      {"input_ids": IDS, "dropout_key": jax.random.key(0)},
+      "dropout_key does nothing alone: give training=True",
+    ),
   ):
     with pytest.raises(UserError, match=words) as caught:
       classifier(**given)
     assert "\n" not in str(caught.value)
+  with pytest.raises(UserError, match="input_ids is given twice"):
+    classifier(IDS, input_ids=IDS)
+  with pytest.raises(UserError, match="a mapping of inputs beside others"):
+    classifier({"input_ids": IDS}, IDS > 10)
+
+
+def test_one_row_of_positions_counts_for_all(classifier):
+  row = np.arange(7)[None, ::-1]
+  np.testing.assert_array_equal(
+    classifier(IDS, position_ids=row).logits,
+    classifier(IDS, position_ids=np.repeat(row, 2, axis=0)).logits,
+  )
+
+
+@pytest.fixture(scope="module")
+def language_model():
+  module = ConvBertForMaskedLM(CONFIG)
+  return BoundModel(module, random_params(module, IDS))
+
+
+def test_predicted_positions(language_model):
+  model = language_model
+  given = np.array([[0, 6], [3, 3]])
+  found = model(IDS, positions=given).logits
+  np.testing.assert_allclose(
+    found, np.take_along_axis(model(IDS).logits, given[..., None], 1), atol=1e-6
+  )
+  apply = model.module.apply
+  for wrong, words in (
+    ([[0, 7], [1, 1]], "positions: 7 is out of range, with length=7 give 0 to"),
+    ([[0, -1], [1, 1]], "positions: -1 is out of range"),
+    ([0, 1], r"positions of shape \(2,\): give \[batch, predicted\], a row"),
+    ([[0, 1]], r"positions of shape \(1, 2\): give"),
+    ([[0.0], [1.0]], "positions of dtype float.*: give whole numbers"),
+  ):
+    for call in (
+      lambda wrong=wrong: model(IDS, positions=wrong),
+      lambda wrong=wrong: apply(
+        {"params": model.params}, IDS, positions=np.array(wrong)
+      ),
+    ):
+      with pytest.raises(UserError, match=words):
+        call()
 
 
 def test_inside_a_compiled_function_ids_out_of_range_give_nan(classifier):
@@ -167,6 +238,38 @@ def test_a_head_that_transformers_lacks_is_not_lost(tmp_path):
   assert not (tmp_path / "model").exists()
 
 
+def test_a_model_joins_the_tokenizer_that_was_saved_before(tmp_path):
+  model = ConvBertModel.from_config(CONFIG)
+  model.tokenizer = make_tokenizer()
+  for kind in ("hf", "orbax"):
+    target = tmp_path / kind
+    kept = make_tokenizer([*WORDS, "kept"])
+    kept.save_pretrained(target)
+    CONFIG.replace(num_labels=3).save_pretrained(target)
+    before = (target / "tokenizer.json").read_bytes()
+    model.save_pretrained(f"{kind}:{target}")
+    found = ConvBertModel.from_pretrained(target)
+    assert found.config == CONFIG
+    assert found.tokenizer.vocabulary == kept.vocabulary
+    assert (target / "tokenizer.json").read_bytes() == before
+    with pytest.raises(UserError, match="is not empty: name a new folder"):
+      model.save_pretrained(f"{kind}:{target}")
+  other = tmp_path / "other"
+  many = [*WORDS, *map(str, range(50))]
+  make_tokenizer(many).save_pretrained(other)
+  names = sorted(path.name for path in other.iterdir())
+  with pytest.raises(UserError, match="vocabulary of 63 tokens, but the model"):
+    model.save_pretrained(other)
+  (other / "notes.txt").write_text("mine")
+  with pytest.raises(UserError, match="is not empty"):
+    model.save_pretrained(other)
+  (other / "notes.txt").unlink()
+  assert sorted(path.name for path in other.iterdir()) == names
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    "hf", "orbax", "other"
+  ]  # fmt: skip
+
+
 def test_another_number_of_labels(classifier, folder):
   cls = ConvBertForSequenceClassification
   words = r"out_proj/bias of shape \(3,\).*ignore_mismatched_sizes=True"
@@ -195,13 +298,24 @@ def test_an_encoder_gets_another_head(classifier, folder):
     jax.tree.map(
       np.testing.assert_array_equal, params, classifier.params["convbert"]
     )
+  assert encoder.get_output_embeddings() is None
   last = encoder(IDS)
   np.testing.assert_array_equal(last.hidden_states[-1], last[0])
+
+
+def test_what_is_no_config_and_no_folder():
+  with pytest.raises(
+    UserError, match="config is of type dict: give a ConvBert"
+  ):
+    ConvBertModel.from_config({"hidden_size": 24})
+  with pytest.raises(UserError, match="the model's folder is None"):
+    ConvBertModel.from_pretrained(None)
 
 
 def test_changes_that_the_encoder_does_not_fit_are_refused(folder):
   for changes, words in (
     ({"nun_labels": 3}, "keyword argument 'nun_labels'.*'num_labels'"),
+    ({"device_map": "auto"}, "device_map is an option of transformers without"),
     ({"vocab_size": 51}, r"word_embeddings of shape \(50, 8\).*\(51, 8\)"),
     ({"conv_type": "none"}, "needs none"),
   ):
@@ -223,6 +337,12 @@ def test_the_vocabulary_is_resized(tied):
   assert len(np.unique(new)) == new.size
   np.testing.assert_allclose(model(IDS).logits[..., :50], before, atol=1e-6)
   assert model(IDS + 3).logits.shape == (2, 7, 53)
+  table = model.get_output_embeddings()
+  assert table.shape == (53, 8)
+  assert tied == (table is model.get_input_embeddings())
+  assert model.resize_token_embeddings(53, pad_to_multiple_of=8).shape[0] == 56
+  with pytest.raises(UserError, match="pad_to_multiple_of=0: give 1 or more"):
+    model.resize_token_embeddings(53, pad_to_multiple_of=0)
   model.resize_token_embeddings(50)
   np.testing.assert_allclose(model(IDS).logits, before, atol=1e-6)
   model.resize_token_embeddings(20)

@@ -113,6 +113,16 @@ def test_all_that_a_config_holds_goes_through_orbax_unchanged(tmp_path):
   assert found == given
 
 
+def test_an_answer_has_a_start_and_an_end_whatever_labels_there_are(tmp_path):
+  given = make("ForQuestionAnswering", id2label={0: "a", 1: "b", 2: "c"})
+  huggingface.write_folder(str(tmp_path), given)
+  described = json.loads((tmp_path / "config.json").read_text())
+  assert "id2label" not in described and "label2id" not in described
+  found = huggingface.read_folder(str(tmp_path))
+  assert found.model.config == given.model.config.replace(num_labels=2)
+  jax.tree.map(np.testing.assert_array_equal, found.params, given.params)
+
+
 def test_half_precision_is_widened(tmp_path):
   given = make()
   huggingface.write_folder(str(tmp_path), given)

@@ -11,6 +11,7 @@ from peer_models import transformers
 import convbert_jax
 from convbert_jax import ConvBertConfig
 from convbert_jax.errors import UserError
+from convbert_jax.formats.bound_model import BoundModel
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +71,17 @@ def test_other_heads_and_other_numbers_of_labels(tmp_path):
   assert ours(**peer.make_inputs()).logits.shape == (peer.BATCH, 42)
   with pytest.warns(UserWarning, match="qa_outputs/bias, qa_outputs/kernel"):
     convbert_jax.ConvBertForQuestionAnswering.from_pretrained(folder)
+
+
+def test_answers_of_a_config_with_three_labels(tmp_path):
+  _, ours = peer.make_both(tmp_path, "ForQuestionAnswering")
+  module = ours.module.clone(config=ours.config.replace(num_labels=3))
+  BoundModel(module, ours.params).save_pretrained(tmp_path / "x")
+  theirs = transformers.ConvBertForQuestionAnswering.from_pretrained(
+    tmp_path / "x"
+  )
+  given = peer.make_inputs()
+  peer.assert_same(ours(**given), peer.run_theirs(theirs.eval(), given))
 
 
 def test_bfloat16_runs_and_what_is_out_of_range_does_not(tmp_path):

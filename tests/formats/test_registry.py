@@ -30,6 +30,15 @@ def make_encoder():
   return Pretrained(model, params, ConvBertTokenizer(WORDS))
 
 
+def test_a_folder_of_another_format_is_said_to_be(tmp_path):
+  place = tmp_path / "model"
+  load.save_networks(f"hf:{place}", {"": make_encoder()})
+  with pytest.raises(UserError, match=rf"format hf; name hf:{place}$"):
+    load.load_networks(f"orbax:{place}")
+  with pytest.raises(UserError, match="num_attention_heads is for TensorFlow"):
+    load.load_networks(str(place), num_attention_heads=4)
+
+
 @pytest.fixture
 def toy(monkeypatch):
   """A fourth format: encoders of TINY's shape as npz files."""

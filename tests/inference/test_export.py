@@ -14,10 +14,14 @@ from served_models import (
   random_batch,
   run_readme,
 )
+from tiny_convbert import TINY
 
 from convbert_jax.errors import UserError
 from convbert_jax.formats.pretrained import CLASSES, Pretrained
 from convbert_jax.inference import export as serving
+from convbert_jax.inference import served_folder
+from convbert_jax.inference.served_folder import Example
+from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,19 @@ def test_a_sequence_beyond_the_positions_is_refused():
 def test_an_unknown_platform_is_refused():
   with pytest.raises(UserError, match="unknown platform 'gpu'"):
     serving.export_model(make("ConvBertModel"), ["gpu"])
+
+
+def test_a_summary_that_reads_pads_is_told(tmp_path):
+  example = Example(
+    "For cpu", ("jax", "numpy"), "", "", "model(batch)", "int32"
+  )
+  for summary, is_told in (("last", True), ("mean", True), ("first", False)):
+    model = ConvBertForMultipleChoice(TINY, summary_type=summary)
+    found = Pretrained(model, {}, TOKENIZER)
+    folder = tmp_path / summary
+    served_folder.write(str(folder), found, lambda _: None, example)
+    text = (folder / "README.md").read_text()
+    assert ("reads pads too" in text) == is_told
 
 
 @pytest.mark.slow

@@ -254,6 +254,8 @@ def test_a_text_without_a_mask_is_named():
   predictor = Predictor(make("ConvBertForMaskedLM"))
   with pytest.raises(UserError, match=r"text 2 has no \[MASK\]"):
     predictor.fill_mask(["[MASK]", "a"])
+  with pytest.raises(UserError, match="top=-1: give at least 1"):
+    predictor.fill_mask(["[MASK]"], top=-1)
 
 
 def test_a_model_without_a_vocabulary_is_refused():

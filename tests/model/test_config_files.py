@@ -2,6 +2,8 @@
 
 import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from convbert_jax import ConvBertConfig
@@ -74,6 +76,22 @@ def test_labels_are_said_in_any_way():
     ({"problem_type": "regresion"}, "did you mean 'regression'"),
     ({"summary_type": "attn"}, "unknown summary_type 'attn'"),
     ({"summary_activation": "tan"}, "did you mean 'tanh'"),
+    ({"hidden_act": max}, "unknown hidden_act <built-in function max>; valid"),
+    ({"hidden_act": ["gelu"]}, "unknown hidden_act"),
+    ({"dtype": np.int32}, "unknown dtype 'int32'"),
+    ({"dtype": None}, "unknown dtype None"),
+    ({"label2id": "x"}, "label2id='x': give a mapping, as in"),
+    ({"id2label": ["x", "y"]}, "id2label=.*give a mapping, as in id2label={0:"),
+    ({"id2label": {"x": "y"}}, "labels {'x': 'y'}: number them"),
+    ({"id2label": {0: "a", 1: "b", 2: "a"}}, "the name 'a' twice"),
+    ({"num_labels": 0}, "num_labels=0: give a whole number, 1 or more"),
+    ({"num_labels": "3"}, "num_labels='3': give a whole number"),
+    ({"pad_token_id": "0"}, "pad_token_id='0': give a whole number, or None"),
+    ({"eos_token_id": [1, "x"]}, r"eos_token_id=\(1, 'x'\): give a whole"),
+    ({"output_attentions": "no"}, "output_attentions='no': give True or Fal"),
+    ({"return_dict": 1}, "return_dict=1: give True or False"),
+    ({"tie_word_embeddings": None}, "tie_word_embeddings=None: give True"),
+    ({"revision": "main"}, "revision is an option of transformers without"),
     ({"classifier_dropout": 1.0}, r"classifier_dropout=1.0 must lie in \[0, 1"),
   ],
 )
@@ -81,6 +99,38 @@ def test_what_is_refused(fields, words):
   with pytest.raises(UserError, match=words) as caught:
     ConvBertConfig(**fields)
   assert "\n" not in str(caught.value)
+
+
+def test_a_dtype_is_kept_by_its_name():
+  for dtype in (jnp.bfloat16, np.dtype("float32"), np.float64, jnp.float32):
+    config = ConvBertConfig(dtype=dtype)
+    assert config.dtype == np.dtype(dtype).name
+    assert config == ConvBertConfig(dtype=config.dtype)
+
+
+def test_entries_that_are_nearly_fields_are_told():
+  with pytest.warns(UserWarning, match="'hiden_size' is .*mean 'hidden_size'"):
+    config = ConvBertConfig.from_dict({"hiden_size": 24})
+  assert config.hidden_size == 768
+  assert json.loads(config.other_entries) == {"hiden_size": 24}
+  theirs = ("is_decoder", "sep_token_id", "num_beam_groups", "use_cache")
+  ConvBertConfig.from_dict(dict.fromkeys(theirs, 0))  # Without a warning.
+  with pytest.raises(UserError, match="a config of type int: give a dict"):
+    ConvBertConfig.from_dict(3)
+
+
+def test_paths_of_configs(tmp_path):
+  CONFIG.save_pretrained(tmp_path)
+  found = ConvBertConfig.from_pretrained(tmp_path / CONFIG_FILE)
+  assert found == CONFIG
+  (tmp_path / "bert.json").write_text('{"model_type": "bert"}')
+  for path, words in (
+    (tmp_path / "bert.json", r"bert\.json: a model of type 'bert'"),
+    ("", "the config's folder is ''"),
+    (None, "the config's folder is None"),
+  ):
+    with pytest.raises(UserError, match=words):
+      ConvBertConfig.from_pretrained(path)
 
 
 def test_a_file_of_transformers(tmp_path):
