@@ -101,7 +101,7 @@ def plan(
     num_parts: parts of the batch, one after the other, that no text leaves.
 
   Returns:
-    The sources [D, R, S] and the places [D, B / D, T], int32.
+    The sources [N, R, S] and the places [N, B / N, T], int32.
   """
   of_parts = np.asarray(lengths).reshape(num_parts, -1)
   rows_of_parts = [first_fit(part, row_length) for part in of_parts]

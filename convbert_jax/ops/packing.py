@@ -13,18 +13,18 @@ import jax.numpy as jnp
 class Packing(NamedTuple):
   """Where the positions of texts lie in packed rows, and the way back.
 
-  The batch comes in `D` parts, and no text leaves its part: on a mesh, that of
+  The batch comes in `N` parts, and no text leaves its part: on a mesh, that of
   a device's rows. Places count the positions of all rows of a part; -1 is none.
 
   Attributes:
-    sources_DxRxS: for each position of `R` packed rows of `S` positions, its
-      place among the texts, [B / D, T].
-    places_DxBxT: for each position of the texts, its place in the packed rows;
-      -1 for padding.
+    sources: [N, R, S], for each position of a part's `R` packed rows of `S`
+      positions its place among the part's texts, [B / N, T].
+    places: [N, B / N, T], for each position of the texts its place in the
+      packed rows; -1 for padding.
   """
 
-  sources_DxRxS: jax.Array
-  places_DxBxT: jax.Array
+  sources: jax.Array
+  places: jax.Array
 
 
 def packed(x: jax.Array, packing: Packing) -> jax.Array:
@@ -35,22 +35,22 @@ def packed(x: jax.Array, packing: Packing) -> jax.Array:
     packing: of this batch.
 
   Returns:
-    [D * R, S, ...], zero where there is no text.
+    [N * R, S, ...], zero where there is no text.
   """
-  return _moved(x, packing.sources_DxRxS, packing.places_DxBxT)
+  return _moved(x, packing.sources, packing.places)
 
 
 def unpacked(x: jax.Array, packing: Packing) -> jax.Array:
   """Moves packed rows back, a row for each text.
 
   Args:
-    x: [D * R, S, ...].
+    x: [N * R, S, ...].
     packing: as for `packed`.
 
   Returns:
     [B, T, ...], zero at padding.
   """
-  return _moved(x, packing.places_DxBxT, packing.sources_DxRxS)
+  return _moved(x, packing.places, packing.sources)
 
 
 def _moved(x: jax.Array, sources: jax.Array, targets: jax.Array) -> jax.Array:
@@ -84,7 +84,7 @@ _moved_floats.defvjp(_moved_forward, _moved_backward)
 
 
 def _taken(x: jax.Array, sources: jax.Array) -> jax.Array:
-  """Returns [D * R, S, ...] of [D * B, T, ...] by places [D, R, S]."""
+  """Returns [N * R, S, ...] of [N * B, T, ...] by places [N, R, S]."""
   num_parts = len(sources)
   parts = x.reshape(num_parts, -1, *x.shape[2:])
   # -1 would be the last place.

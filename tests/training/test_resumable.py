@@ -15,7 +15,7 @@ FULL = {
   "optimizer": dataclasses.asdict(
     OptimizerConfig(learning_rate=1e-3, warmup_rate=0.1)
   ),
-  "data": {"path": "a", "prefetch": 2},
+  "data": {"path": "a", "prefetch": 2, "packing": 0},
   "checkpoint": {"keep_last": 3},
   "eval": {"every": 5},
   "evaluation": 1,
