@@ -69,7 +69,11 @@ def plainly(conv_type):
 
 @pytest.mark.parametrize(
   "conv_type, batch_size, max_length",
-  [("span_dynamic", 2, 16), ("span_dynamic", 8, 40), ("none", 3, 16)],
+  [
+    ("span_dynamic", 2, 16),
+    pytest.param("span_dynamic", 8, 40, marks=pytest.mark.slow),
+    pytest.param("none", 3, 16, marks=pytest.mark.slow),
+  ],
 )
 def test_averages_are_those_of_every_text_alone(
   conv_type, batch_size, max_length

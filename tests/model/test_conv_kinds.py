@@ -109,9 +109,8 @@ def first_kernels(**changes):
   return np.stack(kernels).mean((1, 2))
 
 
-@pytest.mark.parametrize(
-  "kind", ["span_dynamic", pytest.param("light", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["span_dynamic", "light"])
 def test_kernels_are_alike_at_first_unless_spread(kind):
   same = np.full((2, 4, 5), 1 / 5)
   shape = {

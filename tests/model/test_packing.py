@@ -36,9 +36,17 @@ CONFIGS = {
   "rotary": DEEP.replace(position_type="rotary", conv_kernel_size=11),
   "some layers": DEEP.replace(conv_layers=(1,)),
 }
+# Both convolutions, and positions that attention reads.
+QUICK = ("span_dynamic", "rotary")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in CONFIGS
+  ],
+)
 def test_texts_give_what_each_gives_in_a_row_of_its_own(name):
   model = ConvBertModel(CONFIGS[name])
   params = {"params": random_params(model, IDS)}
@@ -53,6 +61,7 @@ def test_texts_give_what_each_gives_in_a_row_of_its_own(name):
   np.testing.assert_allclose(packed[MASK == 1], run(None)[MASK == 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_pads_are_read_where_a_row_has_none():
   """Although convolutions would read those of a row."""
   config = TINY.replace(mask_padding_in_conv=False)
@@ -129,6 +138,7 @@ def test_segments_of_a_row_see_nothing_of_each_other(model):
       start = stop
 
 
+@pytest.mark.slow
 def test_what_comes_with_each_position_is_unpacked_too():
   model = ConvBertModel(DEEP)
   params = {"params": random_params(model, IDS)}
@@ -142,6 +152,7 @@ def test_what_comes_with_each_position_is_unpacked_too():
     np.testing.assert_allclose(one * real, other * real, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_may_be_longer_than_the_position_table():
   model = ConvBertModel(DEEP.replace(max_position_embeddings=7))
   params = {"params": random_params(model, IDS)}

@@ -29,6 +29,11 @@ BASE = {
 }
 
 
+# Of the studies that are planned by default: one of a grid, one by FLOPs, one
+# whose tasks start from each other.
+QUICK = ("kernel_size", "conv_kind", "glue_86_4")
+
+
 def names(runs, kind=PRETRAIN):
   return [run.identity for run in runs if run.kind == kind]
 
@@ -90,7 +95,9 @@ def test_the_user_overrules_the_study(plan):
   assert load_config(run.spec, run.settings).num_steps == 7
 
 
-@pytest.mark.parametrize("name", ["tokens", "flops"])
+@pytest.mark.parametrize(
+  "name", ["flops", pytest.param("tokens", marks=pytest.mark.slow)]
+)
 def test_variants_get_as_much_of_what_is_held(plan, name):
   variants = {
     "9": [],
@@ -161,7 +168,13 @@ def test_a_field_that_was_added_since_changes_no_name(monkeypatch):
   assert identity_of(added, {}) == identity_of(task, {})
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in STUDIES
+  ],
+)
 def test_every_study_has_a_plan(records, name, monkeypatch):
   monkeypatch.chdir(ROOT)
   fields = STUDIES[name]
