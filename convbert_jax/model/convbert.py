@@ -97,8 +97,9 @@ class ConvBertModel(nn.Module, Loadable):
       position_ids: [B, T], or [1, T] for all rows, positions, rows of the table
         if there is one; 0 to T - 1 if None, or from 0 in each segment.
       segment_ids: [B, T] which of several texts in a row each position belongs
-        to; texts see nothing of each other, and their outputs are those of each
-        alone. One text a row if None.
+        to, a number for each text, whose positions stand together. Texts see
+        nothing of each other, and their outputs are those of each alone. One
+        text a row if None.
       packing: how to compute with fewer rows that hold several texts each; the
         outputs are those of the texts as given.
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
