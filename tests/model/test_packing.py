@@ -11,7 +11,9 @@ from convbert_jax.data import packing as host
 from convbert_jax.errors import UserError
 from convbert_jax.model.cloze import ConvBertForCloze
 from convbert_jax.model.conv_kinds import CONV_KINDS
+from convbert_jax.ops import packing, partitioning
 from convbert_jax.ops.packing import Packing
+from convbert_jax.training import sharding
 
 LENGTHS = (5, 1, 7, 3, 6, 2)
 ROW = 9
@@ -136,6 +138,37 @@ def test_segments_of_a_row_see_nothing_of_each_other(model):
         found[row, start:stop], expected[text, : LENGTHS[text]], atol=1e-5
       )
       start = stop
+
+
+def test_devices_pack_their_texts_without_each_other():
+  mesh = sharding.make_mesh(data=4, fsdp=2)
+  sources, places = host.plan(RNG.integers(3, 9, 32), 8, 16, num_parts=8)
+  given = {
+    "texts": np.ones((32, 8, 4), np.float32),
+    "sources": sources,
+    "places": places,
+  }
+
+  def gradient(texts, sources, places):
+    def total(texts):
+      rows = packing.packed(texts, Packing(sources, places))
+      rows = partitioning.constrain(rows, "batch", None, None)
+      return jnp.sum(packing.unpacked(rows**2, Packing(sources, places)))
+
+    return jax.grad(total)(texts)
+
+  compiled = (
+    jax.jit(
+      partitioning.on_mesh(gradient, mesh),
+      out_shardings=sharding.batch_sharding(mesh),
+    )
+    .lower(**sharding.to_global(given, mesh))
+    .compile()
+  )
+  program = compiled.as_text()
+  assert "gather" in program
+  for sent in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+    assert sent not in program
 
 
 @pytest.mark.slow
