@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import signal
 
 os.environ["XLA_FLAGS"] = " ".join(
   [
@@ -30,6 +31,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
+
+# A shell has its background jobs ignore Ctrl-C, and programs that tests start
+# would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")

@@ -85,7 +85,7 @@ def is_zombie(pid):
 
 def test_ctrl_c_ends_the_workers(tmp_path):
   program = f"""
-import signal, sys
+import sys
 from experiments import command_line
 from experiments.benchmarks import peer_worker
 def main():
@@ -93,8 +93,6 @@ def main():
   with peer_worker.Worker("a", [sys.executable, "-c", sleep]) as one:
     print(one.listen(), flush=True)
     one.listen()
-# Which a shell's background jobs ignore.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["{tmp_path}"]
 command_line.run(main)
 """
