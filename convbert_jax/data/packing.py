@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from convbert_jax.errors import UserError
+
 # Numbers of rows are rounded up to an eighth of their size: steps are compiled
 # for each.
 _PARTS_OF_DOUBLING = 8
@@ -20,8 +22,16 @@ def first_fit(
 
   Returns:
     The numbers of the texts in each row.
+
+  Raises:
+    UserError: if a row does not hold a text.
   """
   lengths = np.asarray(lengths)
+  if lengths.max(initial=0) > row_length:
+    raise UserError(
+      f"a text has {lengths.max()} tokens, and packed rows {row_length}: give"
+      " longer rows (data.packing)"
+    )
   free = np.full(len(lengths), row_length)
   rows: list[list[int]] = []
   for text in np.argsort(-lengths, kind="stable").tolist():

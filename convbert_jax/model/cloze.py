@@ -85,7 +85,7 @@ class Towers(nn.Module):
     real_BxTx1 = mask_BxT[:, :, None]
     position_ids_BxT = None
     if segment_ids_BxT is not None:
-      position_ids_BxT = packing.positions_of(segment_ids_BxT)
+      position_ids_BxT = packing.positions_of(segment_ids_BxT, mask_BxT)
     states = []
     for tower, order_TxT in (
       (self.left_to_right, is_before_TxT),

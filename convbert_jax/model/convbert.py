@@ -15,6 +15,7 @@ from convbert_jax.model.id_inputs import check_id_inputs
 from convbert_jax.model.loadable import Loadable
 from convbert_jax.model.outputs import ModelOutput
 from convbert_jax.model.segments import check_alike
+from convbert_jax.ops.attention import real_positions
 from convbert_jax.ops.packing import (
   Packing,
   packed,
@@ -100,8 +101,9 @@ class ConvBertModel(nn.Module, Loadable):
         to, a number for each text, whose positions stand together. Texts see
         nothing of each other, and their outputs are those of each alone. One
         text a row if None.
-      packing: how to compute with fewer rows that hold several texts each; the
-        outputs are those of the texts as given.
+      packing: how to compute with fewer rows that hold several texts each. The
+        outputs are those of each text without padding, and zero at padding,
+        which is on the right.
       inputs_embeds: [B, T, E] vectors in place of `input_ids`.
       head_mask: [H] for all layers, or [L, H]; multiplied with the attention
         probabilities of the kept heads, so that 0 removes a head.
@@ -150,10 +152,11 @@ class ConvBertModel(nn.Module, Loadable):
       segment_ids,
     )
     if packing is not None:
-      _check_packable(inputs, output_attentions=output_attentions)
+      _check_packable(inputs, packing, output_attentions=output_attentions)
       inputs = _packed_inputs(inputs, packing)
     elif segment_ids is not None and position_ids is None:
-      inputs = inputs._replace(position_ids=positions_of(segment_ids))
+      real_BxT = real_positions(inputs.attention_mask)
+      inputs = inputs._replace(position_ids=positions_of(segment_ids, real_BxT))
     output = self._encode(
       inputs,
       self._head_mask_of_layers(head_mask),
@@ -266,8 +269,16 @@ class ConvBertModel(nn.Module, Loadable):
     return jnp.broadcast_to(head_mask, shape)
 
 
-def _check_packable(inputs: _Inputs, *, output_attentions: bool) -> None:
+def _check_packable(
+  inputs: _Inputs, packing: Packing, *, output_attentions: bool
+) -> None:
   """Refuses what packed rows have not, or not for each text."""
+  (batch, length), places = inputs.words.shape[:2], packing.places.shape
+  if (places[0] * places[1], places[2]) != (batch, length):
+    raise errors.UserError(
+      f"a packing of {places[0] * places[1]} texts of {places[2]} positions for"
+      f" a batch of {batch} of {length}: plan it for this batch"
+    )
   if inputs.attention_mask.ndim == 3:
     raise errors.UserError(
       f"attention_mask of shape {inputs.attention_mask.shape}: with packing,"

@@ -100,11 +100,13 @@ def same_segment(segment_ids_BxT: jax.Array) -> jax.Array:
   return segment_ids_BxT[:, :, None] == segment_ids_BxT[:, None, :]
 
 
-def positions_of(segment_ids_BxT: jax.Array) -> jax.Array:
+def positions_of(segment_ids_BxT: jax.Array, real_BxT: jax.Array) -> jax.Array:
   """Returns positions that begin at 0 with each segment, int32 [B, T].
 
   Args:
     segment_ids_BxT: equal for neighbours of one segment.
+    real_BxT: 0 for padding, which has the position 0: there may be more of it
+      than there are positions.
   """
   ids = segment_ids_BxT
   begins_BxT = jnp.pad(
@@ -112,4 +114,4 @@ def positions_of(segment_ids_BxT: jax.Array) -> jax.Array:
   )
   places_BxT = jax.lax.broadcasted_iota(jnp.int32, ids.shape, 1)
   first_BxT = jax.lax.cummax(jnp.where(begins_BxT, places_BxT, 0), axis=1)
-  return places_BxT - first_BxT
+  return jnp.where(real_BxT != 0, places_BxT - first_BxT, 0)

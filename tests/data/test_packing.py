@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convbert_jax.data import packing
+from convbert_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -75,3 +76,8 @@ def test_a_plan_leads_there_and_back_within_each_part():
     back = flat[places[part][real[part]]]
     np.testing.assert_array_equal(back, np.flatnonzero(real[part]))
     assert (flat >= 0).sum() == real[part].sum()
+
+
+def test_a_text_that_no_row_holds_is_one_line():
+  with pytest.raises(UserError, match="has 9 tokens, and packed rows 8: give"):
+    packing.first_fit([3, 9], 8)

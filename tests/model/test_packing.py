@@ -185,6 +185,24 @@ def test_what_comes_with_each_position_is_unpacked_too():
     np.testing.assert_allclose(one * real, other * real, atol=1e-5)
 
 
+def test_a_packing_of_another_batch_is_refused():
+  model = ConvBertModel(DEEP)
+  params = {"params": random_params(model, IDS)}
+  other = Packing(*host.plan(LENGTHS, max(LENGTHS) + 1, ROW, num_parts=1))
+  with pytest.raises(UserError, match="6 texts of 8 positions for a batch of"):
+    model.apply(params, **BATCH, packing=other)
+
+
+@pytest.mark.slow
+def test_padding_of_a_row_may_be_longer_than_the_position_table():
+  model = ConvBertModel(DEEP.replace(max_position_embeddings=7))
+  params = {"params": random_params(model, IDS)}
+  long = host.pack_batch(BATCH, LENGTHS, 40, 2, dict.fromkeys(BATCH, 0))
+  found = jax.jit(model.apply)(params, **long).last_hidden_state
+  assert np.isfinite(found).all()
+  model.apply(params, **long)  # which looks at the positions
+
+
 @pytest.mark.slow
 def test_rows_may_be_longer_than_the_position_table():
   model = ConvBertModel(DEEP.replace(max_position_embeddings=7))
