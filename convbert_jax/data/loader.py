@@ -174,7 +174,7 @@ def make_train_loader(
     verify_checksums: whether to compare the shards' checksums now.
     packing: tokens in a row of several records, at least `max_seq_length`; 0
       for a row each. Which records go together depends on the whole batch, so
-      that each process reads all of it.
+      that each process reads all of it; `record_ids` are the whole batch's.
     row_multiple: of which the number of packed rows is one, of all processes.
 
   Raises:

@@ -103,7 +103,7 @@ class ConvBertForMultipleChoice(nn.Module, Loadable):
       position_ids: [B, C, T].
       inputs_embeds: [B, C, T, E].
       labels: [B], the number of the right choice; -100 is ignored.
-      **options: see `ConvBertModel`. Hidden states come with B * C rows.
+      **options: see `ConvBertModel`, with B * C rows, like the hidden states.
 
     Raises:
       UserError: as `ConvBertModel`, or if an input has no axis of choices.

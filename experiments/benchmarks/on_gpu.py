@@ -180,6 +180,8 @@ def _measured(sitting: Sitting, name: str, variant: str) -> Row:
     found = sitting.measure(
       row, "experiments.preflight", [*config, f"--target={_TARGET.value}"]
     )
+    if found:  # It ends with 1 where the step does not fit.
+      row.problem = "" if found["fits"] else "predicted not to fit"
     row.values |= {key: found[key] for _, key, _ in _COLUMNS if key in found}
   return row
 

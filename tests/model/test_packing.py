@@ -116,8 +116,15 @@ def test_gradients_are_those_of_rows_of_one_text():
 
 @pytest.mark.parametrize(
   "model",
-  [ConvBertModel(DEEP), ConvBertForCloze(DEEP.without_conv())],
-  ids=["encoder", "cloze"],
+  [
+    ConvBertModel(DEEP),
+    ConvBertForCloze(DEEP.without_conv()),
+    *(
+      pytest.param(ConvBertModel(config), marks=pytest.mark.slow)
+      for config in CONFIGS.values()
+    ),
+  ],
+  ids=["encoder", "cloze", *CONFIGS],
 )
 def test_segments_of_a_row_see_nothing_of_each_other(model):
   params = {"params": random_params(model, IDS)}
