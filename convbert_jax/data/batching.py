@@ -57,6 +57,12 @@ def round_up(size: int, smallest: int, largest: int) -> int:
   return min(rounded, largest)
 
 
+def own_part(size: int, process_index: int, process_count: int) -> slice:
+  """Returns which of `size` things in a row are a process's."""
+  share = size // process_count
+  return slice(process_index * share, (process_index + 1) * share)
+
+
 def stack_rows(
   rows: Sequence[Row], length: int, padding: Mapping[str, int]
 ) -> Batch:
@@ -212,9 +218,7 @@ class Batching:
     )
 
   def _own(self, size: int) -> slice:
-    """Returns which of `size` equal things are this process's."""
-    share = size // self.process_count
-    return slice(self.process_index * share, (self.process_index + 1) * share)
+    return own_part(size, self.process_index, self.process_count)
 
 
 class TrainBatches:

@@ -21,7 +21,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from convbert_jax.data import packing as packed_rows
-from convbert_jax.data.batching import PADDING
+from convbert_jax.data.batching import PADDING, own_part
 from convbert_jax.data.examples import unpack_records
 from convbert_jax.data.manifest import Manifest, Shard, load_manifest
 from convbert_jax.data.shards import READER_OPTIONS
@@ -213,18 +213,11 @@ def make_train_loader(
   )
 
 
-def _own(rows: np.ndarray, share: tuple[int, int]) -> np.ndarray:
-  """Returns the rows of a process, given its index and the number of them."""
-  process, count = share
-  size = len(rows) // count
-  return rows[process * size : (process + 1) * size]
-
-
 def _read_own(
   source: RecordSource, share: tuple[int, int], record_ids: np.ndarray
 ) -> Batch:
   """Reads this process's rows of a batch."""
-  return source.read(_own(record_ids, share))
+  return source.read(record_ids[own_part(len(record_ids), *share)])
 
 
 def _read_packed(
@@ -240,7 +233,8 @@ def _read_packed(
   record_ids = batch.pop("record_ids")
   lengths = batch["attention_mask"].sum(1)
   rows = packed_rows.pack_batch(batch, lengths, row_length, multiple, padding)
-  return {name: _own(array, share) for name, array in rows.items()} | {
+  own = own_part(len(rows["input_ids"]), *share)
+  return {name: array[own] for name, array in rows.items()} | {
     "record_ids": record_ids
   }
 

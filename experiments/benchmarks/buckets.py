@@ -30,6 +30,7 @@ from experiments import command_line
 from experiments.benchmarks.measurement import (
   JSON_HELP,
   median,
+  next_batch,
   report,
   speed_ratios,
 )
@@ -127,7 +128,7 @@ def _losses(
   # An epoch has every shape that occurs.
   seen = set()
   for _ in range(batches.batches_per_epoch):
-    batch = _next_batch(batches, program.mesh)
+    batch = next_batch(batches, program.mesh)
     shapes = tuple(array.shape for array in batch.values())
     if shapes not in seen:
       seen.add(shapes)
@@ -140,17 +141,9 @@ def _endless(
   program: Program, state: TrainState, batches: TrainBatches, key: jax.Array
 ) -> Iterator[jax.Array]:
   while True:
-    batch = _next_batch(batches, program.mesh)
+    batch = next_batch(batches, program.mesh)
     state, metrics = program.compiled_step(state, batch, key)
     yield metrics["loss"][0]
-
-
-def _next_batch(
-  batches: TrainBatches, mesh: jax.sharding.Mesh
-) -> dict[str, jax.Array]:
-  batch = dict(next(batches))
-  batch.pop("record_ids")
-  return sharding.to_global(batch, mesh)
 
 
 if __name__ == "__main__":

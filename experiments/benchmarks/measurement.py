@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 
 from convbert_jax import files
+from convbert_jax.training import sharding
+from convbert_jax.training.checkpoint import ResumableIterator
 
 # What a benchmark says of its flag --json.
 JSON_HELP = "FILE to write the same values to."
@@ -79,6 +81,15 @@ def _seconds(losses: Iterator[jax.Array], num_steps: int) -> float:
     last = loss
   jax.block_until_ready(last)
   return time.perf_counter() - start
+
+
+def next_batch(
+  batches: ResumableIterator, mesh: jax.sharding.Mesh
+) -> dict[str, jax.Array]:
+  """Returns the next batch of a loader, on the devices, as the loop does."""
+  batch = dict(next(batches))
+  batch.pop("record_ids")
+  return sharding.to_global(batch, mesh)
 
 
 def report(

@@ -24,6 +24,7 @@ from experiments import command_line
 from experiments.benchmarks.measurement import (
   JSON_HELP,
   median,
+  next_batch,
   report,
   speed_ratios,
 )
@@ -75,7 +76,7 @@ def _losses(config: ConfigDict, packing: int) -> Iterator[jax.Array]:
   seen = set()
   batches = make_batches()
   for _ in range(_COMPILED):
-    batch = _next_batch(batches, program.mesh)
+    batch = next_batch(batches, program.mesh)
     if batch["input_ids"].shape not in seen:
       seen.add(batch["input_ids"].shape)
       state, _ = program.compiled_step(state, batch, key)
@@ -85,19 +86,11 @@ def _losses(config: ConfigDict, packing: int) -> Iterator[jax.Array]:
     trained = state
     for_ever = make_batches()
     while True:
-      batch = _next_batch(for_ever, program.mesh)
+      batch = next_batch(for_ever, program.mesh)
       trained, metrics = program.compiled_step(trained, batch, key)
       yield metrics["loss"][0]
 
   return losses()
-
-
-def _next_batch(
-  batches: loader.ShuffledBatches, mesh: jax.sharding.Mesh
-) -> dict[str, jax.Array]:
-  batch = dict(next(batches))
-  batch.pop("record_ids")
-  return sharding.to_global(batch, mesh)
 
 
 if __name__ == "__main__":
