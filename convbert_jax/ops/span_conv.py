@@ -6,6 +6,7 @@ products, so that nothing of `K` times the input's size is ever formed, and
 their gradients keep only the inputs.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -15,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from convbert_jax.ops import grouped_linear, normalization, numerics
 
 # Positions whose products are summed before the sums are written to memory.
-_BLOCK = 8
+_CPU_BLOCK, _GPU_BLOCK = 8, 32
 
 
 def span_dynamic_heads(
@@ -263,22 +264,16 @@ def _depthwise_conv_backward(
   saved: _Saved, grad_BxTxM: jax.Array
 ) -> tuple[jax.Array, jax.Array, None]:
   x_BxTxM, kernel_KxM, within_BxTxK = saved
-  dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
-  grad = grad_BxTxM.astype(dtype)
-  # Blocks of positions are summed first, in one pass for all taps; a plain sum
-  # for each tap would write its window to memory.
-  _, length, width = grad.shape
-  filler = [(0, 0), (0, -length % _BLOCK), (0, 0)]
-  filled_grad, filled_x = jnp.pad(grad, filler), jnp.pad(x_BxTxM, filler)
-  filled_within = None
-  if within_BxTxK is not None:
-    filled_within = jnp.pad(within_BxTxK, filler)
-  partial_sums = []
-  for window in _windows_within(filled_x, filled_within, len(kernel_KxM)):
-    products = filled_grad * window.astype(dtype)
-    products = products.reshape(-1, _BLOCK, width)
-    partial_sums.append(sum(products[:, i] for i in range(_BLOCK)))
-  grad_kernel_KxM = jnp.sum(jnp.stack(partial_sums), axis=1)
+  sums = functools.partial(_sums_of_products, num_taps=len(kernel_KxM))
+  grad_kernel_KxM = jax.lax.platform_dependent(
+    x_BxTxM,
+    grad_BxTxM,
+    within_BxTxK,
+    cpu=functools.partial(sums, block=_CPU_BLOCK),
+    # One pass for all taps; it would write the products of blocks.
+    tpu=sums,
+    default=functools.partial(sums, block=_GPU_BLOCK),
+  )
   # The adjoint of a correlation is the correlation with the flipped kernel.
   grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1], within_BxTxK)
   return (
@@ -286,6 +281,45 @@ def _depthwise_conv_backward(
     numerics.gradient_of(kernel_KxM, grad_kernel_KxM),
     None,
   )
+
+
+def _sums_of_products(
+  x_BxTxM: jax.Array,
+  grad_BxTxM: jax.Array,
+  within_BxTxK: jax.Array | None,
+  *,
+  num_taps: int,
+  block: int | None = None,
+) -> jax.Array:
+  """Returns the gradient of a depthwise kernel, [K, M], float32 at least.
+
+  Args:
+    x_BxTxM: the input.
+    grad_BxTxM: the gradient of the output.
+    within_BxTxK: as for `depthwise_conv`.
+    num_taps: `K`.
+    block: positions that are summed first, in one pass for all taps, for
+      platforms where a plain sum is a pass, or an array, for each tap. None
+      for a plain sum.
+  """
+  dtype = numerics.precise_dtype(x_BxTxM, grad_BxTxM)
+  _, length, width = grad_BxTxM.shape
+  filler = [(0, 0), (0, -length % (block or 1)), (0, 0)]
+  grad, x = (
+    jnp.pad(array, filler) for array in (grad_BxTxM.astype(dtype), x_BxTxM)
+  )
+  within = None
+  if within_BxTxK is not None:
+    within = jnp.pad(within_BxTxK, filler)
+  sums = []
+  for window in _windows_within(x, within, num_taps):
+    products = grad * window.astype(dtype)
+    if block is None:
+      sums.append(jnp.sum(products, axis=(0, 1))[None])
+    else:
+      blocks = products.reshape(-1, block, width)
+      sums.append(sum(blocks[:, i] for i in range(block)))
+  return jnp.sum(jnp.stack(sums), axis=1)
 
 
 depthwise_conv.defvjp(_depthwise_conv_forward, _depthwise_conv_backward)

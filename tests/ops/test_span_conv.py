@@ -77,6 +77,23 @@ def test_gradients_are_the_adjoint(taps):
         )
 
 
+@pytest.mark.parametrize("block", [None, 4, 32])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_kernel_gradient_is_summed_alike_on_every_platform(block, packed):
+  taps, segments = 3, jnp.asarray([[0, 0, 0, 1, 1, 2, 2], [0] * 7])
+  with jax.enable_x64(True):
+    x, grad = (jnp.asarray(draw(2, 7, 5, seed=seed)) for seed in (0, 1))
+    within = span_conv.windows_of(segments, taps) if packed else None
+    _, pull = jax.vjp(
+      lambda kernel: span_conv.depthwise_conv(x, kernel, within),
+      jnp.ones((taps, 5)),
+    )
+    found = span_conv._sums_of_products(
+      x, grad, within, num_taps=taps, block=block
+    )
+    np.testing.assert_allclose(found, *pull(grad), rtol=1e-12)
+
+
 def test_one_tap_is_the_value_itself():
   value = jnp.asarray(draw(*SHAPE), jnp.float32)
   weights = jax.nn.softmax(jnp.asarray(draw(*SHAPE[:3], 1), jnp.float32))
