@@ -1,9 +1,12 @@
 """Random draws of positions and of tokens."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+
+from convbert_jax.ops import numerics
 
 # Keeps a target below the total it is a fraction of, whatever the rounding.
 _BELOW_ONE = 1.0 - 2.0**-22
@@ -43,22 +46,48 @@ def sample_tokens(logits_NxV: jax.Array, uniform_N: jax.Array) -> jax.Array:
     [N] int32 token ids. No gradient flows through the draw.
   """
   logits_NxV = jax.lax.stop_gradient(logits_NxV)
-  num_rows, vocab_size = logits_NxV.shape
-  block = math.isqrt(vocab_size - 1) + 1
-  num_blocks = math.ceil(vocab_size / block)
+  vocab_size = logits_NxV.shape[-1]
+  size = math.isqrt(vocab_size - 1) + 1
+  num_blocks = math.ceil(vocab_size / size)
   top_Nx1 = jnp.max(logits_NxV, axis=-1, keepdims=True)
-  weights_NxV = jnp.pad(
-    jnp.exp(logits_NxV - top_Nx1),
-    ((0, 0), (0, num_blocks * block - vocab_size)),
+  weights_NxV = numerics.compute_once(
+    jnp.pad(
+      jnp.exp(logits_NxV - top_Nx1),
+      ((0, 0), (0, num_blocks * size - vocab_size)),
+    )
   )
-  weights = weights_NxV.reshape(num_rows, num_blocks, block)
-  chosen_block_N, target_N = _invert(jnp.sum(weights, axis=-1), uniform_N)
-  within = jnp.take_along_axis(weights, chosen_block_N[:, None, None], axis=1)[
-    :, 0
-  ]
-  fraction_N = target_N / jnp.sum(within, axis=-1)
-  chosen_N, _ = _invert(within, fraction_N)
-  return (chosen_block_N * block + chosen_N).astype(jnp.int32)
+  block_N, target_N = _invert(
+    _sums_of_blocks(weights_NxV, num_blocks), uniform_N
+  )
+  within_NxI = jax.vmap(
+    lambda weights, begin: jax.lax.dynamic_slice_in_dim(weights, begin, size)
+  )(weights_NxV, block_N * size)
+  fraction_N = target_N / jnp.sum(within_NxI, axis=-1)
+  chosen_N, _ = _invert(within_NxI, fraction_N)
+  return (block_N * size + chosen_N).astype(jnp.int32)
+
+
+def _sums_of_blocks(weights_NxV: jax.Array, num_blocks: int) -> jax.Array:
+  """Sums the blocks of each row: [N, C]."""
+  return jax.lax.platform_dependent(
+    weights_NxV,
+    tpu=functools.partial(_sums_by_product, num_blocks=num_blocks),
+    default=functools.partial(_sums_by_reshaping, num_blocks=num_blocks),
+  )
+
+
+def _sums_by_reshaping(weights_NxV: jax.Array, num_blocks: int) -> jax.Array:
+  return jnp.sum(weights_NxV.reshape(len(weights_NxV), num_blocks, -1), axis=-1)
+
+
+def _sums_by_product(weights_NxV: jax.Array, num_blocks: int) -> jax.Array:
+  """Returns what TPUs compute without laying the weights out anew for it."""
+  width = weights_NxV.shape[-1]
+  block_V = jnp.arange(width) // (width // num_blocks)
+  is_in_block_VxC = block_V[:, None] == jnp.arange(num_blocks)[None, :]
+  return jnp.dot(
+    weights_NxV, is_in_block_VxC.astype(weights_NxV.dtype), precision="highest"
+  )
 
 
 def _invert(

@@ -27,6 +27,15 @@ def test_tokens_follow_the_softmax(vocab_size):
   np.testing.assert_allclose(counts, expected, atol=3)
 
 
+def test_blocks_are_summed_alike_on_every_platform():
+  weights = jax.random.uniform(jax.random.key(0), (5, 6 * 7))
+  np.testing.assert_allclose(
+    sampling._sums_by_product(weights, 6),
+    sampling._sums_by_reshaping(weights, 6),
+    rtol=1e-6,
+  )
+
+
 def test_impossible_tokens_are_never_drawn():
   logits = jnp.full((3, 10), -1000.0).at[:, 4].set(0.0)
   uniform = jnp.asarray([0.0, 0.5, np.nextafter(np.float32(1), 0)])
