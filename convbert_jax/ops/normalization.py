@@ -84,8 +84,13 @@ def _layer_norm_forward(
   x = numerics.compute_once(x)
   precise = numerics.precise(x)
   mean = sum_last_axis(precise)[:, None] / x.shape[-1]
-  # Around the mean: the one-pass formula loses digits at an epsilon of 1e-12.
-  variance = sum_last_axis((precise - mean) ** 2)[:, None] / x.shape[-1]
+  if x.dtype == precise.dtype:
+    # In one pass, it would lose digits that an epsilon of 1e-12 asks for.
+    variance = sum_last_axis((precise - mean) ** 2)[:, None] / x.shape[-1]
+  else:
+    # Half precision has lost more digits before.
+    mean_square = sum_last_axis(precise**2)[:, None] / x.shape[-1]
+    variance = jnp.maximum(mean_square - mean**2, 0.0)
   factor = jax.lax.rsqrt(variance + epsilon)
   mean, factor = checkpoint_name((mean, factor), "layer_norm_statistics")
   out = (precise - mean) * factor * scale[None, :] + bias[None, :]
