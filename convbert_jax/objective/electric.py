@@ -171,9 +171,8 @@ class Electric(Electra):
 
     `q` is what samples are drawn from, temperature included.
     """
-    scaled_BxTxV = noise_BxTxV / self.objective.temperature
-    # Not through log-probabilities: they would be as many as the logits.
-    log_q_BxT = losses.at_label(scaled_BxTxV, corrupted_ids)
-    log_q_BxT -= jax.nn.logsumexp(scaled_BxTxV, axis=-1)
+    log_q_BxT = -losses.cross_entropy_per_label(
+      noise_BxTxV / self.objective.temperature, corrupted_ids
+    )
     log_odds_B = jnp.log(mask_rates_B) - jnp.log1p(-mask_rates_B)
     return log_q_BxT + log_odds_B[:, None]

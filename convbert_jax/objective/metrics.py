@@ -27,14 +27,11 @@ def token_metrics(
     ids_BxP: the true tokens.
     weights_BxP: 1 for those that count, 0 for the others.
   """
-  true_logits_BxP = losses.at_label(logits_BxPxV, ids_BxP)
-  # Not through log-probabilities: they would be as many as the logits.
-  loss_BxP = jax.nn.logsumexp(logits_BxPxV, axis=-1) - true_logits_BxP
-  # The true token is the likeliest if no other has a larger logit.
-  is_best_BxP = true_logits_BxP >= jnp.max(logits_BxPxV, axis=-1)
+  log_sum_BxP, true_BxP = losses.relative_to_top(logits_BxPxV, ids_BxP)
   return {
-    "generator_loss": losses.weighted(loss_BxP, weights_BxP),
-    "generator_accuracy": losses.weighted(is_best_BxP, weights_BxP),
+    "generator_loss": losses.weighted(log_sum_BxP - true_BxP, weights_BxP),
+    # The true token is the likeliest if no other has a larger logit.
+    "generator_accuracy": losses.weighted(true_BxP >= 0, weights_BxP),
   }
 
 

@@ -32,17 +32,40 @@ def at_label(values: jax.Array, labels: jax.Array) -> jax.Array:
   return jnp.sum(jnp.where(is_label(values, labels), values, 0.0), axis=-1)
 
 
-def cross_entropy_per_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns -log softmax(logits)[label] of each label, in nats.
+def relative_to_top(
+  logits: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns two logarithms, less the largest logit.
+
+  Both are summed in one pass; nothing of the logits' size is formed.
 
   Args:
     logits: [..., C].
     labels: [...], from 0 to `C - 1`; what another number gives means nothing.
 
   Returns:
+    The logarithm of the sum of exp(logits), at least 0, and the label's logit,
+    at most 0: [...] each.
+  """
+  top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+  relative = logits - top
+  return (
+    jnp.log(jnp.sum(jnp.exp(relative), axis=-1)), at_label(relative, labels)
+  )  # fmt: skip
+
+
+def cross_entropy_per_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns -log softmax(logits)[label] of each label, in nats.
+
+  Args:
+    logits: [..., C].
+    labels: [...], as for `relative_to_top`.
+
+  Returns:
     [...].
   """
-  return -at_label(jax.nn.log_softmax(logits, axis=-1), labels)
+  log_sum, of_label = relative_to_top(logits, labels)
+  return log_sum - of_label
 
 
 def binary_cross_entropy_per_label(
