@@ -135,8 +135,9 @@ def _attend_backward(
   query_BxTxHxD, key_BxTxHxD, value_BxTxHxD, bias, seeds, probs_BxHxTxT = saved
   grad_out_BxTxHxD, grad_kept_BxHxTxT = grads
   scale = _scale(query_BxTxHxD)
+  redrawn = None if seeds is None else numerics.apart(seeds)
   kept_BxHxTxT, drop = jax.vjp(
-    lambda probs: dropout.dropout(probs, rate, seeds), probs_BxHxTxT
+    lambda probs: dropout.dropout(probs, rate, redrawn), probs_BxHxTxT
   )
   grad_value_BxTxHxD = jnp.einsum(
     "bhts,bthd->bshd", kept_BxHxTxT, grad_out_BxTxHxD

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convbert_jax.ops import numerics
+
 
 def draw_seeds(key: jax.Array, *shape: int) -> jax.Array:
   """Returns what decides about masks, uint32 [*shape, 2]: two words for each.
@@ -53,7 +55,8 @@ def _masked_backward(
   rate: float, seeds: jax.Array, grad: jax.Array
 ) -> tuple[jax.Array, np.ndarray]:
   no_grad = np.zeros(seeds.shape, jax.dtypes.float0)
-  return _masked(grad, rate, seeds), no_grad
+  # Otherwise the mask would be kept, where layers are unrolled.
+  return _masked(grad, rate, numerics.apart(seeds)), no_grad
 
 
 _masked.defvjp(_masked_forward, _masked_backward)
