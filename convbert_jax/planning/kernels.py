@@ -277,7 +277,9 @@ class _Reader:
           if name == array.name
         )
         read += round(elements * share)
-      elif user.opcode not in _NOT_ELEMENTWISE and _elements(user) == elements:
+      elif user.opcode == "pad" or (
+        user.opcode not in _NOT_ELEMENTWISE and _elements(user) == elements
+      ):
         read += self._elements_read(user, computation)
       else:
         read += elements

@@ -54,6 +54,28 @@ backend_config={"gemm_backend_config":{"dot_dimension_numbers":\
   assert (total.flops, total.dtype) == (0, "")
 
 
+def test_what_is_gathered_from_a_padded_array_counts_as_gathered():
+  (found,) = kernels.kernels(
+    program_of("""
+%fused.1 (a.1: f32[8,30], i.1: s32[2]) -> f32[8,4] {
+  %a.1 = f32[8,30]{1,0} parameter(0)
+  %i.1 = s32[2]{0} parameter(1)
+  %e.1 = f32[8,30]{1,0} exponential(%a.1)
+  %zero.1 = f32[] constant(0)
+  %p.1 = f32[8,32]{1,0} pad(%e.1, %zero.1), padding=0_0x0_2
+  ROOT %g.1 = f32[8,4]{1,0} gather(%p.1, %i.1), slice_sizes={8,4}
+}
+
+ENTRY %main (x.1: f32[8,30], i.2: s32[2]) -> f32[8,4] {
+  %x.1 = f32[8,30]{1,0} parameter(0)
+  %i.2 = s32[2]{0} parameter(1)
+  ROOT %out.1 = f32[8,4]{1,0} fusion(%x.1, %i.2), kind=kLoop, calls=%fused.1
+}
+""")
+  )
+  assert found.num_bytes == FLOAT * (2 * 8 * 4 + 2)
+
+
 def test_slices_of_stacked_arrays_count_as_slices():
   def stacked(x, kernels_LxMxM):
     def layer(x, kernel):
