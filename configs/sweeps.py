@@ -166,6 +166,6 @@ STUDIES = {
     "tasks": [*_PAPER_BASE],
     "num_task_seeds": 5,
     "start_from": dict.fromkeys(("rte", "mrpc", "stsb"), "mnli"),
-    "paper": {"ConvBERT-base, 4M steps": _PAPER_BASE},
+    "paper": {"ConvBERT-base, 4M steps": {**_PAPER_BASE, "average": 86.4}},
   },
 }

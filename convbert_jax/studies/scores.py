@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 
@@ -41,6 +41,8 @@ class Column:
   scores: Scores
 
 
+# The column of the mean over the paper's tasks, in the place of a task.
+AVERAGE = "average"
 # Title, and whether higher is better.
 _PRETRAINING = {
   "eval_generator_loss": ("generator loss, nats", False),
@@ -77,8 +79,27 @@ def read_columns(workdir: str, plan: KeptPlan) -> list[Column]:
         _task_scores(workdir, finished, task, name),
       )
     )
+  averaged = [column for column in columns if column.task in PAPER_SCORES]
+  if len(averaged) == len(PAPER_SCORES):
+    columns.append(
+      Column("average as in the paper", AVERAGE, AVERAGE, True, _mean(averaged))
+    )
   # A model without a discriminator, say, has no AUC.
   return [column for column in columns if any(column.scores.values())]
+
+
+def _mean(columns: Sequence[Column]) -> Scores:
+  """Returns the mean over columns, of the runs that all of them have."""
+  first, *others = (column.scores for column in columns)
+  means: dict[str, dict[int, float]] = {}
+  for variant, of_seeds in first.items():
+    for seed in of_seeds:
+      values = [scores.get(variant, {}).get(seed) for scores in others]
+      if None not in values:
+        means.setdefault(variant, {})[seed] = statistics.fmean(
+          [of_seeds[seed], *values]
+        )
+  return means
 
 
 def left_out(study: Study) -> list[str]:

@@ -41,7 +41,8 @@ class Study:
     num_task_seeds: of each fine-tuning.
     start_from: task that another task's fine-tuning starts from, by the latter.
     axis: what the names of the variants measure, if they are numbers.
-    paper: figures to stand beside: score by task, by variant.
+    paper: figures to stand beside: score by task, by variant; and "average",
+      beside the column of a study of all its tasks.
 
   Raises:
     UserError: naming what is wrong with it.

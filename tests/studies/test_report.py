@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from convbert_jax.finetuning.results import PAPER_SCORES
 from convbert_jax.studies import kept, report
 from convbert_jax.studies.ledger import Ledger, results_path
 from convbert_jax.studies.plan import PRETRAIN
@@ -15,7 +16,7 @@ from experiments import study_page
 PNG = b"\x89PNG"
 
 
-def write(workdir, run, score):
+def write(workdir, run, score, name="dev/matthews"):
   """Leaves the results of a run."""
   path = results_path(str(workdir), run)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,8 +35,8 @@ def write(workdir, run, score):
     folder = path.parent
     (folder / "environment.json").write_text(json.dumps([start]))
   else:
-    runs = [{"scores": {"dev/matthews": score}}]
-    path.write_text(json.dumps({"main_score": "dev/matthews", "runs": runs}))
+    runs = [{"scores": {name: score}}]
+    path.write_text(json.dumps({"main_score": name, "runs": runs}))
 
 
 @pytest.fixture
@@ -126,6 +127,26 @@ def test_the_papers_figures_are_marked_as_theirs(reported):
   last = table_of(first).rows[-1]
   assert last[0] == "ConvBERT-base, *the paper's, test*"
   assert last[4:] == ["–", "–", "67.8"]  # noqa: RUF001
+
+
+def test_the_papers_tasks_have_an_average(plan, tmp_path):
+  found = plan(
+    tasks=[*PAPER_SCORES], paper={"ConvBERT-base": {"average": 86.4}}
+  )
+  kept.keep(str(tmp_path), found)
+  queue = RunQueue(found.runs, Ledger(str(tmp_path)), ())
+  tasks = list(PAPER_SCORES)
+  while (run := queue.take()) is not None:
+    # One task of one seed is missing: it has no average.
+    if (run.task, run.variant, run.seed) == ("rte", "9", 1):
+      continue
+    score = tasks.index(run.task) + run.seed if run.task else 5.0
+    write(tmp_path, run, score, *PAPER_SCORES.get(run.task, ()))
+    queue.ended(run, 0, 1.0)
+  columns = read_columns(str(tmp_path), kept.load(str(tmp_path), "kernels"))
+  assert columns[-1].scores == {"5": {0: 3.5, 1: 4.5}, "9": {0: 3.5}}
+  table = report.scores_table(found.study, found.costs, columns)
+  assert [row[-1] for row in table.rows] == ["4.00 ± 0.71", "3.50 (1)", "86.4"]
 
 
 class _Page(html.parser.HTMLParser):
