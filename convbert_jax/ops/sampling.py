@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -46,48 +47,73 @@ def sample_tokens(logits_NxV: jax.Array, uniform_N: jax.Array) -> jax.Array:
     [N] int32 token ids. No gradient flows through the draw.
   """
   logits_NxV = jax.lax.stop_gradient(logits_NxV)
-  vocab_size = logits_NxV.shape[-1]
-  size = math.isqrt(vocab_size - 1) + 1
-  num_blocks = math.ceil(vocab_size / size)
   top_Nx1 = jnp.max(logits_NxV, axis=-1, keepdims=True)
-  weights_NxV = numerics.compute_once(
-    jnp.pad(
-      jnp.exp(logits_NxV - top_Nx1),
-      ((0, 0), (0, num_blocks * size - vocab_size)),
-    )
+  return jax.lax.platform_dependent(
+    jnp.exp(logits_NxV - top_Nx1),
+    uniform_N,
+    tpu=functools.partial(_draw, blocks_of=_multiplied),
+    default=functools.partial(_draw, blocks_of=_reshaped),
   )
-  block_N, target_N = _invert(
-    _sums_of_blocks(weights_NxV, num_blocks), uniform_N
-  )
-  within_NxI = jax.vmap(
-    lambda weights, begin: jax.lax.dynamic_slice_in_dim(weights, begin, size)
-  )(weights_NxV, block_N * size)
+
+
+# The sums of the blocks of each row [N, C], and from the number of a block for
+# each row to its weights [N, I].
+_Blocks = tuple[jax.Array, Callable[[jax.Array], jax.Array]]
+
+
+def _draw(
+  weights_NxV: jax.Array,
+  uniform_N: jax.Array,
+  *,
+  blocks_of: Callable[[jax.Array, int], _Blocks],
+) -> jax.Array:
+  """Draws from weights, first a block, then a token of it: [N] int32."""
+  size = math.isqrt(weights_NxV.shape[-1] - 1) + 1
+  sums_NxC, block = blocks_of(weights_NxV, size)
+  chosen_block_N, target_N = _invert(sums_NxC, uniform_N)
+  within_NxI = block(chosen_block_N)
   fraction_N = target_N / jnp.sum(within_NxI, axis=-1)
   chosen_N, _ = _invert(within_NxI, fraction_N)
-  return (block_N * size + chosen_N).astype(jnp.int32)
+  return (chosen_block_N * size + chosen_N).astype(jnp.int32)
 
 
-def _sums_of_blocks(weights_NxV: jax.Array, num_blocks: int) -> jax.Array:
-  """Sums the blocks of each row: [N, C]."""
-  return jax.lax.platform_dependent(
-    weights_NxV,
-    tpu=functools.partial(_sums_by_product, num_blocks=num_blocks),
-    default=functools.partial(_sums_by_reshaping, num_blocks=num_blocks),
+def _reshaped(weights_NxV: jax.Array, size: int) -> _Blocks:
+  """Returns blocks of `size`, the last filled up with zeros."""
+  num_rows, vocab_size = weights_NxV.shape
+  filler = ((0, 0), (0, -vocab_size % size))
+  filled = numerics.compute_once(jnp.pad(weights_NxV, filler))
+  take = jax.vmap(
+    lambda weights, block: jax.lax.dynamic_slice_in_dim(
+      weights, block * size, size
+    )
+  )
+  return (
+    jnp.sum(filled.reshape(num_rows, -1, size), axis=-1),
+    lambda block_N: take(filled, block_N),
   )
 
 
-def _sums_by_reshaping(weights_NxV: jax.Array, num_blocks: int) -> jax.Array:
-  return jnp.sum(weights_NxV.reshape(len(weights_NxV), num_blocks, -1), axis=-1)
+def _multiplied(weights_NxV: jax.Array, size: int) -> _Blocks:
+  """Returns the same by products with zeros and ones.
 
+  A TPU would lay out the weights anew for each step of `_reshaped`, and take
+  one row after the other.
+  """
+  dtype = weights_NxV.dtype
+  # Three passes of bfloat16: 17 bits of each weight.
+  product = functools.partial(jnp.dot, precision="high")
+  block_V, place_V = jnp.divmod(jnp.arange(weights_NxV.shape[-1]), size)
+  num_blocks = math.ceil(len(block_V) / size)
+  in_block_VxC = block_V[:, None] == jnp.arange(num_blocks)[None, :]
+  at_place_VxI = place_V[:, None] == jnp.arange(size)[None, :]
 
-def _sums_by_product(weights_NxV: jax.Array, num_blocks: int) -> jax.Array:
-  """Returns what TPUs compute without laying the weights out anew for it."""
-  width = weights_NxV.shape[-1]
-  block_V = jnp.arange(width) // (width // num_blocks)
-  is_in_block_VxC = block_V[:, None] == jnp.arange(num_blocks)[None, :]
-  return jnp.dot(
-    weights_NxV, is_in_block_VxC.astype(weights_NxV.dtype), precision="highest"
-  )
+  def block(block_N: jax.Array) -> jax.Array:
+    is_chosen_NxV = block_N[:, None] == block_V[None, :]
+    return product(
+      jnp.where(is_chosen_NxV, weights_NxV, 0.0), at_place_VxI.astype(dtype)
+    )
+
+  return product(weights_NxV, in_block_VxC.astype(dtype)), block
 
 
 def _invert(
