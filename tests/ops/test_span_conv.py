@@ -94,6 +94,16 @@ def test_the_kernel_gradient_is_summed_alike_on_every_platform(block, packed):
     np.testing.assert_allclose(found, *pull(grad), rtol=1e-12)
 
 
+def test_the_gradient_of_dynamic_kernels_is_summed_alike():
+  with jax.enable_x64(True):
+    value, grad = (jnp.asarray(draw(*SHAPE, seed=seed)) for seed in (0, 1))
+    np.testing.assert_allclose(
+      span_conv._products_stacked(value, grad, num_taps=5),
+      span_conv._products_by_tap(value, grad, num_taps=5),
+      rtol=1e-12,
+    )
+
+
 def test_one_tap_is_the_value_itself():
   value = jnp.asarray(draw(*SHAPE), jnp.float32)
   weights = jax.nn.softmax(jnp.asarray(draw(*SHAPE[:3], 1), jnp.float32))
