@@ -55,7 +55,7 @@ def _masked_backward(
   rate: float, seeds: jax.Array, grad: jax.Array
 ) -> tuple[jax.Array, np.ndarray]:
   no_grad = np.zeros(seeds.shape, jax.dtypes.float0)
-  # Otherwise the mask would be kept, where layers are unrolled.
+  # On NVIDIA's GPUs the mask of unrolled layers would be kept.
   return _masked(grad, rate, numerics.apart(seeds)), no_grad
 
 

@@ -37,7 +37,8 @@ def relative_to_top(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns two logarithms, less the largest logit.
 
-  Both are summed in one pass; nothing of the logits' size is formed.
+  Compiled, both are summed in one pass, and nothing of the logits' size is
+  formed before the backward pass.
 
   Args:
     logits: [..., C].
@@ -49,9 +50,8 @@ def relative_to_top(
   """
   top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
   relative = logits - top
-  return (
-    jnp.log(jnp.sum(jnp.exp(relative), axis=-1)), at_label(relative, labels)
-  )  # fmt: skip
+  log_sum = jnp.log(jnp.sum(jnp.exp(relative), axis=-1))
+  return log_sum, at_label(relative, labels)
 
 
 def cross_entropy_per_label(logits: jax.Array, labels: jax.Array) -> jax.Array:

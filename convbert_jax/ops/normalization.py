@@ -8,6 +8,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from convbert_jax.ops import numerics
 
+# Of a float32 sum of squares, relative to the sum.
+_ROUNDING = 2.0**-22
+
 
 def sum_last_axis(x: jax.Array) -> jax.Array:
   """Sums over the last axis: [..., I] to [...]."""
@@ -88,9 +91,11 @@ def _layer_norm_forward(
     # In one pass, it would lose digits that an epsilon of 1e-12 asks for.
     variance = sum_last_axis((precise - mean) ** 2)[:, None] / x.shape[-1]
   else:
-    # Half precision has lost more digits before.
+    # Of normal values in half precision, the rounding of the input is larger.
+    # What is below that of the squares is noise: of rows that are all but
+    # constant, less of the difference is left.
     mean_square = sum_last_axis(precise**2)[:, None] / x.shape[-1]
-    variance = jnp.maximum(mean_square - mean**2, 0.0)
+    variance = jnp.maximum(mean_square - mean**2, _ROUNDING * mean**2)
   factor = jax.lax.rsqrt(variance + epsilon)
   mean, factor = checkpoint_name((mean, factor), "layer_norm_statistics")
   out = (precise - mean) * factor * scale[None, :] + bias[None, :]

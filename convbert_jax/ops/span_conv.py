@@ -13,7 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from convbert_jax.ops import grouped_linear, normalization, numerics
+from convbert_jax.ops import (
+  grouped_linear,
+  normalization,
+  numerics,
+  windows,
+)
 
 # Positions whose products are summed before the sums are written to memory.
 _CPU_BLOCK, _GPU_BLOCK = 8, 32
@@ -180,18 +185,6 @@ def _weighted_heads(
   return span_dynamic_conv(value_BxTxHxD, seen_BxTxHxK), kernel_BxTxHxK
 
 
-def _windows(x: jax.Array, num_taps: int) -> list[jax.Array]:
-  """Returns views of `x` [B, T, ...], the j-th moved by `j - num_taps // 2`."""
-  length = x.shape[1]
-  half = num_taps // 2
-  edges = [(0, 0)] * x.ndim
-  edges[1] = (half, half)
-  padded = jnp.pad(x, edges)
-  return [
-    jax.lax.slice_in_dim(padded, j, j + length, axis=1) for j in range(num_taps)
-  ]
-
-
 def windows_of(segment_ids_BxT: jax.Array, num_taps: int) -> jax.Array:
   """Returns which positions of a window belong to its middle's segment.
 
@@ -202,8 +195,8 @@ def windows_of(segment_ids_BxT: jax.Array, num_taps: int) -> jax.Array:
   Returns:
     bool [B, T, K]; beyond the ends of the sequence it says nothing.
   """
-  windows = _windows(segment_ids_BxT, num_taps)
-  return jnp.stack([ids == segment_ids_BxT for ids in windows], axis=-1)
+  read = windows.around(segment_ids_BxT, num_taps)
+  return jnp.stack([ids == segment_ids_BxT for ids in read], axis=-1)
 
 
 @jax.custom_vjp
@@ -225,25 +218,12 @@ def depthwise_conv(
   """
   dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
   taps = kernel_KxM.astype(dtype)
-  windows = _windows_within(x_BxTxM, within_BxTxK, len(taps))
+  read = windows.within_segments(x_BxTxM, within_BxTxK, len(taps))
   total = sum(
     tap[None, None, :] * window.astype(dtype)
-    for tap, window in zip(taps, windows, strict=True)
+    for tap, window in zip(taps, read, strict=True)
   )
   return total.astype(x_BxTxM.dtype)
-
-
-def _windows_within(
-  x_BxTxM: jax.Array, within_BxTxK: jax.Array | None, num_taps: int
-) -> list[jax.Array]:
-  """Returns `_windows`, zero where they leave a segment."""
-  windows = _windows(x_BxTxM, num_taps)
-  if within_BxTxK is None:
-    return windows
-  return [
-    jnp.where(within_BxTxK[:, :, tap, None], window, 0)
-    for tap, window in enumerate(windows)
-  ]
 
 
 _Saved = tuple[jax.Array, jax.Array, jax.Array | None]
@@ -264,7 +244,11 @@ def _depthwise_conv_backward(
   saved: _Saved, grad_BxTxM: jax.Array
 ) -> tuple[jax.Array, jax.Array, None]:
   x_BxTxM, kernel_KxM, within_BxTxK = saved
-  sums = functools.partial(_sums_of_products, num_taps=len(kernel_KxM))
+  sums = functools.partial(
+    windows.sums_of_products,
+    num_taps=len(kernel_KxM),
+    dtype=numerics.precise_dtype(x_BxTxM, kernel_KxM),
+  )
   grad_kernel_KxM = jax.lax.platform_dependent(
     x_BxTxM,
     grad_BxTxM,
@@ -281,45 +265,6 @@ def _depthwise_conv_backward(
     numerics.gradient_of(kernel_KxM, grad_kernel_KxM),
     None,
   )
-
-
-def _sums_of_products(
-  x_BxTxM: jax.Array,
-  grad_BxTxM: jax.Array,
-  within_BxTxK: jax.Array | None,
-  *,
-  num_taps: int,
-  block: int | None = None,
-) -> jax.Array:
-  """Returns the gradient of a depthwise kernel, [K, M], float32 at least.
-
-  Args:
-    x_BxTxM: the input.
-    grad_BxTxM: the gradient of the output.
-    within_BxTxK: as for `depthwise_conv`.
-    num_taps: `K`.
-    block: positions that are summed first, in one pass for all taps, for
-      platforms where a plain sum is a pass, or an array, for each tap. None
-      for a plain sum.
-  """
-  dtype = numerics.precise_dtype(x_BxTxM, grad_BxTxM)
-  _, length, width = grad_BxTxM.shape
-  filler = [(0, 0), (0, -length % (block or 1)), (0, 0)]
-  grad, x = (
-    jnp.pad(array, filler) for array in (grad_BxTxM.astype(dtype), x_BxTxM)
-  )
-  within = None
-  if within_BxTxK is not None:
-    within = jnp.pad(within_BxTxK, filler)
-  sums = []
-  for window in _windows_within(x, within, num_taps):
-    products = grad * window.astype(dtype)
-    if block is None:
-      sums.append(jnp.sum(products, axis=(0, 1))[None])
-    else:
-      blocks = products.reshape(-1, block, width)
-      sums.append(sum(blocks[:, i] for i in range(block)))
-  return jnp.sum(jnp.stack(sums), axis=1)
 
 
 depthwise_conv.defvjp(_depthwise_conv_forward, _depthwise_conv_backward)
@@ -342,10 +287,10 @@ def span_dynamic_conv(
     [B, T, H, D], in the value's dtype.
   """
   dtype = numerics.precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
-  windows = _windows(value_BxTxHxD, kernel_BxTxHxK.shape[-1])
+  read = windows.around(value_BxTxHxD, kernel_BxTxHxK.shape[-1])
   total = sum(
     kernel_BxTxHxK[..., j, None].astype(dtype) * window.astype(dtype)
-    for j, window in enumerate(windows)
+    for j, window in enumerate(read)
   )
   return total.astype(value_BxTxHxD.dtype)
 
@@ -363,17 +308,21 @@ def _span_dynamic_conv_backward(
   value_BxTxHxD, kernel_BxTxHxK = saved
   dtype = numerics.precise_dtype(value_BxTxHxD, kernel_BxTxHxK)
   num_taps = kernel_BxTxHxK.shape[-1]
+  products = functools.partial(
+    windows.products_of_values, num_taps=num_taps, dtype=dtype
+  )
   grad_kernel_BxTxHxK = jax.lax.platform_dependent(
     value_BxTxHxD,
     grad_BxTxHxD,
-    # A kernel of an NVIDIA GPU has eight sums at most; here it has one.
-    cuda=functools.partial(_products_stacked, num_taps=num_taps),
-    default=functools.partial(_products_by_tap, num_taps=num_taps),
+    # A kernel of an NVIDIA GPU has eight sums at most; here it has one. Others
+    # would write the stack, of `K` times the input's size.
+    cuda=functools.partial(products, stacked=True),
+    default=functools.partial(products, stacked=False),
   )
   # Position s receives tap j from position s - (j - K // 2): gradients and
   # kernels move together, against the forward direction.
-  grad_windows = _windows(grad_BxTxHxD, num_taps)
-  kernel_windows = _windows(kernel_BxTxHxK, num_taps)
+  grad_windows = windows.around(grad_BxTxHxD, num_taps)
+  kernel_windows = windows.around(kernel_BxTxHxK, num_taps)
   grad_value_BxTxHxD = sum(
     kernel_windows[-1 - j][..., j, None].astype(dtype)
     * grad_windows[-1 - j].astype(dtype)
@@ -382,37 +331,6 @@ def _span_dynamic_conv_backward(
   return (
     numerics.gradient_of(value_BxTxHxD, grad_value_BxTxHxD),
     numerics.gradient_of(kernel_BxTxHxK, grad_kernel_BxTxHxK),
-  )
-
-
-def _products_by_tap(
-  value_BxTxHxD: jax.Array, grad_BxTxHxD: jax.Array, *, num_taps: int
-) -> jax.Array:
-  """Returns the products of gradients with the values in their windows.
-
-  [B, T, H, K], float32 at least.
-  """
-  dtype = numerics.precise_dtype(value_BxTxHxD)
-  grad = grad_BxTxHxD.astype(dtype)
-  return jnp.stack(
-    [
-      normalization.sum_last_axis(grad * window.astype(dtype))
-      for window in _windows(value_BxTxHxD, num_taps)
-    ],
-    axis=-1,
-  )
-
-
-def _products_stacked(
-  value_BxTxHxD: jax.Array, grad_BxTxHxD: jax.Array, *, num_taps: int
-) -> jax.Array:
-  """Returns `_products_by_tap`, for compilers that fuse the stack."""
-  dtype = numerics.precise_dtype(value_BxTxHxD)
-  grad = grad_BxTxHxD.astype(dtype)
-  windows = _windows(value_BxTxHxD, num_taps)
-  return jnp.sum(
-    jnp.stack([grad * window.astype(dtype) for window in windows], axis=-2),
-    axis=-1,
   )
 
 

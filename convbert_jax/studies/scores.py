@@ -82,7 +82,9 @@ def read_columns(workdir: str, plan: KeptPlan) -> list[Column]:
   averaged = [column for column in columns if column.task in PAPER_SCORES]
   if len(averaged) == len(PAPER_SCORES):
     columns.append(
-      Column("average as in the paper", AVERAGE, AVERAGE, True, _mean(averaged))
+      Column(
+        "mean of the paper's tasks", AVERAGE, AVERAGE, True, _mean(averaged)
+      )
     )
   # A model without a discriminator, say, has no AUC.
   return [column for column in columns if any(column.scores.values())]

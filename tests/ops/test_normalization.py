@@ -69,6 +69,16 @@ def test_layer_norm_keeps_its_statistics_in_float32():
   np.testing.assert_allclose(np.asarray(out, np.float64), exact, atol=0.02)
 
 
+def test_layer_norm_of_rows_that_are_all_but_constant_stays_in_bounds():
+  """In one pass, their variance is as small as its rounding."""
+  for place in (1.0, 37.0):
+    x = jnp.full((1, 768), place, jnp.bfloat16)
+    x = x.at[0, 3].multiply(1 + 2**-7)
+    out = normalization.layer_norm(x, jnp.ones(768), jnp.zeros(768), 1e-12)
+    exact = np.sqrt(767)  # of one element that differs from the others
+    assert 0.2 * exact < np.abs(out.astype(np.float32)).max() < 1.01 * exact
+
+
 def test_layer_norm_gives_each_argument_a_gradient_of_its_dtype():
   x, scale, bias = jnp.ones((2, 4)), jnp.ones(4), jnp.zeros(4, jnp.bfloat16)
   _, pull = jax.vjp(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convbert_jax.ops import span_conv
+from convbert_jax.ops import span_conv, windows
 
 SHAPE = (2, 7, 3, 4)  # B, T, H, D
 
@@ -88,8 +88,8 @@ def test_the_kernel_gradient_is_summed_alike_on_every_platform(block, packed):
       lambda kernel: span_conv.depthwise_conv(x, kernel, within),
       jnp.ones((taps, 5)),
     )
-    found = span_conv._sums_of_products(
-      x, grad, within, num_taps=taps, block=block
+    found = windows.sums_of_products(
+      x, grad, within, num_taps=taps, dtype=x.dtype, block=block
     )
     np.testing.assert_allclose(found, *pull(grad), rtol=1e-12)
 
@@ -97,11 +97,13 @@ def test_the_kernel_gradient_is_summed_alike_on_every_platform(block, packed):
 def test_the_gradient_of_dynamic_kernels_is_summed_alike():
   with jax.enable_x64(True):
     value, grad = (jnp.asarray(draw(*SHAPE, seed=seed)) for seed in (0, 1))
-    np.testing.assert_allclose(
-      span_conv._products_stacked(value, grad, num_taps=5),
-      span_conv._products_by_tap(value, grad, num_taps=5),
-      rtol=1e-12,
+    by_tap, stacked = (
+      windows.products_of_values(
+        value, grad, num_taps=5, dtype=value.dtype, stacked=stacked
+      )
+      for stacked in (False, True)
     )
+    np.testing.assert_allclose(stacked, by_tap, rtol=1e-12)
 
 
 def test_one_tap_is_the_value_itself():
