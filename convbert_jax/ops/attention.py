@@ -136,9 +136,7 @@ def _attend_backward(
   grad_out_BxTxHxD, grad_kept_BxHxTxT = grads
   scale = _scale(query_BxTxHxD)
   redrawn = None if seeds is None else numerics.apart(seeds)
-  kept_BxHxTxT, drop = jax.vjp(
-    lambda probs: dropout.dropout(probs, rate, redrawn), probs_BxHxTxT
-  )
+  kept_BxHxTxT = dropout.dropout(probs_BxHxTxT, rate, redrawn)
   grad_value_BxTxHxD = jnp.einsum(
     "bhts,bthd->bshd", kept_BxHxTxT, grad_out_BxTxHxD
   )
@@ -146,7 +144,9 @@ def _attend_backward(
     "bthd,bshd->bhts", grad_out_BxTxHxD, value_BxTxHxD
   )
   grad_logits_BxHxTxT = normalization.softmax_gradient(
-    numerics.precise(probs_BxHxTxT), numerics.precise(*drop(grad_kept_BxHxTxT))
+    numerics.precise(probs_BxHxTxT),
+    # What is dropped of the probabilities has no gradient.
+    numerics.precise(dropout.dropout(grad_kept_BxHxTxT, rate, redrawn)),
   )
   # Both products in the dtype of the others of a step.
   rounded_BxHxTxT = grad_logits_BxHxTxT.astype(query_BxTxHxD.dtype)

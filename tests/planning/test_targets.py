@@ -16,6 +16,8 @@ import jaxlib
 import pytest
 from programs import ROOT
 
+from convbert_jax.planning import program_text
+
 PATH = pathlib.Path(__file__).parents[1] / "golden" / "compiled_steps.json"
 # How much more of anything is no accident.
 GROWTH = 1.03
@@ -70,6 +72,20 @@ def costs(values):
   }
 
 
+def check(key, found, request):
+  """Compares costs with those that are kept, or keeps them."""
+  kept = json.loads(PATH.read_text())
+  version = jaxlib.__version__
+  if request.config.getoption("--update-golden"):
+    kept.setdefault(version, {})[key] = found
+    PATH.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+  # requirements-targets.txt says which version is installed.
+  assert version in kept, f"{PATH.name} knows nothing of jaxlib {version}"
+  for name, value in found.items():
+    before = kept[version][key].get(name, 0)
+    assert value <= GROWTH * before, f"{name}: {value:,}, was {before:,}"
+
+
 def products_of_sampling():
   """Returns the operations that draw a chip's tokens, on TPUs alone.
 
@@ -89,23 +105,12 @@ def test_a_step_does_no_more_than_before(tmp_path, request, size):
   assert values["program_flops"] == pytest.approx(
     values["model_flops"] + products_of_sampling(), rel=0.02
   )
-  found = costs(values)
-  key = f"{size}, 1024 x 128, bfloat16, v5e:4x4"
-  kept = json.loads(PATH.read_text())
-  version = jaxlib.__version__
-  if request.config.getoption("--update-golden"):
-    kept.setdefault(version, {})[key] = found
-    PATH.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-  # requirements-targets.txt says which version is installed.
-  assert version in kept, f"{PATH.name} knows nothing of jaxlib {version}"
-  for name, value in found.items():
-    before = kept[version][key].get(name, 0)
-    assert value <= GROWTH * before, f"{name}: {value:,}, was {before:,}"
+  check(f"{size}, 1024 x 128, bfloat16, v5e:4x4", costs(values), request)
 
 
 @needs_gpu_compiler
 @pytest.mark.slow
-def test_a_gpu_is_compiled_for_without_one(tmp_path):
+def test_a_gpu_is_compiled_for_without_one(tmp_path, request):
   found = preflight(tmp_path, "h100:8", "small", "batch_size=1024")
   assert found["program_flops"] == pytest.approx(found["model_flops"], rel=0.02)
   sent = found["exchanges"]["all-reduce"]
@@ -113,6 +118,35 @@ def test_a_gpu_is_compiled_for_without_one(tmp_path):
   assert sent["inside"] + sent["outside"] == pytest.approx(
     2 * found["num_params"], rel=0.02
   )
+  check("small, 1024 x 128, bfloat16, h100:8", costs(found), request)
+
+
+@needs_gpu_compiler
+@pytest.mark.slow
+def test_unrolled_layers_keep_no_dropout_masks(tmp_path):
+  text = tmp_path / "program.txt"
+  done = run(
+    "--config=configs/pretrain.py:size=base,seq=128",
+    "--config.model.dtype=bfloat16",
+    "--config.model.num_hidden_layers=2",
+    "--config.model.scan_unroll=2",
+    "--config.model.remat=none",
+    "--config.model.kernels=fused",
+    "--target=h100:1",
+    f"--save_hlo={text}",
+  )
+  assert done.returncode == 0, done.stderr
+  masks = [
+    instruction.name
+    for instruction, _, _ in program_text.parse(text.read_text()).launched()
+    if instruction.opcode == "fusion"
+    and any(
+      array.dtype == "pred" and array.num_elements >= 256 * 128 * 256
+      for array in instruction.results
+    )
+  ]
+  # One for the embeddings of each network, none for a layer.
+  assert len(masks) <= 2, masks
 
 
 @needs_tpu_compiler
