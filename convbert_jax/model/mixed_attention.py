@@ -23,7 +23,7 @@ from convbert_jax.ops import (
   numerics,
   packing,
   partitioning,
-  span_conv,
+  windows,
 )
 from convbert_jax.ops.kernels import choice as kernels
 from convbert_jax.ops.kernels import hopper_attention
@@ -63,7 +63,7 @@ def make_reach(
   return Reach(
     same_BxTxT * mask_BxTxT,
     real_BxT,
-    span_conv.windows_of(segment_ids_BxT, num_taps),
+    windows.of_segments(segment_ids_BxT, num_taps),
   )
 
 

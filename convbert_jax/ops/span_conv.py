@@ -44,7 +44,7 @@ def span_dynamic_heads(
     query_BxTxHxD: the attention heads' queries, unscaled.
     value_BxTxHxD: what is summed.
     within_BxTxK: which positions of each window may be read, see
-      `windows_of`; all of them if None.
+      `windows.of_segments`; all of them if None.
 
   Returns:
     The heads [B, T, H, D], and their kernels [B, T, H, K], which sum to 1.
@@ -185,20 +185,6 @@ def _weighted_heads(
   return span_dynamic_conv(value_BxTxHxD, seen_BxTxHxK), kernel_BxTxHxK
 
 
-def windows_of(segment_ids_BxT: jax.Array, num_taps: int) -> jax.Array:
-  """Returns which positions of a window belong to its middle's segment.
-
-  Args:
-    segment_ids_BxT: the segment of each position.
-    num_taps: positions in a window, `K`, odd.
-
-  Returns:
-    bool [B, T, K]; beyond the ends of the sequence it says nothing.
-  """
-  read = windows.around(segment_ids_BxT, num_taps)
-  return jnp.stack([ids == segment_ids_BxT for ids in read], axis=-1)
-
-
 @jax.custom_vjp
 def depthwise_conv(
   x_BxTxM: jax.Array,
@@ -210,8 +196,8 @@ def depthwise_conv(
   Args:
     x_BxTxM: input.
     kernel_KxM: one kernel of `K` taps (odd) for each channel.
-    within_BxTxK: as `windows_of` returns it: a position that reads another is
-      read by it. All if None.
+    within_BxTxK: as `windows.of_segments` returns it: a position that reads
+      another is read by it. All if None.
 
   Returns:
     [B, T, M], in the input's dtype.

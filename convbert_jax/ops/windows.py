@@ -19,6 +19,20 @@ def around(x: jax.Array, num_taps: int) -> list[jax.Array]:
   ]
 
 
+def of_segments(segment_ids_BxT: jax.Array, num_taps: int) -> jax.Array:
+  """Returns which positions of a window belong to its middle's segment.
+
+  Args:
+    segment_ids_BxT: the segment of each position.
+    num_taps: positions in a window, `K`, odd.
+
+  Returns:
+    bool [B, T, K]; beyond the ends of the sequence it says nothing.
+  """
+  read = around(segment_ids_BxT, num_taps)
+  return jnp.stack([ids == segment_ids_BxT for ids in read], axis=-1)
+
+
 def within_segments(
   x_BxTxM: jax.Array, within_BxTxK: jax.Array | None, num_taps: int
 ) -> list[jax.Array]:

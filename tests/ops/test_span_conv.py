@@ -83,7 +83,7 @@ def test_the_kernel_gradient_is_summed_alike_on_every_platform(block, packed):
   taps, segments = 3, jnp.asarray([[0, 0, 0, 1, 1, 2, 2], [0] * 7])
   with jax.enable_x64(True):
     x, grad = (jnp.asarray(draw(2, 7, 5, seed=seed)) for seed in (0, 1))
-    within = span_conv.windows_of(segments, taps) if packed else None
+    within = windows.of_segments(segments, taps) if packed else None
     _, pull = jax.vjp(
       lambda kernel: span_conv.depthwise_conv(x, kernel, within),
       jnp.ones((taps, 5)),
