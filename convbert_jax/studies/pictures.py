@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,8 @@ from convbert_jax.studies.study import Study
 from convbert_jax.training import figures
 
 _MEAN, _SEED, _REFERENCE = "#4C72B0", "#B8B8B8", "#C44E52"
+# Of variants that have no order, told apart at a glance.
+_UNORDERED = matplotlib.colormaps["tab10"].colors
 # Tokens seen, and a value.
 Curve = Sequence[tuple[float, float]]
 _PANELS_IN_ROW = 2
@@ -67,14 +70,21 @@ def compute_figure(plan: KeptPlan, columns: Sequence[Column]) -> bytes:
   return figures.draw_png(draw, _size(len(columns), 3.2))
 
 
-def curves_figure(curves: Mapping[str, Sequence[Curve]], title: str) -> bytes:
+def curves_figure(
+  curves: Mapping[str, Sequence[Curve]], title: str, *, ordered: bool
+) -> bytes:
   """Draws training curves, a colour for each variant and a line for each seed.
 
   Args:
     curves: of every seed, by variant.
     title: of the metric.
+    ordered: whether the variants are values of one field, so that colours run
+      from dark to light.
+
+  Returns:
+    A PNG file.
   """
-  colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(curves)))
+  colours = _colours(len(curves), ordered=ordered)
 
   def draw(figure: Figure) -> None:
     axes = figure.subplots()
@@ -93,6 +103,12 @@ def curves_figure(curves: Mapping[str, Sequence[Curve]], title: str) -> bytes:
     figure.legend(loc="outside right upper")
 
   return figures.draw_png(draw, (7.5, 4.0))
+
+
+def _colours(count: int, *, ordered: bool) -> Sequence[Any]:
+  if ordered or count > len(_UNORDERED):
+    return matplotlib.colormaps["viridis"](np.linspace(0, 0.9, count))
+  return _UNORDERED[:count]
 
 
 def _panels(figure: Figure, count: int) -> Sequence[Axes]:

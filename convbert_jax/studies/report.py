@@ -167,7 +167,11 @@ def _training(
     parts.append(
       Picture(
         "curves.png",
-        pictures.curves_figure(curves, "generator loss in training, nats"),
+        pictures.curves_figure(
+          curves,
+          "generator loss in training, nats",
+          ordered=bool(plan.study.axis),
+        ),
         "Generator loss of every seed while training",
       )
     )
