@@ -102,9 +102,13 @@ class MixedAttention(nn.Module):
     projected_BxTxSxHxD = self._project(hidden_BxTxM)
     projected = {
       name: partitioning.constrain(
-        projected_BxTxSxHxD[:, :, place], "batch", None, "heads", None
+        part_BxTxHxD, "batch", None, "heads", None
       )
-      for place, name in enumerate(config.projections)
+      for name, part_BxTxHxD in zip(
+        config.projections,
+        grouped_linear.parts(projected_BxTxSxHxD),
+        strict=True,
+      )
     }
     attended_BxTxHxD, probs_BxHxTxT = self._attend(
       projected_BxTxSxHxD,

@@ -1,7 +1,11 @@
 """Linear maps, plain and in groups."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from convbert_jax.ops import numerics
 
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -33,7 +37,7 @@ def _product_of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
   # [B, T, I].
   x_NxI = x.reshape(-1, x.shape[-1])
   if kernel.ndim == 2:
-    return x_NxI @ kernel
+    return _contracted(x_NxI, kernel)
   num_groups, group_width, group_features = kernel.shape
   chunks = x_NxI.reshape(-1, num_groups, group_width)
   y_NxGxO = jnp.einsum("ngi,gio->ngo", chunks, kernel)
@@ -57,7 +61,7 @@ def linear_of_parts(
     [..., O].
   """
   x_NxSxI = x.reshape(-1, *x.shape[-2:])
-  y_NxO = jnp.einsum("nsi,sio->no", x_NxSxI, kernel_SxIxO) + bias_O[None, :]
+  y_NxO = _contracted(x_NxSxI, kernel_SxIxO) + bias_O[None, :]
   return y_NxO.reshape(*x.shape[:-2], -1)
 
 
@@ -75,5 +79,87 @@ def linear_to_parts(
     [..., S, O].
   """
   x_NxI = x.reshape(-1, x.shape[-1])
-  y_NxSxO = jnp.einsum("ni,iso->nso", x_NxI, kernel_IxSxO) + bias_SxO[None]
+  y_NxSxO = _contracted(x_NxI, kernel_IxSxO) + bias_SxO[None]
   return y_NxSxO.reshape(*x.shape[:-1], *bias_SxO.shape)
+
+
+@jax.custom_vjp
+def _contracted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Maps rows [N, ...I] by a kernel [...I, ...O] to [N, ...O]."""
+  return _product(x, kernel)
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return jnp.tensordot(x, kernel, axes=x.ndim - 1)
+
+
+_Saved = tuple[jax.Array, jax.Array]
+
+
+def _contracted_forward(
+  x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, _Saved]:
+  # Policies of recomputation look for products, and not into custom rules.
+  return _product(x, kernel), (x, kernel)
+
+
+def _contracted_backward(
+  saved: _Saved, grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  x, kernel = saved
+  outputs = tuple(range(1, grad.ndim))
+  inputs = x.ndim - 1
+  grad_x = jnp.tensordot(
+    grad, kernel, axes=(outputs, tuple(range(inputs, kernel.ndim)))
+  )
+  grad_kernel = jax.lax.platform_dependent(
+    x, grad, cpu=_turned_product_over_rows, default=_product_over_rows
+  )
+  return (
+    numerics.gradient_of(x, grad_x),
+    numerics.gradient_of(kernel, grad_kernel),
+  )
+
+
+_contracted.defvjp(_contracted_forward, _contracted_backward)
+
+
+def _product_over_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
+  """Returns the sum over rows of [N, ...I] times [N, ...O], [...I, ...O]."""
+  return _outputs_last(jnp.tensordot(grad, x, axes=(0, 0)), grad.ndim - 1)
+
+
+def _turned_product_over_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
+  """Returns the same, in up to 0.6 of the time on CPUs.
+
+  There, the narrower of the two had better be turned around in memory.
+  """
+  if x.size <= grad.size:
+    return jnp.tensordot(_rows_last(x), grad, axes=1)
+  product = numerics.compute_once(jnp.tensordot(_rows_last(grad), x, axes=1))
+  return _outputs_last(product, grad.ndim - 1)
+
+
+def _rows_last(x: jax.Array) -> jax.Array:
+  return numerics.compute_once(jnp.moveaxis(x, 0, -1))
+
+
+def _outputs_last(product: jax.Array, num_outputs: int) -> jax.Array:
+  """Returns [...O, ...I] as [...I, ...O]."""
+  return jnp.moveaxis(
+    product, range(num_outputs), range(-num_outputs, 0)
+  )
+
+
+@jax.custom_vjp
+def parts(x_BxTxSxHxD: jax.Array) -> list[jax.Array]:
+  """Returns each part of what `linear_to_parts` has made.
+
+  The gradient puts theirs together in one pass; JAX's own would pad and add.
+  """
+  return [x_BxTxSxHxD[:, :, i] for i in range(x_BxTxSxHxD.shape[2])]
+
+
+parts.defvjp(
+  lambda x: (parts(x), None), lambda _, grads: (jnp.stack(grads, axis=2),)
+)
