@@ -13,6 +13,7 @@ from convbert_jax.ops import (
   dropout,
   grouped_linear,
   normalization,
+  numerics,
   partitioning,
 )
 
@@ -46,7 +47,10 @@ def table(
   )
   # NumPy's cannot be indexed by what JAX traces.
   param = jnp.asarray(param)
-  return partitioning.gathered(param, axes, dtype or param.dtype)
+  # Loops that slice it out of the stack of all layers' would be slow.
+  return numerics.compute_once(
+    partitioning.gathered(param, axes, dtype or param.dtype)
+  )
 
 
 class LinearParameters(nn.Module):

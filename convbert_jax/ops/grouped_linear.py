@@ -141,6 +141,8 @@ def _turned_product_over_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
 
 
 def _rows_last(x: jax.Array) -> jax.Array:
+  # Written as it is first: turning what comes from far waits for each row.
+  x = numerics.compute_once(x)
   return numerics.compute_once(jnp.moveaxis(x, 0, -1))
 
 
@@ -161,5 +163,6 @@ def parts(x_BxTxSxHxD: jax.Array) -> list[jax.Array]:
 
 
 parts.defvjp(
-  lambda x: (parts(x), None), lambda _, grads: (jnp.stack(grads, axis=2),)
+  lambda x: (parts(x), None),
+  lambda _, grads: (numerics.compute_once(jnp.stack(grads, axis=2)),),
 )

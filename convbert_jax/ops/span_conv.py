@@ -203,7 +203,7 @@ def depthwise_conv(
     [B, T, M], in the input's dtype.
   """
   dtype = numerics.precise_dtype(x_BxTxM, kernel_KxM)
-  taps = kernel_KxM.astype(dtype)
+  taps = numerics.compute_once(kernel_KxM.astype(dtype))
   read = windows.within_segments(x_BxTxM, within_BxTxK, len(taps))
   total = sum(
     tap[None, None, :] * window.astype(dtype)
@@ -245,7 +245,9 @@ def _depthwise_conv_backward(
     default=functools.partial(sums, block=_GPU_BLOCK),
   )
   # The adjoint of a correlation is the correlation with the flipped kernel.
-  grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1], within_BxTxK)
+  grad_x_BxTxM = numerics.compute_once(
+    depthwise_conv(grad_BxTxM, kernel_KxM[::-1], within_BxTxK)
+  )
   return (
     numerics.gradient_of(x_BxTxM, grad_x_BxTxM),
     numerics.gradient_of(kernel_KxM, grad_kernel_KxM),

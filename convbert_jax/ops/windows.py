@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from convbert_jax.ops import normalization
+from convbert_jax.ops import normalization, numerics
 
 
 def around(x: jax.Array, num_taps: int) -> list[jax.Array]:
@@ -13,7 +13,7 @@ def around(x: jax.Array, num_taps: int) -> list[jax.Array]:
   half = num_taps // 2
   edges = [(0, 0)] * x.ndim
   edges[1] = (half, half)
-  padded = jnp.pad(x, edges)
+  padded = numerics.compute_once(jnp.pad(x, edges))
   return [
     jax.lax.slice_in_dim(padded, j, j + length, axis=1) for j in range(num_taps)
   ]
