@@ -121,7 +121,9 @@ def _attend_forward(
   probs_BxHxTxT = checkpoint_name(
     normalization.softmax(logits_BxHxTxT + bias).astype(dtype), "softmax"
   )
-  kept_BxHxTxT = dropout.dropout(probs_BxHxTxT, rate, seeds)
+  kept_BxHxTxT = numerics.compute_once(
+    dropout.dropout(probs_BxHxTxT, rate, seeds)
+  )
   out_BxTxHxD = jnp.einsum("bhts,bshd->bthd", kept_BxHxTxT, value_BxTxHxD)
   return (
     (out_BxTxHxD, kept_BxHxTxT),
@@ -149,7 +151,9 @@ def _attend_backward(
     numerics.precise(dropout.dropout(grad_kept_BxHxTxT, rate, redrawn)),
   )
   # Both products in the dtype of the others of a step.
-  rounded_BxHxTxT = grad_logits_BxHxTxT.astype(query_BxTxHxD.dtype)
+  rounded_BxHxTxT = numerics.compute_once(
+    grad_logits_BxHxTxT.astype(query_BxTxHxD.dtype)
+  )
   return (
     jnp.einsum("bhts,bshd->bthd", rounded_BxHxTxT, key_BxTxHxD) * scale,
     jnp.einsum("bhts,bthd->bshd", rounded_BxHxTxT, query_BxTxHxD * scale),

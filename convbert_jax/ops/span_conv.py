@@ -209,7 +209,7 @@ def depthwise_conv(
     tap[None, None, :] * window.astype(dtype)
     for tap, window in zip(taps, read, strict=True)
   )
-  return total.astype(x_BxTxM.dtype)
+  return numerics.compute_once(total.astype(x_BxTxM.dtype))
 
 
 _Saved = tuple[jax.Array, jax.Array, jax.Array | None]
@@ -220,9 +220,7 @@ def _depthwise_conv_forward(
   kernel_KxM: jax.Array,
   within_BxTxK: jax.Array | None,
 ) -> tuple[jax.Array, _Saved]:
-  out_BxTxM = numerics.compute_once(
-    depthwise_conv(x_BxTxM, kernel_KxM, within_BxTxK)
-  )
+  out_BxTxM = depthwise_conv(x_BxTxM, kernel_KxM, within_BxTxK)
   return out_BxTxM, (x_BxTxM, kernel_KxM, within_BxTxK)
 
 
@@ -245,9 +243,7 @@ def _depthwise_conv_backward(
     default=functools.partial(sums, block=_GPU_BLOCK),
   )
   # The adjoint of a correlation is the correlation with the flipped kernel.
-  grad_x_BxTxM = numerics.compute_once(
-    depthwise_conv(grad_BxTxM, kernel_KxM[::-1], within_BxTxK)
-  )
+  grad_x_BxTxM = depthwise_conv(grad_BxTxM, kernel_KxM[::-1], within_BxTxK)
   return (
     numerics.gradient_of(x_BxTxM, grad_x_BxTxM),
     numerics.gradient_of(kernel_KxM, grad_kernel_KxM),
