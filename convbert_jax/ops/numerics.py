@@ -5,6 +5,8 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 Arrays = TypeVar("Arrays")
@@ -26,9 +28,13 @@ def compute_once(x: jax.Array) -> jax.Array:
   For CPUs alone: there, XLA fuses elementwise producers into every consumer,
   and recomputing them costs more than the memory traffic it saves.
   """
-  return jax.lax.platform_dependent(
-    x, cpu=_through_a_call, default=lambda x: x
-  )
+  return _computed_once_p.bind(x)
+
+
+@jax.jit
+def _same(x: jax.Array) -> jax.Array:
+  # JAX itself would return an argument without a call.
+  return jax.lax.optimization_barrier(x)
 
 
 def _through_a_call(x: jax.Array) -> jax.Array:
@@ -39,10 +45,19 @@ def _through_a_call(x: jax.Array) -> jax.Array:
   return set_xla_metadata(_same(x), inlineable="false")
 
 
-@jax.jit
-def _same(x: jax.Array) -> jax.Array:
-  # JAX itself would return an argument without a call.
-  return jax.lax.optimization_barrier(x)
+# A primitive, since `platform_dependent` would trace a branch for each platform
+# at each of a model's hundred uses.
+_computed_once_p = core.Primitive("computed_once")
+_computed_once_p.def_impl(lambda x: x)
+_computed_once_p.def_abstract_eval(lambda aval: aval)
+ad.deflinear2(_computed_once_p, lambda grad, _: (grad,))
+batching.defvectorized(_computed_once_p)
+mlir.register_lowering(_computed_once_p, lambda _, x: [x])
+mlir.register_lowering(
+  _computed_once_p,
+  mlir.lower_fun(_through_a_call, multiple_results=False),
+  platform="cpu",
+)
 
 
 def written_once(x: jax.Array) -> jax.Array:
