@@ -101,9 +101,7 @@ class MixedAttention(nn.Module):
     config = self.config
     projected_BxTxSxHxD = self._project(hidden_BxTxM)
     projected = {
-      name: partitioning.constrain(
-        part_BxTxHxD, "batch", None, "heads", None
-      )
+      name: partitioning.constrain(part_BxTxHxD, "batch", None, "heads", None)
       for name, part_BxTxHxD in zip(
         config.projections,
         grouped_linear.parts(projected_BxTxSxHxD),

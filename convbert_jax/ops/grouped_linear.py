@@ -1,7 +1,5 @@
 """Linear maps, plain and in groups."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -148,9 +146,7 @@ def _rows_last(x: jax.Array) -> jax.Array:
 
 def _outputs_last(product: jax.Array, num_outputs: int) -> jax.Array:
   """Returns [...O, ...I] as [...I, ...O]."""
-  return jnp.moveaxis(
-    product, range(num_outputs), range(-num_outputs, 0)
-  )
+  return jnp.moveaxis(product, range(num_outputs), range(-num_outputs, 0))
 
 
 @jax.custom_vjp
