@@ -11,8 +11,6 @@ from typing import Any, Self, TextIO
 import jax
 import tqdm
 from etils import epath
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
 
 from convbert_jax import files, ranges
 from convbert_jax.errors import UserError
@@ -97,15 +95,21 @@ class _TensorBoard:
   """
 
   def __init__(self, folder: epath.Path, start_step: int) -> None:
+    # Late: where PyTorch is installed, they load it, for nothing.
+    from tensorboardX import event_file_writer
+    from tensorboardX.proto import event_pb2, summary_pb2
+
     if files.is_local(folder):
       folder.mkdir(parents=True, exist_ok=True)
-    self._writer = EventsWriter(os.path.join(os.fspath(folder), "events"))
+    path = os.path.join(os.fspath(folder), "events")
+    self._writer = event_file_writer.EventsWriter(path)
+    self._event, self._summary = event_pb2.Event, summary_pb2.Summary
     # TensorBoard drops the events of an earlier start from this step on.
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(step=start_step + 1, session_log=start)
 
   def _write(self, **fields: Any) -> None:
-    self._writer.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+    self._writer.write_event(self._event(wall_time=time.time(), **fields))
     self._writer.flush()
 
   def row(self, step: int, values: Mapping[str, float]) -> None:
@@ -113,8 +117,8 @@ class _TensorBoard:
     for name, value in values.items():
       held_out = name.startswith("eval_")
       tag = f"eval/{name[5:]}" if held_out else f"train/{name}"
-      scalars.append(summary_pb2.Summary.Value(tag=tag, simple_value=value))
-    self._write(step=step, summary=summary_pb2.Summary(value=scalars))
+      scalars.append(self._summary.Value(tag=tag, simple_value=value))
+    self._write(step=step, summary=self._summary(value=scalars))
 
   def close(self) -> None:
     self._writer.close()
