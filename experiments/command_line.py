@@ -5,8 +5,6 @@ with `run(main)`. A mistake that the user can mend is answered by one `error:`
 line on stderr and an exit status that is not 0.
 """
 
-import ctypes
-import platform
 import re
 import signal
 import sys
@@ -17,7 +15,7 @@ from typing import Any, NoReturn
 import ml_collections
 from absl import app, flags, logging
 
-from convbert_jax import errors
+from convbert_jax import errors, host_memory
 from convbert_jax.data.streams import is_unicode
 from experiments.config_files import flatten, load_config
 
@@ -30,11 +28,6 @@ _OVERRIDE = "config_override"
 _DOTTED = re.compile(r"--?config\.(.*)", re.DOTALL)
 _FLAG = re.compile(r"--?[A-Za-z].*", re.DOTALL)
 _HELP = re.compile(r"--?(help|helpshort|h|\?)")
-
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
-_M_ARENA_MAX = -8
 
 
 class ConfigFlag:
@@ -111,26 +104,9 @@ def run(main: Callable[[], None]) -> NoReturn:
   Args:
     main: the program; it reads its flags by itself.
   """
-  keep_freed_memory()
+  host_memory.keep_freed()
   app.run(lambda _: _or_error(main), flags_parser=_parse_flags)
   raise AssertionError("absl's run exits by itself")
-
-
-def keep_freed_memory() -> None:
-  """Makes malloc keep what is freed, for the next step to take again.
-
-  On CPUs, XLA allocates the intermediate arrays of every step anew. By default
-  glibc returns freed arrays to the system at once, and the next step waits
-  while the kernel clears the pages again. Other C libraries are left alone.
-  """
-  if platform.libc_ver()[0] != "glibc":
-    return
-  libc = ctypes.CDLL(None)
-  # The arenas of single threads are too small for large arrays; each array
-  # would come from the system.
-  libc.mallopt(_M_ARENA_MAX, 1)
-  libc.mallopt(_M_MMAP_MAX, 0)
-  libc.mallopt(_M_TRIM_THRESHOLD, -1)  # Keep any amount.
 
 
 def print_warning(message: Warning | str, *_: object) -> None:

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The rooms, from the ground up; a room imports from the floors below its own.
 FLOORS = (
   {"errors"},
-  {"files", "ranges"},
+  {"files", "host_memory", "ranges"},
   {"hub", "old_configs", "object_store"},
   {"ops", "data"},
   {"model", "training"},

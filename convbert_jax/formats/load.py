@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from convbert_jax import files, storage
+from convbert_jax import files, host_memory, storage
 from convbert_jax.data.convbert_tokenizer import ConvBertTokenizer
 from convbert_jax.errors import UserError, unknown_name
 from convbert_jax.formats import registry
@@ -54,6 +54,7 @@ def load_pretrained(
     output = ConvBertModel(config).apply({"params": params}, **batch)
   """
   found = load_model(source, head)
+  host_memory.return_freed()
   return found.model.config, jax.device_put(found.params), found.tokenizer
 
 

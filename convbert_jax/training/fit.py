@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from convbert_jax import files, ranges
+from convbert_jax import files, host_memory, ranges
 from convbert_jax.errors import UserError, exit_status_of
 from convbert_jax.training import (
   agreement,
@@ -182,7 +182,7 @@ def fit(
       reporter.say(f"{title} from {restored.source}")
       state = loop.train(
         restored.state,
-        _after(moved, program.compiled_step),
+        _after(moved, _compiled_apart(program)),
         batches,
         mesh=program.mesh,
         rng=jax.random.fold_in(key, _STEPS_STREAM),
@@ -216,6 +216,28 @@ def _recorded(events: Events, **start: Any) -> Iterator[None]:
       events.add("end", status=exit_status_of(error))
     raise
   events.add("end", status=0)
+
+
+def _compiled_apart(program: Program) -> loop.TrainStep:
+  """Returns the step; what compiling took is given back before it runs.
+
+  For CPUs, whose arrays are in the same memory. `jax.jit` takes what was
+  compiled for its arguments ahead.
+  """
+  step = program.compiled_step
+  if program.mesh.devices.flat[0].platform != "cpu":
+    return step
+  compiled: set[tuple[tuple[int, ...], ...]] = set()
+
+  def step_apart(state: TrainState, batch: Any, rng: jax.Array) -> Any:
+    shapes = tuple(array.shape for array in batch.values())
+    if shapes not in compiled:
+      compiled.add(shapes)
+      step.lower(state, batch, rng).compile()
+      host_memory.return_freed()
+    return step(state, batch, rng)
+
+  return step_apart
 
 
 def _after(moved: Callable[[], None], step: loop.TrainStep) -> loop.TrainStep:

@@ -21,10 +21,10 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
+from convbert_jax import host_memory
 from convbert_jax.model import common_fields
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.generator import generator_config
-from experiments import command_line
 from experiments.benchmarks import machine, peer_worker
 
 # Fields of our config that transformers' lacks.
@@ -297,7 +297,7 @@ def _device(workload: peer_worker.Workload) -> torch.device:
 
 def main(folder: str, mode: str, variant: str) -> None:
   """Prepares one kind of work and answers until stdin ends."""
-  command_line.keep_freed_memory()
+  host_memory.keep_freed()
   workload = peer_worker.read_workload(folder)
   transformers.logging.set_verbosity_error()
   device = _device(workload)

@@ -15,12 +15,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from convbert_jax import load_pretrained
+from convbert_jax import host_memory, load_pretrained
 from convbert_jax.formats import huggingface
 from convbert_jax.formats.pretrained import Pretrained
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
-from experiments import command_line
 from experiments.benchmarks import peer_worker, random_step
 
 
@@ -81,7 +80,7 @@ def _work(call: Any, wait: Any, params: Any) -> peer_worker.Work:
 
 def main(folder: str, mode: str) -> None:
   """Writes the weights, or answers until stdin ends."""
-  command_line.keep_freed_memory()
+  host_memory.keep_freed()
   workload = peer_worker.read_workload(folder)
   if mode == "weights":
     write_weights(workload)

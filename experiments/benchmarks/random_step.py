@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from convbert_jax import host_memory
 from convbert_jax.objective.pretraining import Pretraining
 from convbert_jax.planning.step_program import make_program
 from convbert_jax.training import sharding
@@ -49,6 +50,7 @@ def compile_random_step(config: ConfigDict) -> RandomStep:
   start = time.perf_counter()
   compiled = program.compiled_step.lower(state, batch, key).compile()
   seconds = time.perf_counter() - start
+  host_memory.return_freed()
   return RandomStep(pretraining, state, seconds, compiled, (batch, key))
 
 
