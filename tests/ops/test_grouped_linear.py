@@ -84,9 +84,8 @@ def test_recomputation_finds_the_product_and_keeps_it():
     return jnp.sum(kept(x, kernel))
 
   program = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, kernel))
-  # Once forward, and once for each gradient on each kind of platform.
-  forward = program.count("f32[24,40] = dot_general")
-  assert forward == 1
+  # A second one would compute it anew.
+  assert program.count("f32[24,40] = dot_general") == 1
 
 
 def test_parts_and_their_gradient():
