@@ -25,10 +25,10 @@ def keep_freed() -> None:
 
 
 def return_freed() -> None:
-  """Gives the system back what is free now.
+  """Gives the system back what is free now; without glibc, does nothing.
 
-  What compiling or reading took is free in pieces, too small for the arrays
-  that follow, which would come on top of it.
+  What compiling or reading took is free in pieces. They are too small for the
+  arrays that follow, which would raise the process's peak.
   """
   if _is_glibc():
     ctypes.CDLL(None).malloc_trim(0)

@@ -54,7 +54,6 @@ def load_pretrained(
     output = ConvBertModel(config).apply({"params": params}, **batch)
   """
   found = load_model(source, head)
-  host_memory.return_freed()
   return found.model.config, jax.device_put(found.params), found.tokenizer
 
 
@@ -112,6 +111,7 @@ def load_networks(
   networks = registry.FORMATS[kind].read(
     path, ReadOptions(step, num_attention_heads)
   )
+  host_memory.return_freed()
   if vocabulary is None:
     return networks
   tokenizer = load_tokenizer(vocabulary)

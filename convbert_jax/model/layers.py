@@ -47,7 +47,8 @@ def table(
   )
   # NumPy's cannot be indexed by what JAX traces.
   param = jnp.asarray(param)
-  # Loops that slice it out of the stack of all layers' would be slow.
+  # On CPUs, a loop that slices it out of the stack of all layers' for each
+  # element is not vectorised.
   return numerics.compute_once(
     partitioning.gathered(param, axes, dtype or param.dtype)
   )

@@ -48,7 +48,7 @@ def _through_a_call(x: jax.Array) -> jax.Array:
 # A primitive, since `platform_dependent` would trace a branch for each platform
 # at each of a model's hundred uses.
 _computed_once_p = core.Primitive("computed_once")
-_computed_once_p.def_impl(lambda x: x)
+_computed_once_p.def_impl(jnp.asarray)
 _computed_once_p.def_abstract_eval(lambda aval: aval)
 ad.deflinear2(_computed_once_p, lambda grad, _: (grad,))
 batching.defvectorized(_computed_once_p)

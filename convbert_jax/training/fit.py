@@ -65,7 +65,7 @@ class Program:
     return sharding.abstract(self.init, jax.random.key(0), self.mesh)
 
   @functools.cached_property
-  def compiled_step(self) -> loop.TrainStep:
+  def compiled_step(self) -> jax.stages.Wrapped:
     """The update, jitted; it compiles at its first call for each shape."""
     train_step = self.train_step
     if self.max_skipped_steps:
@@ -182,7 +182,7 @@ def fit(
       reporter.say(f"{title} from {restored.source}")
       state = loop.train(
         restored.state,
-        _after(moved, _compiled_apart(program)),
+        _after(moved, _compiled_ahead(program)),
         batches,
         mesh=program.mesh,
         rng=jax.random.fold_in(key, _STEPS_STREAM),
@@ -218,26 +218,25 @@ def _recorded(events: Events, **start: Any) -> Iterator[None]:
   events.add("end", status=0)
 
 
-def _compiled_apart(program: Program) -> loop.TrainStep:
-  """Returns the step; what compiling took is given back before it runs.
+def _compiled_ahead(program: Program) -> loop.TrainStep:
+  """Returns a step that gives back what compiling it took before it runs.
 
-  For CPUs, whose arrays are in the same memory. `jax.jit` takes what was
-  compiled for its arguments ahead.
+  For CPUs, whose arrays are in the same memory. It is compiled for a batch's
+  shapes ahead of the call, and `jax.jit` takes what was compiled.
   """
   step = program.compiled_step
   if program.mesh.devices.flat[0].platform != "cpu":
     return step
   compiled: set[tuple[tuple[int, ...], ...]] = set()
 
-  def step_apart(state: TrainState, batch: Any, rng: jax.Array) -> Any:
-    shapes = tuple(array.shape for array in batch.values())
-    if shapes not in compiled:
+  def compiled_ahead(state: TrainState, batch: Any, rng: jax.Array) -> Any:
+    if (shapes := loop.batch_shapes(batch)) not in compiled:
       compiled.add(shapes)
       step.lower(state, batch, rng).compile()
       host_memory.return_freed()
     return step(state, batch, rng)
 
-  return step_apart
+  return compiled_ahead
 
 
 def _after(moved: Callable[[], None], step: loop.TrainStep) -> loop.TrainStep:

@@ -80,7 +80,7 @@ def is_due(step: int, every: int, num_steps: int) -> bool:
 
 def compile_step(
   train_step: TrainStep, state: TrainState, mesh: jax.sharding.Mesh
-) -> TrainStep:
+) -> jax.stages.Wrapped:
   """Wraps a step so that it reuses the state's memory.
 
   It compiles at its first call, and again only for a batch of other shapes.
@@ -172,7 +172,7 @@ class _Feed:
     return sharding.to_global(batch, self._mesh)
 
 
-def _shapes(batch: Mapping[str, jax.Array]) -> tuple[tuple[int, ...], ...]:
+def batch_shapes(batch: Mapping[str, jax.Array]) -> tuple[tuple[int, ...], ...]:
   """Returns the shapes that a step is compiled for, hashable."""
   return tuple(batch[name].shape for name in sorted(batch))
 
@@ -261,7 +261,7 @@ def train(
       step += 1
       reporter.before_step(step)
       state, metrics = compiled_step(state, batch, rng)
-      if (shapes := _shapes(batch)) not in seen:
+      if (shapes := batch_shapes(batch)) not in seen:
         seen.add(shapes)
         # The speed is that of steps, not of compiling.
         stopwatch.take_compile()

@@ -228,6 +228,7 @@ def prepare_inference(
   """Reads the encoder, and saves its output on the batch."""
   model = transformers.ConvBertModel.from_pretrained(workload.weights_folder)
   model = model.to(device).eval()
+  host_memory.return_freed()
   encode = torch.compile(model) if variant == "compiled" else model
   batch = _batch(workload, device)
 

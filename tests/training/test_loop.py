@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import toy_training as toy
 
-from convbert_jax import host_memory
 from convbert_jax.errors import UserError
 from convbert_jax.training import loop, run_files, settler, sharding
 from convbert_jax.training import metrics as meters
@@ -203,37 +202,6 @@ def test_a_step_takes_over_the_state_and_has_a_key_of_its_own():
     float(jax.random.normal(jax.random.fold_in(key, n))) for n in range(3)
   ]
   assert noises == wanted
-
-
-def test_what_compiling_took_is_given_back_once_and_before_a_step(
-  tmp_path, monkeypatch
-):
-  events, compile_step = [], loop.compile_step
-
-  def recording_compile(*arguments):
-    compiled = compile_step(*arguments)
-
-    def step(state, batch, rng):
-      events.append(("step", compiled._cache_size()))
-      result = compiled(state, batch, rng)
-      events.append(("stepped", compiled._cache_size()))
-      return result
-
-    step.lower = compiled.lower
-    return step
-
-  monkeypatch.setattr(loop, "compile_step", recording_compile)
-  monkeypatch.setattr(
-    host_memory, "return_freed", lambda: events.append("returned")
-  )
-  toy.run(tmp_path, num_steps=2, save_every=0, eval_every=0, report_every=1)
-  assert events == [
-    "returned",
-    ("step", 0),
-    ("stepped", 1),
-    ("step", 1),
-    ("stepped", 1),
-  ]
 
 
 def test_reads_a_step_after_the_next_is_dispatched(tmp_path, monkeypatch):
