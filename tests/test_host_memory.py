@@ -8,12 +8,13 @@ import sys
 import pytest
 
 PROGRAM = """
+import os
 import numpy as np
 from convbert_jax import host_memory
 
 def resident():
   with open("/proc/self/statm") as file:
-    return int(file.read().split()[1]) * 4096 / 2**20
+    return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 host_memory.keep_freed()
 pieces = [np.ones(2**18, np.float32) for _ in range(200)]

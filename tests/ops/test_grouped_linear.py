@@ -73,6 +73,19 @@ def test_values_and_gradients(kind, width, features, compile_it):
   np.testing.assert_allclose(grad_kernel, wanted_kernel, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [plain, of_parts, to_parts])
+@pytest.mark.parametrize(("width", "features"), [(4, 40), (40, 4)])
+def test_platforms_sum_over_rows_alike(kind, width, features):
+  _, spec, x, kernel = kind(width, features)
+  grad = draw(2, *np.einsum(spec, x, kernel).shape)
+  np.testing.assert_allclose(
+    grouped_linear._turned_product_over_rows(x, grad),
+    grouped_linear._product_over_rows(x, grad),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
 def test_recomputation_finds_the_product_and_keeps_it():
   function, _, x, kernel = plain(4, 40)
   policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -100,3 +113,10 @@ def test_parts_and_their_gradient():
   grad[:, :, 2] = weights[2]
   np.testing.assert_allclose(jax.grad(loss)(x), grad, rtol=1e-6)
   np.testing.assert_allclose(jax.jit(jax.grad(loss))(x), grad, rtol=1e-6)
+
+
+def test_platforms_put_gradients_of_parts_together_alike():
+  grads = [draw(seed, 2, 5, 2, 4) for seed in range(PARTS)]
+  np.testing.assert_array_equal(
+    grouped_linear._sum_of_padded(*grads), np.stack(grads, axis=2)
+  )

@@ -35,8 +35,10 @@ def test_what_compiling_took_is_given_back_before_the_first_step(
     host_memory, "return_freed", lambda: events.append("returned")
   )
   jax.monitoring.register_event_duration_secs_listener(listen)
-  toy.run(tmp_path, num_steps=2, save_every=0, eval_every=0, report_every=1)
-  jax.monitoring.unregister_event_duration_listener(listen)
+  try:
+    toy.run(tmp_path, num_steps=2, save_every=0, eval_every=0, report_every=1)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
   # The first step takes what was compiled ahead.
   begin = events.index("returned")
   assert events[begin:] == ["returned", *["step", "stepped"] * 2]
