@@ -62,6 +62,7 @@ _GROUPED = "model.num_groups=2"
 _WIDER = ["model.hidden_size=192", "model.intermediate_size=768"]
 _NO_CONV = "model.conv_type=none"
 _ALL_HEADS = "model.head_ratio=1"
+_HALF = "model.dtype=bfloat16"
 _MASKED_MORE = "objective.mask_rate=0.3"
 
 STUDIES = {
@@ -133,6 +134,16 @@ STUDIES = {
     "reference": "0.15",
     # All are evaluated at 0.15, but not trained.
     "comparable": ["eval_generator_loss", "eval_discriminator_auc"],
+  },
+  "precision": {
+    **_LAPTOP,
+    "question": "What does training in half precision cost?",
+    "variants": {
+      "float32": [],
+      "bfloat16": [_HALF],
+      "bfloat16, moments too": [_HALF, "optimizer.moments_dtype=bfloat16"],
+    },
+    "reference": "float32",
   },
   "optimizer": {
     **_LAPTOP,
