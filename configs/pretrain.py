@@ -199,8 +199,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         # The original lets pads leak into the convolutions: False.
         "mask_padding_in_conv": True,
         "dtype": "float32",  # or "bfloat16"
-        # Less memory from left to right: "none", "elementwise", "dots",
-        # "full".
+        # Less memory from left to right: "none", "elementwise",
+        # "convolutions", "dots", "full".
         "remat": "elementwise",
         "scan_unroll": 1,  # on GPUs rather all of them, for a long run
         "kernels": "auto",  # or "fused", "reference"

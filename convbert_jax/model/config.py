@@ -33,7 +33,7 @@ HEAD_SIZE_RULES = ("tf1", "hf")
 CONV_KERNEL_INITS = ("uniform", "spread")
 CONV_QUERIES = ("attention", "own")
 DTYPES = ("float32", "bfloat16", "float64")
-REMAT_POLICIES = ("none", "elementwise", "dots", "full")
+REMAT_POLICIES = ("none", "elementwise", "convolutions", "dots", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +85,9 @@ class ConvBertConfig(CommonFields, ConfigFiles):
       name. Parameters stay float32, and so do the statistics of softmax and
       layer norm ("float64" needs jax_enable_x64 and serves numerical checks).
     remat: what the backward pass recomputes: "none"; "elementwise", whatever
-      is cheaper to recompute than to keep; "dots", all but the products with
-      weights; "full", whole layers.
+      is cheaper to recompute than to keep; "convolutions", depthwise
+      convolutions too; "dots", all but the products with weights; "full", whole
+      layers.
     scan_unroll: layers per iteration of the scan over layers. All at once need
       no stack of what the backward pass reads, which moves a third less memory
       on GPUs, and take several times as long to compile.

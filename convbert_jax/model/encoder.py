@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from convbert_jax.model import layers
+from convbert_jax.model import fusion, layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.mixed_attention import (
   MixedAttention,
@@ -17,22 +17,26 @@ from convbert_jax.model.mixed_attention import (
 from convbert_jax.model.position_kinds import POSITION_KINDS
 from convbert_jax.model.segments import segments
 from convbert_jax.ops import activations, dropout, grouped_linear, partitioning
+from convbert_jax.ops.kernels import hopper_layer
 
-# Costly to recompute and small to keep, like the products with weights. Each is
-# named by `checkpoint_name` where it is made.
-_SAVED_NAMES = (
-  "softmax",
-  "layer_norm_statistics",
-  "depthwise_conv",
-  "mixed_heads",
+_saved_names = jax.checkpoint_policies.save_only_these_names
+# Products that policies do not see as such. Like other names, it is given by
+# `checkpoint_name` where an array is made.
+_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
+  jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  _saved_names(hopper_layer.SAVED_NAME),
 )
+# Costly to recompute and small to keep, like the products with weights.
+_SMALL = ("softmax", "layer_norm_statistics", "mixed_heads")
 # What is kept for the backward pass, besides each layer's input.
 _REMAT_POLICIES = {
   "elementwise": jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(*_SAVED_NAMES),
+    _PRODUCTS, _saved_names(*_SMALL, "depthwise_conv")
   ),
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "convolutions": jax.checkpoint_policies.save_from_both_policies(
+    _PRODUCTS, _saved_names(*_SMALL)
+  ),
+  "dots": _PRODUCTS,
   "full": None,
 }
 
@@ -89,12 +93,16 @@ class EncoderLayer(nn.Module):
       config.dtype,
       name="intermediate",
     )(config.hidden_size)
-    inner_BxTxF = grouped_linear.product(hidden_BxTxM, kernel)
-    inner_BxTxF = partitioning.constrain(inner_BxTxF, "batch", None, "mlp")
-    inner_BxTxF = activations.of_sum(config.hidden_act, inner_BxTxF, bias_F)
-    hidden_BxTxM = ResidualOutput(
-      config, "mlp", config.num_groups, name="output"
-    )(inner_BxTxF, hidden_BxTxM, seeds["output"])
+    output = ResidualOutput(config, "mlp", config.num_groups, name="output")
+    if fusion.has_feed_forward(config, hidden_BxTxM):
+      hidden_BxTxM = output.of_feed_forward(
+        hidden_BxTxM, kernel, bias_F, seeds["output"]
+      )
+    else:
+      inner_BxTxF = grouped_linear.product(hidden_BxTxM, kernel)
+      inner_BxTxF = partitioning.constrain(inner_BxTxF, "batch", None, "mlp")
+      inner_BxTxF = activations.of_sum(config.hidden_act, inner_BxTxF, bias_F)
+      hidden_BxTxM = output(inner_BxTxF, hidden_BxTxM, seeds["output"])
     return hidden_BxTxM, {
       "hidden_states": hidden_BxTxM if self.output_hidden_states else None,
       "attentions": probs_BxHxTxT if self.output_attentions else None,
@@ -110,7 +118,18 @@ class ResidualOutput(nn.Module):
   num_groups: int = 1
   num_parts: int | None = None
 
-  @nn.compact
+  def setup(self) -> None:
+    config = self.config
+    self.dense = layers.Linear(
+      config.hidden_size,
+      (self.in_axis, "hidden"),
+      layers.truncated_normal(config.initializer_range),
+      self.num_groups,
+      config.dtype,
+      self.num_parts,
+    )
+    self.LayerNorm = layers.layer_norm(config)
+
   def __call__(
     self,
     branch: jax.Array,
@@ -121,22 +140,51 @@ class ResidualOutput(nn.Module):
 
     Without seeds there is no dropout.
     """
-    config = self.config
-    out_BxTxM = layers.Linear(
-      config.hidden_size,
-      (self.in_axis, "hidden"),
-      layers.truncated_normal(config.initializer_range),
-      self.num_groups,
-      config.dtype,
-      self.num_parts,
-      name="dense",
-    )(branch)
-    rate = 0.0 if dropout_seeds is None else config.hidden_dropout_prob
-    out_BxTxM = dropout.dropout(out_BxTxM, rate, dropout_seeds)
-    out_BxTxM = partitioning.constrain(
-      out_BxTxM + residual_BxTxM, "batch", None, None
+    if self.num_parts and fusion.has_products(self.config, residual_BxTxM):
+      added_BxTxM = hopper_layer.residual_linear(
+        hopper_layer.Settings(self._rate(dropout_seeds)),
+        branch,
+        *self.dense.arrays(branch.shape[-1]),
+        residual_BxTxM,
+        dropout_seeds,
+      )
+    else:
+      mapped_BxTxM = dropout.dropout(
+        self.dense(branch), self._rate(dropout_seeds), dropout_seeds
+      )
+      added_BxTxM = mapped_BxTxM + residual_BxTxM
+    return self._normalised(added_BxTxM)
+
+  def of_feed_forward(
+    self,
+    hidden_BxTxM: jax.Array,
+    kernel_MxF: jax.Array,
+    bias_F: jax.Array,
+    dropout_seeds: jax.Array | None,
+  ) -> jax.Array:
+    """Adds the branch that begins with a map of what it is added to.
+
+    One function for what `EncoderLayer` computes step by step where
+    `fusion.has_feed_forward` is false.
+    """
+    return self._normalised(
+      hopper_layer.feed_forward(
+        hopper_layer.Settings(self._rate(dropout_seeds)),
+        hidden_BxTxM,
+        kernel_MxF,
+        bias_F,
+        *self.dense.arrays(self.config.intermediate_size),
+        dropout_seeds,
+      )
     )
-    return layers.layer_norm(config)(out_BxTxM)
+
+  def _rate(self, dropout_seeds: jax.Array | None) -> float:
+    return 0.0 if dropout_seeds is None else self.config.hidden_dropout_prob
+
+  def _normalised(self, added_BxTxM: jax.Array) -> jax.Array:
+    return self.LayerNorm(
+      partitioning.constrain(added_BxTxM, "batch", None, None)
+    )
 
 
 # What is asked for of each layer, by name.

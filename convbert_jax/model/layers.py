@@ -102,18 +102,24 @@ class Linear(nn.Module):
   num_parts: int | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [..., I] to [..., O]."""
+  def arrays(self, in_features: int) -> tuple[jax.Array, jax.Array]:
+    """Returns kernel, [S, I, O] for parts of `in_features` each, and bias."""
     parameters = LinearParameters(
       self.features, self.axes, self.initializer, self.num_groups, self.dtype
     )
     nn.share_scope(self, parameters)
-    kernel, bias = parameters((self.num_parts or 1) * x.shape[-1])
+    kernel, bias = parameters((self.num_parts or 1) * in_features)
+    if self.num_parts is not None:
+      kernel = kernel.reshape(self.num_parts, in_features, self.features)
+    return kernel, bias
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [..., I] to [..., O]."""
+    kernel, bias = self.arrays(x.shape[-1])
     x = x.astype(self.dtype)
     if self.num_parts is None:
       return grouped_linear.linear(x, kernel, bias)
-    kernel_SxIxO = kernel.reshape(self.num_parts, x.shape[-1], self.features)
-    return grouped_linear.linear_of_parts(x, kernel_SxIxO, bias)
+    return grouped_linear.linear_of_parts(x, kernel, bias)
 
 
 def embeddings_project(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from convbert_jax.model import layers
+from convbert_jax.model import fusion, layers
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.conv_kinds import CONV_KINDS
 from convbert_jax.model.position_kinds import POSITION_KINDS
@@ -26,7 +26,7 @@ from convbert_jax.ops import (
   windows,
 )
 from convbert_jax.ops.kernels import choice as kernels
-from convbert_jax.ops.kernels import hopper_attention
+from convbert_jax.ops.kernels import hopper_attention, hopper_layer
 
 
 class Reach(NamedTuple):
@@ -108,7 +108,16 @@ class MixedAttention(nn.Module):
         strict=True,
       )
     }
-    attended_BxTxHxD, probs_BxHxTxT = self._attend(
+    convolved_BxTxHxD, kernel_BxTxHxK = None, None
+    if config.has_conv:
+      convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
+        hidden_BxTxM,
+        projected["conv_query" if config.conv_query == "own" else "query"],
+        projected.get("conv_value"),
+        reach,
+      )
+    heads_BxTxSxHxD, probs_BxHxTxT = self._attend_beside(
+      convolved_BxTxHxD,
       projected_BxTxSxHxD,
       projected,
       reach.attention,
@@ -117,24 +126,14 @@ class MixedAttention(nn.Module):
       dropout_seeds,
       need_probs=need_probs,
     )
-    heads, kernel_BxTxHxK = [attended_BxTxHxD], None
-    if config.has_conv:
-      convolved_BxTxHxD, kernel_BxTxHxK = self._convolve(
-        hidden_BxTxM,
-        projected["conv_query" if config.conv_query == "own" else "query"],
-        projected.get("conv_value"),
-        reach,
-      )
-      heads.append(convolved_BxTxHxD)
-    # Attention first: the output map of the original reads them in this order.
-    heads_BxTxSxA = jnp.stack(heads, axis=2).reshape(
-      *hidden_BxTxM.shape[:2], len(heads), config.all_head_size
+    heads_BxTxSxA = heads_BxTxSxHxD.reshape(
+      *heads_BxTxSxHxD.shape[:3], config.all_head_size
     )
-    heads_BxTxSxA = checkpoint_name(heads_BxTxSxA, "mixed_heads")
     return heads_BxTxSxA, probs_BxHxTxT, kernel_BxTxHxK
 
-  def _attend(
+  def _attend_beside(
     self,
+    convolved_BxTxHxD: jax.Array | None,
     projected_BxTxSxHxD: jax.Array,
     projected: Mapping[str, jax.Array],
     mask: jax.Array,
@@ -144,7 +143,11 @@ class MixedAttention(nn.Module):
     *,
     need_probs: bool,
   ) -> tuple[jax.Array, jax.Array | None]:
-    """Returns the attention heads [B, T, H, D], and their probabilities."""
+    """Returns all heads [B, T, S, H, D], and the probabilities of attention.
+
+    Attention comes first: the output map of the original reads heads in this
+    order.
+    """
     config = self.config
     query, key, value = (projected[name] for name in config.projections[:3])
     place = POSITION_KINDS[config.position_type].apply
@@ -155,23 +158,22 @@ class MixedAttention(nn.Module):
       rate = 0.0
     if (
       mask.ndim == 2
+      and head_mask_H is None
       and not need_probs
       and kernels.is_chosen(kernels.HOPPER_ATTENTION, config.kernels)
       and hopper_attention.fits(query.shape[1], query.shape[3], query.dtype)
     ):
       if place is not None:
         projected_BxTxSxHxD = jnp.stack([query, key, value], axis=2)
-      attended_BxTxHxD = hopper_attention.attention(
+      heads_BxTxSxHxD = hopper_attention.attention(
         projected_BxTxSxHxD,
         attention.bias_of(mask, config.dtype),
+        convolved_BxTxHxD,
         dropout_rate=rate,
         dropout_seeds=dropout_seeds,
       )
-      if head_mask_H is not None:
-        kept_H = head_mask_H.astype(config.dtype)
-        attended_BxTxHxD *= kept_H[None, None, :, None]
-      return attended_BxTxHxD, None
-    return attention.dot_product_attention(
+      return heads_BxTxSxHxD, None
+    attended_BxTxHxD, probs_BxHxTxT = attention.dot_product_attention(
       query,
       key,
       value,
@@ -180,6 +182,11 @@ class MixedAttention(nn.Module):
       dropout_rate=rate,
       dropout_seeds=dropout_seeds,
     )
+    heads = [attended_BxTxHxD]
+    if convolved_BxTxHxD is not None:
+      heads.append(convolved_BxTxHxD)
+    stack_BxTxSxHxD = jnp.stack(heads, axis=2)
+    return checkpoint_name(stack_BxTxSxHxD, "mixed_heads"), probs_BxHxTxT
 
   def _project(self, hidden_BxTxM: jax.Array) -> jax.Array:
     """Returns the projections [B, T, S, H, D], in the order of their names."""
@@ -199,10 +206,15 @@ class MixedAttention(nn.Module):
       ),
       strict=True,
     )
-    all_BxTxSxA = grouped_linear.linear_to_parts(
-      hidden_BxTxM, jnp.stack(kernels, axis=1), jnp.stack(biases)
-    )
-    all_BxTxSxA = numerics.written_once(all_BxTxSxA)
+    parameters = jnp.stack(kernels, axis=1), jnp.stack(biases)
+    if fusion.has_products(config, hidden_BxTxM):
+      all_BxTxSxA = hopper_layer.linear_to_parts(
+        hopper_layer.Settings(), hidden_BxTxM, *parameters
+      )
+    else:
+      all_BxTxSxA = numerics.written_once(
+        grouped_linear.linear_to_parts(hidden_BxTxM, *parameters)
+      )
     return all_BxTxSxA.reshape(
       *all_BxTxSxA.shape[:-1], config.num_heads_kept, config.head_size
     )

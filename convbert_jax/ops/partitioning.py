@@ -154,6 +154,14 @@ def num_batch_parts(mesh: Mesh | AbstractMesh) -> int:
   return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
+def num_parts(name: str) -> int:
+  """Returns in how many parts a logical axis lies on the mesh in use."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if _is_trivial(mesh):
+    return 1
+  return math.prod(mesh.shape[axis] for axis in RULES[name])
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   """Returns an activation, split over the mesh as its axes' rules say.
 

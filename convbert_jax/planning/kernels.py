@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from convbert_jax.planning import products
+from convbert_jax.planning import products, stated_cost
 from convbert_jax.planning.collectives import KINDS as COLLECTIVES
 from convbert_jax.planning.program_text import ArrayShape, Instruction, Program
 
@@ -79,8 +79,8 @@ class Kernel:
   Attributes:
     name: of the instruction.
     times: how often it runs in one execution of the program.
-    num_bytes: read and written in the device's memory, each time. Of an array
-      that is only sliced, the slices; of one that is written into, the part
+    num_bytes: read and written in the device's memory, each time. Of a kernel
+      that states them, those; otherwise, of an array that is only sliced, the slices; of one that is written into, the part
       that is written; of one on the chip, nothing.
     flops: of its matrix products, each time.
     dtype: of what it multiplies; "" without products.
@@ -141,8 +141,7 @@ class _Reader:
       kernel = Kernel(
         instruction.name,
         times,
-        self._bytes_read(instruction, computation)
-        + self._bytes_written(instruction, computation),
+        self._bytes_moved(instruction, computation),
         sum(product.flops for product in found),
         max(found, key=lambda product: product.flops).dtype if found else "",
         self._source(instruction),
@@ -181,6 +180,15 @@ class _Reader:
       ]
     product = products.product(instruction, self._by_name[computation])
     return [product] if product else []
+
+  def _bytes_moved(self, instruction: Instruction, computation: str) -> int:
+    stated = None
+    if instruction.opcode == "custom-call":
+      stated = stated_cost.num_bytes(instruction.attributes)
+    if stated is not None:
+      return round(stated)
+    read = self._bytes_read(instruction, computation)
+    return read + self._bytes_written(instruction, computation)
 
   def _bytes_read(self, instruction: Instruction, computation: str) -> int:
     here = self._by_name[computation]

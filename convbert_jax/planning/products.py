@@ -5,14 +5,13 @@ import math
 import re
 from collections.abc import Mapping
 
+from convbert_jax.planning import stated_cost
 from convbert_jax.planning.program_text import Instruction
 
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 # cuBLAS: a custom call whose config says what a dot's attributes would.
 _LIBRARY_CONTRACTED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
 _LIBRARY_TARGET = re.compile(r'custom_call_target="__cublas')
-# A hand-written kernel says itself what it costs.
-_COST_ESTIMATE = re.compile(r'"cost_estimate":\{[^}]*?"flops":"?(\d+)')
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _BATCH_GROUPS = re.compile(r"batch_group_count=(\d+)")
@@ -51,10 +50,10 @@ def product(
   elif _LIBRARY_TARGET.search(instruction.attributes):
     flops = _dot_flops(instruction, computation, _LIBRARY_CONTRACTED)
   else:
-    estimate = _COST_ESTIMATE.search(instruction.attributes)
-    if estimate is None:
+    stated = stated_cost.flops(instruction.attributes)
+    if stated is None:
       return None
-    flops = float(estimate[1])
+    flops = stated
   left = computation[instruction.operands[0]]
   return Product(flops, left.parts[0].dtype)
 

@@ -19,7 +19,9 @@ def draw(batch, length, heads, size, parts=4):
     jnp.asarray(
       rng.normal(size=(batch, length, parts, heads, size)), "bfloat16"
     ),
-    jnp.asarray(rng.normal(size=(batch, length, heads, size)), "bfloat16"),
+    jnp.asarray(
+      rng.normal(size=(batch, length, parts - 2, heads, size)), "bfloat16"
+    ),
     # The last row has no padding.
     jnp.asarray(
       np.arange(length) < np.linspace(length // 3, length, batch)[:, None]
@@ -28,9 +30,11 @@ def draw(batch, length, heads, size, parts=4):
 
 
 def fused(parts, mask, rate, seeds):
+  """With the last part as heads of another kind beside them."""
   return hopper_attention.attention(
     parts,
     attention.bias_of(mask, parts.dtype),
+    parts[:, :, 3] if parts.shape[2] > 3 else None,
     dropout_rate=rate,
     dropout_seeds=seeds,
     interpret=emulator.InterpretGPUParams(),
@@ -38,10 +42,11 @@ def fused(parts, mask, rate, seeds):
 
 
 def formula(parts, mask, rate, seeds):
-  heads = (parts[:, :, i] for i in range(3))
-  return attention.dot_product_attention(
-    *heads, mask, dropout_rate=rate, dropout_seeds=seeds
-  )[0]
+  query, key, value, *others = (parts[:, :, i] for i in range(parts.shape[2]))
+  attended, _ = attention.dot_product_attention(
+    query, key, value, mask, dropout_rate=rate, dropout_seeds=seeds
+  )
+  return jnp.stack([attended, *others], axis=2)
 
 
 def value_and_gradient(function, parts, grad, *rest):
@@ -54,7 +59,11 @@ def value_and_gradient(function, parts, grad, *rest):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("shape", "rate"),
-  [((2, 128, 2, 32), 0.3), ((2, 256, 1, 64), 0.0), ((1, 512, 1, 64), 0.1)],
+  [
+    ((2, 128, 2, 32), 0.3),
+    ((2, 256, 1, 64, 3), 0.0),
+    ((1, 512, 1, 64), 0.1),
+  ],
 )
 def test_values_and_gradients_are_those_of_the_formula(shape, rate):
   parts, grad, mask = draw(*shape)

@@ -20,9 +20,9 @@ class Kernel:
   tried_on: tuple[str, ...] = ()
 
 
-HOPPER_ATTENTION = Kernel(
-  devices=("NVIDIA H100", "NVIDIA H200", "NVIDIA GH200")
-)
+_HOPPER = ("NVIDIA H100", "NVIDIA H200", "NVIDIA GH200")
+HOPPER_ATTENTION = Kernel(devices=_HOPPER)
+HOPPER_PRODUCTS = Kernel(devices=_HOPPER)
 
 
 def is_chosen(kernel: Kernel, kernels: str) -> bool:

@@ -19,12 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as gpu
 
 from convbert_jax.ops import dropout, partitioning
+from convbert_jax.ops.kernels import cost
 
 _QUERY, _KEY, _VALUE = range(3)
+# Among the heads that the layer has in the end.
+_ATTENDED = 0
 _NUM_HEADS_READ = 3
 # Rows of a warpgroup's matrix products, as the hardware has them, and the
 # columns at a time; their registers are what there is.
@@ -73,6 +77,7 @@ def fits(length: int, head_size: int, dtype: Any) -> bool:
 def attention(
   parts_BxTxSxHxD: jax.Array,
   bias_BxT: jax.Array,
+  beside_BxTxHxD: jax.Array | None = None,
   *,
   dropout_rate: float = 0.0,
   dropout_seeds: jax.Array | None = None,
@@ -84,31 +89,42 @@ def attention(
     parts_BxTxSxHxD: queries, unscaled, keys, values, and what else there is;
       see `fits`.
     bias_BxT: added to the logits of each key, float32.
+    beside_BxTxHxD: other heads, to put beside these; or None.
     dropout_rate: share of the probabilities set to zero.
     dropout_seeds: [2], needed if `dropout_rate` is not zero.
     interpret: emulates the GPU; for tests.
 
   Returns:
-    [B, T, H, D].
+    [B, T, S, H, D]: these heads, and the others if there are any.
   """
   settings = Settings(dropout_rate, parts_BxTxSxHxD.shape[3], interpret)
   if dropout_seeds is None:
     dropout_seeds = jnp.zeros(2, jnp.uint32)
 
+  heads = ("batch", None, "heads", None)
+  given = [] if beside_BxTxHxD is None else [beside_BxTxHxD]
+
   def of_part(
     parts: jax.Array,
     bias: jax.Array,
     seeds: jax.Array,
-    begins: Mapping[str, jax.Array],
+    *rest: Any,
   ) -> jax.Array:
+    *beside, begins = rest
     begin = jnp.stack([begins["batch"], begins["heads"]]).astype(jnp.uint32)
-    return attend(settings, parts, bias, jnp.concatenate([seeds, begin]))
+    words = jnp.concatenate([seeds, begin])
+    return attend(settings, parts, bias, words, *beside)
 
   return partitioning.mapped(
     of_part,
-    [("batch", None, None, "heads", None), ("batch", None), (None,)],
-    ("batch", None, "heads", None),
-  )(parts_BxTxSxHxD, bias_BxT, dropout_seeds)
+    [
+      ("batch", None, None, "heads", None),
+      ("batch", None),
+      (None,),
+      *[heads for _ in given],
+    ],
+    ("batch", None, None, "heads", None),
+  )(parts_BxTxSxHxD, bias_BxT, dropout_seeds, *given)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -117,6 +133,7 @@ def attend(
   parts_BxTxSxHxD: jax.Array,
   bias_BxT: jax.Array,
   words: jax.Array,
+  beside_BxTxHxD: jax.Array | None = None,
 ) -> jax.Array:
   """Averages values by similarity to each query.
 
@@ -127,11 +144,14 @@ def attend(
     bias_BxT: added to the logits of each key, float32.
     words: uint32 [4], the seeds of dropout, and the row and head of the whole
       array that `parts` begins with.
+    beside_BxTxHxD: other heads, or None.
 
   Returns:
-    [B, T, H, D].
+    As `attention`.
   """
-  return _forward(settings, parts_BxTxSxHxD, bias_BxT, words)[0]
+  return _attend_forward(
+    settings, parts_BxTxSxHxD, bias_BxT, words, beside_BxTxHxD
+  )[0]
 
 
 _Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
@@ -142,33 +162,45 @@ def _attend_forward(
   parts_BxTxSxHxD: jax.Array,
   bias_BxT: jax.Array,
   words: jax.Array,
+  beside_BxTxHxD: jax.Array | None,
 ) -> tuple[jax.Array, _Saved]:
-  out, normaliser = _forward(settings, parts_BxTxSxHxD, bias_BxT, words)
-  return out, (parts_BxTxSxHxD, bias_BxT, words, out, normaliser)
+  num_stacked = 1 if beside_BxTxHxD is None else 2
+  heads, normaliser = _forward(
+    settings, parts_BxTxSxHxD, bias_BxT, words, num_stacked
+  )
+  if beside_BxTxHxD is not None:
+    # In place: the kernel has left room.
+    heads = heads.at[:, :, 1].set(beside_BxTxHxD)
+  # The backward pass reads of these heads what the layer has kept anyway.
+  heads = checkpoint_name(heads, "mixed_heads")
+  normaliser = checkpoint_name(normaliser, "softmax")
+  return heads, (parts_BxTxSxHxD, bias_BxT, words, heads, normaliser)
 
 
 def _attend_backward(
-  settings: Settings, saved: _Saved, grad_BxTxHxD: jax.Array
-) -> tuple[jax.Array, jax.Array, np.ndarray]:
-  parts, bias_BxT, words, out_BxTxHxD, normaliser_BxHxT = saved
+  settings: Settings, saved: _Saved, grad_BxTxSxHxD: jax.Array
+) -> tuple[jax.Array, jax.Array, np.ndarray, jax.Array | None]:
+  parts, bias_BxT, words, heads_BxTxSxHxD, normaliser_BxHxT = saved
   # Of a probability's gradient, what all keys of a query have in common.
   common_BxHxT = jnp.einsum(
     "bthd,bthd->bht",
-    out_BxTxHxD,
-    grad_BxTxHxD,
+    heads_BxTxSxHxD[:, :, _ATTENDED],
+    grad_BxTxSxHxD[:, :, _ATTENDED],
     preferred_element_type=jnp.float32,
   )
   arguments = (
-    parts, bias_BxT, words, grad_BxTxHxD, normaliser_BxHxT, common_BxHxT,
+    parts, bias_BxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
   )  # fmt: skip
   grad_query = _grad_of_queries(settings, *arguments)
   grad_key, grad_value = _grad_of_keys(settings, *arguments)
   rest = parts.shape[2] - _NUM_HEADS_READ
   zeros = [jnp.zeros_like(grad_query)] * rest
+  has_others = heads_BxTxSxHxD.shape[2] > 1
   return (
     jnp.stack([grad_query, grad_key, grad_value, *zeros], axis=2),
     jnp.zeros_like(bias_BxT),
     np.zeros(words.shape, jax.dtypes.float0),
+    grad_BxTxSxHxD[:, :, 1] if has_others else None,
   )
 
 
@@ -180,8 +212,13 @@ def _forward(
   parts: jax.Array,
   bias_BxT: jax.Array,
   words: jax.Array,
+  num_stacked: int,
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the heads, and log sum exp of the logits [B, H, T]."""
+  """Returns the heads, and log sum exp of the logits [B, H, T].
+
+  The heads are the first of `num_stacked`, [B, T, S, H, D]; of the others,
+  nothing is written.
+  """
   shape = _Shape(settings, parts)
 
   def body(
@@ -240,16 +277,17 @@ def _forward(
       query[...] = averaged.astype(shape.dtype)
       of_rows[0, place.warpgroup] = top + jnp.log(total)
       place.store(
-        (query, place.head_of(out, rows)),
+        (query, place.part(out, _ATTENDED, rows)),
         (of_rows.at[0, place.warpgroup], place.vector(normaliser, rows)),
       )
 
   return shape.call(
     body,
-    out_type=[shape.heads, shape.vectors],
+    out_type=[shape.stacked(num_stacked), shape.vectors],
     num_tiles=1,
     num_whole=2,
     num_vectors=(1, 1),
+    num_products=2,
     arguments=(parts, bias_BxT, words),
   )
 
@@ -259,7 +297,7 @@ def _grad_of_queries(
   parts: jax.Array,
   bias_BxT: jax.Array,
   words: jax.Array,
-  grad_BxTxHxD: jax.Array,
+  grad_BxTxSxHxD: jax.Array,
   normaliser_BxHxT: jax.Array,
   common_BxHxT: jax.Array,
 ) -> jax.Array:
@@ -284,7 +322,7 @@ def _grad_of_queries(
       place.load(
         tile_loaded.at[place.warpgroup],
         (place.part(parts, _QUERY, rows), query),
-        (place.head_of(grad, rows), of_out),
+        (place.part(grad, _ATTENDED, rows), of_out),
         (place.vector(normaliser, rows), of_rows.at[0, place.warpgroup]),
         (place.vector(common, rows), of_rows.at[1, place.warpgroup]),
       )
@@ -321,8 +359,9 @@ def _grad_of_queries(
     num_tiles=2,
     num_whole=2,
     num_vectors=(1, 2),
+    num_products=3,
     arguments=(
-      parts, bias_BxT, words, grad_BxTxHxD, normaliser_BxHxT, common_BxHxT,
+      parts, bias_BxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
     ),
   )  # fmt: skip
 
@@ -332,7 +371,7 @@ def _grad_of_keys(
   parts: jax.Array,
   bias_BxT: jax.Array,
   words: jax.Array,
-  grad_BxTxHxD: jax.Array,
+  grad_BxTxSxHxD: jax.Array,
   normaliser_BxHxT: jax.Array,
   common_BxHxT: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -349,7 +388,7 @@ def _grad_of_keys(
     place.load_once(
       loaded,
       (place.part(parts, _QUERY), query),
-      (place.head_of(grad), of_out),
+      (place.part(grad, _ATTENDED), of_out),
       (place.vector(normaliser), all_normal),
       (place.vector(common), all_common),
     )
@@ -405,8 +444,9 @@ def _grad_of_keys(
     num_tiles=2,
     num_whole=2,
     num_vectors=(2, 1),
+    num_products=4,
     arguments=(
-      parts, bias_BxT, words, grad_BxTxHxD, normaliser_BxHxT, common_BxHxT,
+      parts, bias_BxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
     ),
   )  # fmt: skip
 
@@ -424,6 +464,13 @@ class _Shape:
     )
     self.vectors = jax.ShapeDtypeStruct(
       (self.batch, self.num_heads, self.length), jnp.float32
+    )
+
+  def stacked(self, num_stacked: int) -> jax.ShapeDtypeStruct:
+    """Returns the type of so many arrays of heads, [B, T, S, H, D]."""
+    batch, length, *head = self.heads.shape
+    return jax.ShapeDtypeStruct(
+      (batch, length, num_stacked, *head), self.dtype
     )
 
   def product(self, left: Any, right: Any, *, transposed: bool = False) -> Any:
@@ -455,6 +502,7 @@ class _Shape:
     num_tiles: int,
     num_whole: int,
     num_vectors: tuple[int, int],
+    num_products: int,
     arguments: Sequence[jax.Array],
   ) -> Any:
     """Runs a body for each row and head.
@@ -467,6 +515,7 @@ class _Shape:
       num_tiles: heads that each warpgroup reads 64 rows of.
       num_whole: heads that are read whole.
       num_vectors: vectors that are read whole, and that are by rows.
+      num_products: between queries and keys, and as large.
       arguments: of the kernel.
     """
     swizzle = math.gcd(2 * self.head_size, 128)
@@ -493,7 +542,7 @@ class _Shape:
         num_barriers=_WARPGROUPS,
       ),
     )
-    return gpu.kernel(
+    kernel = gpu.kernel(
       body,
       out_type=out_type,
       grid=(self.batch, self.num_heads),
@@ -505,7 +554,19 @@ class _Shape:
         lowering_semantics=gpu.LoweringSemantics.Warpgroup
       ),
       interpret=self.settings.interpret or None,
-    )(*arguments)
+    )
+    # Each array of heads that is read or written, once; vectors are small.
+    num_written = sum(
+      each.dtype == self.dtype for each in jax.tree.leaves(out_type)
+    )
+    size = self.batch * self.length * self.num_heads * self.head_size
+    with cost.stated(
+      flops=2 * num_products * size * self.length,
+      num_bytes=(num_tiles + num_whole + num_written)
+      * size
+      * self.dtype.itemsize,
+    ):
+      return kernel(*arguments)
 
 
 class _Place:
