@@ -80,8 +80,9 @@ class Kernel:
     name: of the instruction.
     times: how often it runs in one execution of the program.
     num_bytes: read and written in the device's memory, each time. Of a kernel
-      that states them, those; otherwise, of an array that is only sliced, the slices; of one that is written into, the part
-      that is written; of one on the chip, nothing.
+      that states them, those. Otherwise, of an array that is only sliced, the
+      slices; of one that is written into, the part that is written; of one on
+      the chip, nothing.
     flops: of its matrix products, each time.
     dtype: of what it multiplies; "" without products.
     source: the operation of the model it comes from.

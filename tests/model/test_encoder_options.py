@@ -77,7 +77,7 @@ def test_remat_and_unrolling_change_nothing(config, fields):
 
 def test_each_policy_keeps_less_for_the_backward_pass():
   kept = []
-  for remat in ("none", "elementwise", "dots", "full"):
+  for remat in ("none", "elementwise", "convolutions", "dots", "full"):
     step = loss_and_gradient(CONFIG.replace(remat=remat))
     jaxpr = step.trace(init(CONFIG)).jaxpr
     forward, *_ = _scans(jaxpr.jaxpr)

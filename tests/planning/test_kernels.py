@@ -159,18 +159,35 @@ dim_labels=01bf_01oi->01bf
   assert found[0].flops == 8 * 6 * 2 * 32 * 16 * 32
 
 
-def test_a_hand_written_kernel_says_what_it_costs():
+@pytest.mark.parametrize(
+  ("attributes", "flops", "num_bytes"),
+  [
+    (
+      'custom_call_target="tpu_custom_call", backend_config='
+      '{"custom_call_config":{"cost_estimate":'
+      '{"flops":"4096","transcendentals":"0"}}}',
+      4096,
+      2 * FLOAT * 8 * 16,
+    ),
+    (
+      'custom_call_target="mosaic_gpu_v2", frontend_attributes='
+      '{kernel_bytes="768",kernel_flops="4096"}',
+      4096,
+      768,
+    ),
+    ('custom_call_target="other"', 0, 2 * FLOAT * 8 * 16),
+  ],
+)
+def test_a_hand_written_kernel_says_what_it_costs(attributes, flops, num_bytes):
   (found,) = kernels.kernels(
-    program_of("""
-ENTRY %main (x.1: f32[8,16]) -> f32[8,16] {
-  %x.1 = f32[8,16]{1,0} parameter(0)
-  ROOT %k.1 = f32[8,16]{1,0} custom-call(%x.1), \
-custom_call_target="tpu_custom_call", backend_config={"custom_call_config":\
-{"cost_estimate":{"flops":"4096","transcendentals":"0"}}}
-}
+    program_of(f"""
+ENTRY %main (x.1: f32[8,16]) -> f32[8,16] {{
+  %x.1 = f32[8,16]{{1,0}} parameter(0)
+  ROOT %k.1 = f32[8,16]{{1,0}} custom-call(%x.1), {attributes}
+}}
 """)
   )
-  assert (found.flops, found.num_bytes) == (4096, 2 * FLOAT * 8 * 16)
+  assert (found.flops, found.num_bytes) == (flops, num_bytes)
 
 
 def test_single_numbers_are_no_kernels_of_a_tpu():

@@ -12,7 +12,7 @@ queries, keys and values, of one array [B, T, S, H, D].
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -469,9 +469,7 @@ class _Shape:
   def stacked(self, num_stacked: int) -> jax.ShapeDtypeStruct:
     """Returns the type of so many arrays of heads, [B, T, S, H, D]."""
     batch, length, *head = self.heads.shape
-    return jax.ShapeDtypeStruct(
-      (batch, length, num_stacked, *head), self.dtype
-    )
+    return jax.ShapeDtypeStruct((batch, length, num_stacked, *head), self.dtype)
 
   def product(self, left: Any, right: Any, *, transposed: bool = False) -> Any:
     """Returns `left @ right`, or `left @ right.T`, float32 in registers.

@@ -87,8 +87,11 @@ def _to_parts_backward(
   settings: Settings, saved: _Parameters, grad: jax.Array
 ) -> tuple[jax.Array, ...]:
   del settings
-  _, pull = jax.vjp(grouped_linear.linear_to_parts, *saved)
-  return pull(grad)
+  x, kernel, bias = saved
+  _, pull = jax.vjp(
+    lambda x, kernel: grouped_linear.linear_to_parts(x, kernel, bias), x, kernel
+  )
+  return (*pull(grad), _bias_gradient(bias, grad))
 
 
 linear_to_parts.defvjp(_to_parts_forward, _to_parts_backward)
@@ -129,10 +132,19 @@ def _residual_forward(
 def _residual_backward(
   settings: Settings, saved: Any, grad: jax.Array
 ) -> tuple[Any, ...]:
-  *parameters, seeds = saved
-  _, pull = jax.vjp(grouped_linear.linear_of_parts, *parameters)
-  grads = pull(_dropped_gradient(settings, grad, seeds))
-  return (*grads, grad, _no_gradient(seeds))
+  branch, kernel, bias, seeds = saved
+  _, pull = jax.vjp(
+    lambda branch, kernel: grouped_linear.linear_of_parts(branch, kernel, bias),
+    branch,
+    kernel,
+  )
+  dropped = _dropped_gradient(settings, grad, seeds)
+  return (
+    *pull(dropped),
+    _bias_gradient(bias, dropped),
+    grad,
+    _no_gradient(seeds),
+  )
 
 
 residual_linear.defvjp(_residual_forward, _residual_backward)
@@ -227,11 +239,9 @@ def _feed_forward_backward(
   return (
     grad_hidden_BxTxM,
     _kernel_gradient(hidden_BxTxM, kernel_MxF, grad_product_BxTxF),
-    numerics.gradient_of(bias_F, jnp.sum(sums_BxNxF, axis=(0, 1))),
+    _bias_gradient(bias_F, sums_BxNxF),
     _kernel_gradient(activated_BxTxF, out_kernel_FxM, dropped_BxTxM),
-    numerics.gradient_of(
-      out_bias_M, jnp.sum(numerics.precise(dropped_BxTxM), axis=(0, 1))
-    ),
+    _bias_gradient(out_bias_M, dropped_BxTxM),
     _no_gradient(seeds),
   )
 
@@ -245,6 +255,12 @@ def _kernel_gradient(
   """Returns the gradient of a product's kernel."""
   _, pull = jax.vjp(functools.partial(grouped_linear.product, x), kernel)
   return pull(grad)[0]
+
+
+def _bias_gradient(bias: jax.Array, grad: jax.Array) -> jax.Array:
+  """Returns the gradient of what is added to every row."""
+  rows = tuple(range(grad.ndim - bias.ndim))
+  return numerics.gradient_of(bias, jnp.sum(numerics.precise(grad), axis=rows))
 
 
 def _dropped_gradient(

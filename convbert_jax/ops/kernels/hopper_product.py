@@ -4,16 +4,17 @@ A product's result stays in registers until all that is elementwise after it is
 done: a bias, an activation, dropout, a sum. XLA writes it to memory first, and
 reads it again.
 
-A block of two warpgroups computes 128 x 128 results, 64 rows each. Tiles of both
-factors are on their way to shared memory while others are multiplied; when all
-have been, the space of the first factor's holds what the rest reads and writes.
-Two blocks fit into a multiprocessor, so that one multiplies while the other
-does the rest.
+A block of two warpgroups computes 128 x 128 results, 64 rows each. Tiles of
+both factors are on their way to shared memory while others are multiplied; when
+all have been, the space of the first factor's holds what the rest reads and
+writes. Of up to 128 registers a thread, two blocks fit into a multiprocessor,
+so that one multiplies while the other does the rest.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,21 +44,21 @@ class Tile:
 
   Attributes:
     products: sums of products, float32.
-    bias: of their columns, float32, of the same shape; or None.
-    summand: what stands in their place in another matrix, likewise.
-    words: the words of the call, or None.
-    row: index of the first row, of a part of all rows.
+    row: index of the first row, in a part of all rows.
     column: index of the first column.
     num_columns: of the whole result.
+    words: the words of the call, or None.
+    bias: of their columns, float32, of the shape of the products; or None.
+    summand: what stands in their place in another matrix, likewise.
   """
 
   products: jax.Array
-  bias: jax.Array | None
-  summand: jax.Array | None
-  words: Any
   row: jax.Array
   column: jax.Array
   num_columns: int
+  words: Any = None
+  bias: jax.Array | None = None
+  summand: jax.Array | None = None
 
   def index(self) -> jax.Array:
     """Returns where each element stands in the result of all rows, uint32."""
@@ -88,39 +89,6 @@ def fits(num_rows: int, depth: int, num_columns: int, dtype: Any) -> bool:
     and num_columns % _DEPTH == 0
     and jnp.dtype(dtype) == jnp.bfloat16
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sizes:
-  """Of a call."""
-
-  rows: int
-  depth: int
-  columns: int
-
-  @property
-  def block_columns(self) -> int:
-    """Columns that a block computes."""
-    whole = self.columns % _BLOCK_COLUMNS == 0
-    return _BLOCK_COLUMNS if whole else _DEPTH
-
-  @property
-  def num_blocks(self) -> int:
-    """Blocks of the whole result."""
-    return self.rows // _BLOCK_ROWS * self._blocks_across
-
-  @property
-  def _blocks_across(self) -> int:
-    return self.columns // self.block_columns
-
-  def corner(self, block: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the first row and column of a block.
-
-    Blocks that run at the same time share rows: the first factor is read from
-    memory once, the second, of weights, stays in the cache.
-    """
-    across = self._blocks_across
-    return block // across * _BLOCK_ROWS, block % across * self.block_columns
 
 
 def product(
@@ -159,140 +127,35 @@ def product(
     # The emulator has no view of an array turned around.
     right, right_is_transposed = right.T, False
   num_rows, depth = left_NxI.shape
-  sizes = _Sizes(num_rows, depth, right.shape[0 if right_is_transposed else 1])
-  dtype, columns = left_NxI.dtype, sizes.block_columns
-  num_steps = depth // _DEPTH
-  results = [jax.ShapeDtypeStruct((num_rows, sizes.columns), dtype)]
-  results *= num_results
-  if sums_rows:
-    shape = (num_rows // _ROWS, sizes.columns)
-    results.append(jax.ShapeDtypeStruct(shape, jnp.float32))
-  right_tile = (columns, _DEPTH) if right_is_transposed else (_DEPTH, columns)
+  num_columns = right.shape[0 if right_is_transposed else 1]
   given = {
     "bias": None if bias_O is None else bias_O.astype(jnp.float32),
     "summand": summand_NxO,
     "words": words,
   }
   given = {name: array for name, array in given.items() if array is not None}
-  # The words are read where they are.
-  num_copied = len(given.keys() - {"words"})
-
-  def body(left: Any, right: Any, *rest: Any) -> None:
-    *references, scratch = rest
-    named = dict(zip(given, references, strict=False))
-    results, sums = references[len(given) :][:num_results], references[-1]
-    bias, summand = named.get("bias"), named.get("summand")
-    lefts, rights, biases, of_rows, loaded, free, read_in = scratch
-    row, column = sizes.corner(lax.axis_index("block"))
-    warpgroup = lax.axis_index("warpgroup")
-
-    own = pl.ds(warpgroup * _ROWS, _ROWS)
-
-    def load(step: jax.Array | int) -> None:
-      slot = lax.rem(step, _NUM_SLOTS)
-      inner, across = pl.ds(step * _DEPTH, _DEPTH), pl.ds(column, columns)
-      for source, target in (
-        (left.at[pl.ds(row, _BLOCK_ROWS), inner], lefts),
-        (
-          right.at[across, inner]
-          if right_is_transposed
-          else right.at[inner, across],
-          rights,
-        ),
-      ):
-        gpu.copy_gmem_to_smem(source, target.at[slot], loaded.at[slot])
-
-    @pl.when(warpgroup == 0)
-    def _() -> None:
-      for step in range(min(_NUM_SLOTS, num_steps)):
-        load(step)
-
-    def multiply(accumulator: Any) -> jax.Array:
-      def multiply_tiles(step: jax.Array, _: None) -> None:
-        slot = lax.rem(step, _NUM_SLOTS)
-        gpu.barrier_wait(loaded.at[slot])
-        factor = rights.at[slot]
-        if right_is_transposed:
-          factor = gpu.transpose_ref(factor, (1, 0))
-        gpu.wgmma(accumulator, lefts.at[slot, own], factor)
-        # Meanwhile, the slot of the step before is filled again.
-        later = step - 1 + _NUM_SLOTS
-
-        @pl.when((warpgroup == 0) & (step > 0) & (later < num_steps))
-        def _() -> None:
-          gpu.barrier_wait(free.at[lax.rem(later, _NUM_SLOTS)])
-          load(later)
-
-        gpu.wgmma_wait(0)
-
-        @pl.when(step + _NUM_SLOTS < num_steps)
-        def _() -> None:
-          gpu.barrier_arrive(free.at[slot])
-
-      lax.fori_loop(0, num_steps, multiply_tiles, None)
-      return accumulator[...]
-
-    products = pl.run_scoped(multiply, gpu.ACC((_ROWS, columns), jnp.float32))
-    # This warpgroup's rows have been read: there is room for others.
-    tiles = [lefts.at[slot, own] for slot in range(_NUM_SLOTS)]
-    arrived = read_in.at[warpgroup]
-    first_row = row + warpgroup * _ROWS
-    rows = pl.ds(first_row, _ROWS)
-    for start in range(0, columns, _DEPTH):
-      across = pl.ds(column + start, _DEPTH)
-      if bias is not None:
-        gpu.copy_gmem_to_smem(bias.at[across], biases.at[warpgroup], arrived)
-      if summand is not None:
-        gpu.copy_gmem_to_smem(summand.at[rows, across], tiles[0], arrived)
-      if num_copied:
-        gpu.barrier_wait(arrived)
-      part = products[:, start : start + _DEPTH]
-      tile = Tile(
-        part,
-        None
-        if bias is None
-        else lax.broadcast_in_dim(biases[warpgroup], part.shape, [1]),
-        None if summand is None else tiles[0][...].astype(jnp.float32),
-        named.get("words"),
-        first_row,
-        column + start,
-        sizes.columns,
-      )
-      found = epilogue(tile)
-      gpu.wait_smem_to_gmem(0, wait_read_only=True)
-      for space, values in zip(tiles[1:], found, strict=False):
-        space[...] = values.astype(dtype)
-      if sums_rows:
-        of_rows[warpgroup] = jnp.sum(found[0], axis=0)
-      gpu.commit_smem()
-      if sums_rows:
-        target = sums.at[lax.div(first_row, _ROWS), across]
-        gpu.copy_smem_to_gmem(of_rows.at[warpgroup], target)
-      for space, target in zip(tiles[1:], results, strict=False):
-        gpu.copy_smem_to_gmem(space, target.at[rows, across])
-    gpu.wait_smem_to_gmem(0)
-
-  transforms = (
-    gpu.TilingTransform((8, _SWIZZLE // 2)),
-    gpu.SwizzleTransform(_SWIZZLE),
+  result = jax.ShapeDtypeStruct((num_rows, num_columns), left_NxI.dtype)
+  results = [result] * num_results
+  if sums_rows:
+    shape = (num_rows // SUMMED_ROWS, num_columns)
+    results.append(jax.ShapeDtypeStruct(shape, jnp.float32))
+  block = _Block(
+    depth,
+    num_columns,
+    right_is_transposed,
+    epilogue,
+    tuple(given),
+    num_results,
+    sums_rows,
   )
-  scratch = (
-    gpu.SMEM((_NUM_SLOTS, _BLOCK_ROWS, _DEPTH), dtype, transforms=transforms),
-    gpu.SMEM((_NUM_SLOTS, *right_tile), dtype, transforms=transforms),
-    gpu.SMEM((_WARPGROUPS, _DEPTH), jnp.float32),
-    gpu.SMEM((_WARPGROUPS, _DEPTH), jnp.float32),
-    gpu.Barrier(num_arrivals=2, num_barriers=_NUM_SLOTS),
-    gpu.Barrier(num_arrivals=_WARPGROUPS, num_barriers=_NUM_SLOTS),
-    gpu.Barrier(num_arrivals=max(num_copied, 1), num_barriers=_WARPGROUPS),
-  )
-  call = gpu.kernel(
-    body,
+  kernel = gpu.kernel(
+    block.compute,
     out_type=results,
-    grid=(sizes.num_blocks,),
+    grid=(num_rows // _BLOCK_ROWS * block.num_across,),
     grid_names=("block",),
     num_threads=_WARPGROUPS,
     thread_name="warpgroup",
-    scratch_types=[scratch],
+    scratch_types=[block.shared_memory(left_NxI.dtype)],
     compiler_params=gpu.CompilerParams(
       lowering_semantics=gpu.LoweringSemantics.Warpgroup
     ),
@@ -300,7 +163,230 @@ def product(
   )
   moved = [left_NxI, right, *given.values(), *results]
   with cost.stated(
-    flops=2 * num_rows * depth * sizes.columns,
+    flops=2 * num_rows * depth * num_columns,
     num_bytes=sum(each.size * each.dtype.itemsize for each in moved),
   ):
-    return call(left_NxI, right, *given.values())
+    return kernel(left_NxI, right, *given.values())
+
+
+class _Shared(NamedTuple):
+  """Shared memory of a block.
+
+  Attributes:
+    lefts: tiles of the first factor, [slots, 128, 64].
+    rights: those of the second.
+    biases: of the columns at hand, for each warpgroup.
+    sums: over the rows of a warpgroup, likewise.
+    loaded: for each slot, whether both tiles are there.
+    free: for each slot, whether both warpgroups have read it.
+    arrived: for each warpgroup, whether bias and summand are there.
+  """
+
+  lefts: Any
+  rights: Any
+  biases: Any
+  sums: Any
+  loaded: Any
+  free: Any
+  arrived: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+  """What a block computes; see `product`.
+
+  Attributes:
+    depth: that is summed over.
+    num_columns: of the whole result.
+    right_is_transposed: as for `product`.
+    epilogue: as for `product`.
+    given: names of what the epilogue reads, in the order of arguments.
+    num_results: as for `product`.
+    sums_rows: as for `product`.
+  """
+
+  depth: int
+  num_columns: int
+  right_is_transposed: bool
+  epilogue: Epilogue
+  given: tuple[str, ...]
+  num_results: int
+  sums_rows: bool
+
+  @property
+  def columns(self) -> int:
+    """Columns of a block."""
+    whole = self.num_columns % _BLOCK_COLUMNS == 0
+    return _BLOCK_COLUMNS if whole else _DEPTH
+
+  @property
+  def num_across(self) -> int:
+    """Blocks side by side."""
+    return self.num_columns // self.columns
+
+  @property
+  def _num_steps(self) -> int:
+    return self.depth // _DEPTH
+
+  @property
+  def _num_copied(self) -> int:
+    """Arrays that the epilogue reads from shared memory."""
+    return len({"bias", "summand"} & set(self.given))
+
+  def shared_memory(self, dtype: Any) -> _Shared:
+    """Returns what the block needs of it."""
+    transforms = (
+      gpu.TilingTransform((8, _SWIZZLE // 2)),
+      gpu.SwizzleTransform(_SWIZZLE),
+    )
+    right_tile = (_DEPTH, self.columns)
+    if self.right_is_transposed:
+      right_tile = right_tile[::-1]
+
+    def tiles(*shape: int) -> Any:
+      return gpu.SMEM((_NUM_SLOTS, *shape), dtype, transforms=transforms)
+
+    rows_of_columns = gpu.SMEM((_WARPGROUPS, _DEPTH), jnp.float32)
+    return _Shared(
+      tiles(_BLOCK_ROWS, _DEPTH),
+      tiles(*right_tile),
+      rows_of_columns,
+      rows_of_columns,
+      gpu.Barrier(num_arrivals=2, num_barriers=_NUM_SLOTS),
+      gpu.Barrier(num_arrivals=_WARPGROUPS, num_barriers=_NUM_SLOTS),
+      gpu.Barrier(
+        num_arrivals=max(self._num_copied, 1), num_barriers=_WARPGROUPS
+      ),
+    )
+
+  def compute(self, left: Any, right: Any, *rest: Any) -> None:
+    """Runs on both warpgroups, given all arrays and shared memory."""
+    *references, shared = rest
+    # Blocks that run at the same time share rows: the first factor is read from
+    # memory once, and the second, of weights, stays in the cache.
+    block = lax.axis_index("block")
+    row = lax.div(block, self.num_across) * _BLOCK_ROWS
+    column = lax.rem(block, self.num_across) * self.columns
+    products = pl.run_scoped(
+      functools.partial(self._multiply, left, right, shared, row, column),
+      gpu.ACC((_ROWS, self.columns), jnp.float32),
+    )
+    self._finish(products, references, shared, row, column)
+
+  def _multiply(
+    self,
+    left: Any,
+    right: Any,
+    shared: _Shared,
+    row: jax.Array,
+    column: jax.Array,
+    accumulator: Any,
+  ) -> jax.Array:
+    """Returns the products of this warpgroup's rows, [64, columns]."""
+    warpgroup = lax.axis_index("warpgroup")
+    rows, across = pl.ds(row, _BLOCK_ROWS), pl.ds(column, self.columns)
+
+    def load(step: jax.Array | int) -> None:
+      slot, inner = lax.rem(step, _NUM_SLOTS), pl.ds(step * _DEPTH, _DEPTH)
+      tile = (inner, across)
+      if self.right_is_transposed:
+        tile = (across, inner)
+      for source, target in (
+        (left.at[rows, inner], shared.lefts),
+        (right.at[tile], shared.rights),
+      ):
+        gpu.copy_gmem_to_smem(source, target.at[slot], shared.loaded.at[slot])
+
+    @pl.when(warpgroup == 0)
+    def _() -> None:
+      for step in range(min(_NUM_SLOTS, self._num_steps)):
+        load(step)
+
+    def multiply_tiles(step: jax.Array, _: None) -> None:
+      slot = lax.rem(step, _NUM_SLOTS)
+      gpu.barrier_wait(shared.loaded.at[slot])
+      factor = shared.rights.at[slot]
+      if self.right_is_transposed:
+        factor = gpu.transpose_ref(factor, (1, 0))
+      gpu.wgmma(accumulator, _own_rows(shared, slot), factor)
+      # Meanwhile, the slot of the step before is filled again.
+      later = step - 1 + _NUM_SLOTS
+
+      @pl.when((warpgroup == 0) & (step > 0) & (later < self._num_steps))
+      def _() -> None:
+        gpu.barrier_wait(shared.free.at[lax.rem(later, _NUM_SLOTS)])
+        load(later)
+
+      gpu.wgmma_wait(0)
+
+      @pl.when(step + _NUM_SLOTS < self._num_steps)
+      def _() -> None:
+        gpu.barrier_arrive(shared.free.at[slot])
+
+    lax.fori_loop(0, self._num_steps, multiply_tiles, None)
+    return accumulator[...]
+
+  def _finish(
+    self,
+    products: jax.Array,
+    references: Sequence[Any],
+    shared: _Shared,
+    row: jax.Array,
+    column: jax.Array,
+  ) -> None:
+    """Computes the results from products, and writes them."""
+    warpgroup = lax.axis_index("warpgroup")
+    named = dict(zip(self.given, references, strict=False))
+    written = references[len(self.given) :]
+    results, summed = written[: self.num_results], written[-1]
+    # All of this warpgroup's rows have been read: there is room for others.
+    incoming, *outgoing = (
+      _own_rows(shared, slot) for slot in range(_NUM_SLOTS)
+    )
+    bias, sums = shared.biases.at[warpgroup], shared.sums.at[warpgroup]
+    row += warpgroup * _ROWS
+    rows = pl.ds(row, _ROWS)
+    for start in range(0, self.columns, _DEPTH):
+      across = pl.ds(column + start, _DEPTH)
+      tile = Tile(
+        products[:, start : start + _DEPTH],
+        row=row,
+        column=column + start,
+        num_columns=self.num_columns,
+        words=named.get("words"),
+      )
+      for name, source, target in (
+        ("bias", (across,), bias),
+        ("summand", (rows, across), incoming),
+      ):
+        if name in named:
+          gpu.copy_gmem_to_smem(
+            named[name].at[source], target, shared.arrived.at[warpgroup]
+          )
+      if self._num_copied:
+        gpu.barrier_wait(shared.arrived.at[warpgroup])
+      if "bias" in named:
+        spread = lax.broadcast_in_dim(bias[...], (_ROWS, _DEPTH), [1])
+        tile = dataclasses.replace(tile, bias=spread)
+      if "summand" in named:
+        summand = incoming[...].astype(jnp.float32)
+        tile = dataclasses.replace(tile, summand=summand)
+      found = self.epilogue(tile)
+      # What was written before has left.
+      gpu.wait_smem_to_gmem(0, wait_read_only=True)
+      for values, space in zip(found, outgoing, strict=False):
+        space[...] = values.astype(space.dtype)
+      if self.sums_rows:
+        sums[...] = jnp.sum(found[0], axis=0)
+      gpu.commit_smem()
+      for space, result in zip(outgoing, results, strict=False):
+        gpu.copy_smem_to_gmem(space, result.at[rows, across])
+      if self.sums_rows:
+        gpu.copy_smem_to_gmem(sums, summed.at[lax.div(row, _ROWS), across])
+    gpu.wait_smem_to_gmem(0)
+
+
+def _own_rows(shared: _Shared, slot: Any) -> Any:
+  """Returns this warpgroup's part of a tile of the first factor."""
+  rows = pl.ds(lax.axis_index("warpgroup") * _ROWS, _ROWS)
+  return shared.lefts.at[slot, rows]
