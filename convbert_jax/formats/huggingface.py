@@ -133,7 +133,7 @@ def read_folder(folder: str) -> Pretrained:
   weights = huggingface_weights.read(folder)
   model = _make_model(described, weights, folder)
   try:
-    params = huggingface_state.params_of_model(weights, model)
+    params = huggingface_state.take_params(weights, model)
   except UserError as error:
     raise UserError(f"{folder}, a {type(model).__name__}: {error}") from error
   return Pretrained(model, params, read_tokenizer(folder, model.config))

@@ -96,16 +96,21 @@ def params_from_state_dict(
   Raises:
     UserError: listing tensors that are missing, of another shape, or unknown.
   """
-  return params_of_model(state_dict, _model_of(state_dict, config))
+  return take_params(dict(state_dict), _model_of(state_dict, config))
 
 
-def params_of_model(
-  state_dict: Mapping[str, np.ndarray], model: nn.Module
+def take_params(
+  state_dict: dict[str, np.ndarray], model: nn.Module
 ) -> dict[str, Any]:
-  """Returns the same for a model whose class is known."""
+  """Returns the same for a model whose class is known.
+
+  Args:
+    state_dict: is empty in the end, so that no array is held twice.
+    model: of the class.
+  """
   arrays = {
-    name: np.asarray(array)
-    for name, array in state_dict.items()
+    name: np.asarray(state_dict.pop(name))
+    for name in list(state_dict)
     if not name.endswith(_BUFFERS)
   }
   if model.config.tie_word_embeddings:

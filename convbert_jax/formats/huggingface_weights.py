@@ -9,7 +9,6 @@ import os
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from convbert_jax.errors import UserError
 from convbert_jax.formats.names import Arrays
@@ -92,8 +91,16 @@ def _weight_map(index: str) -> dict[str, str]:
 
 
 def _read_safetensors(path: str) -> Arrays:
+  arrays: Arrays = {}
   try:
-    return safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+      names = list(file.keys())
+    for name in names:
+      # What has been read counts as memory of this process until the file is
+      # closed.
+      with safetensors.safe_open(path, framework="numpy") as file:
+        arrays[name] = file.get_tensor(name)
+    return arrays
   except (OSError, safetensors.SafetensorError) as error:
     raise UserError(
       f"{os.path.basename(path)} is damaged ({error}): fetch it again"

@@ -54,7 +54,14 @@ def load_pretrained(
     output = ConvBertModel(config).apply({"params": params}, **batch)
   """
   found = load_model(source, head)
-  return found.model.config, jax.device_put(found.params), found.tokenizer
+  config, tokenizer = found.model.config, found.tokenizer
+  leaves, tree = jax.tree.flatten(found.params)
+  del found
+  # One after the other, so that the model is not held twice.
+  for index in range(len(leaves)):
+    leaves[index] = jax.block_until_ready(jax.device_put(leaves[index]))
+  host_memory.return_freed()
+  return config, jax.tree.unflatten(tree, leaves), tokenizer
 
 
 def load_model(source: str, head: str | None = None) -> Pretrained:

@@ -13,6 +13,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from convbert_jax import host_memory
 from convbert_jax.errors import UserError
 from convbert_jax.model.choice_head import ConvBertForMultipleChoice
 
@@ -196,14 +197,15 @@ class Location:
 
 
 def read(
-  arrays: Mapping[str, np.ndarray],
+  arrays: dict[str, np.ndarray],
   locations: Iterator[tuple[Location, tuple[int, ...]]],
   source: str,
 ) -> Arrays:
   """Returns our parameters from the arrays of another format.
 
   Args:
-    arrays: by their names in that format.
+    arrays: by their names in that format. They are taken out one by one, so
+      that a model need not be held twice.
     locations: of every parameter, with its shape in our tree.
     source: where the arrays are from, for the message.
 
@@ -223,10 +225,16 @@ def read(
   check_shapes(found, wanted, source)
   flat = {}
   for location, _ in located:
-    parts = [location.to_ours(_widened(arrays[n])) for n in location.names]
-    whole = np.stack(parts) if location.is_stacked else parts[0]
-    flat[location.path] = np.ascontiguousarray(whole)
+    flat[location.path] = _take(arrays, location)
+    # Between what is still there, it would be too little for the next stack.
+    host_memory.return_freed()
   return flat
+
+
+def _take(arrays: dict[str, np.ndarray], location: Location) -> np.ndarray:
+  parts = [location.to_ours(_widened(arrays.pop(n))) for n in location.names]
+  whole = np.stack(parts) if location.is_stacked else parts[0]
+  return np.ascontiguousarray(whole)
 
 
 def check_shapes(
