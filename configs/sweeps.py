@@ -145,6 +145,19 @@ STUDIES = {
     },
     "reference": "float32",
   },
+  "precision_small": {
+    "question": "And the first steps of a larger model?",
+    "config": "configs/pretrain.py:size=small,seq=128",
+    "overrides": [
+      "batch_size=16",
+      "num_steps=500",
+      "optimizer.warmup_steps=50",
+      "eval.every=0",
+      "eval.max_batches=0",
+    ],
+    "variants": {"float32": [], "bfloat16": [_HALF]},
+    "reference": "float32",
+  },
   "optimizer": {
     **_LAPTOP,
     "question": "Which optimizer, at which rate?",
