@@ -203,7 +203,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         # "convolutions", "dots", "full".
         "remat": "elementwise",
         "scan_unroll": 1,  # on GPUs rather all of them, for a long run
-        "kernels": "auto",  # or "fused", "reference"
+        "kernels": "auto",  # or "fused", "reference", or one of them
       },
       "generator": recipe["generator"],
       "objective": {

@@ -92,8 +92,9 @@ class ConvBertConfig(CommonFields, ConfigFiles):
       no stack of what the backward pass reads, which moves a third less memory
       on GPUs, and take several times as long to compile.
     kernels: of `ops/kernels`: "fused", where the device, the shapes and the
-      options are those of one; "auto", only on devices that it has been tried
-      on; "reference", none.
+      options are those of one; "hopper_attention" or "hopper_products", that
+      one alone; "auto", only on devices that it has been tried on; "reference",
+      none.
   """
 
   vocab_size: int = 30522

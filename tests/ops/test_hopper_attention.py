@@ -96,10 +96,12 @@ def test_what_does_not_fit_is_left_to_the_formula(shape, dtype, expected):
 
 
 def test_kernels_are_chosen_by_device_and_field(monkeypatch):
-  kernel = choice.Kernel(devices=("Chip 1", "Chip 2"), tried_on=("Chip 2",))
+  kernel = choice.Kernel(
+    "hopper_products", devices=("Chip 1", "Chip 2"), tried_on=("Chip 2",)
+  )
   for kind, chosen in (
-    ("Chip 1 PRO", {"fused"}),
-    ("Chip 2", {"fused", "auto"}),
+    ("Chip 1 PRO", {"fused", "hopper_products"}),
+    ("Chip 2", {"fused", "auto", "hopper_products"}),
     ("Chip 3", set()),
   ):
     monkeypatch.setattr(partitioning, "devices", lambda kind=kind: ("x", kind))
