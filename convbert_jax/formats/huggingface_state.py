@@ -105,7 +105,7 @@ def take_params(
   """Returns the same for a model whose class is known.
 
   Args:
-    state_dict: is empty in the end, so that no array is held twice.
+    state_dict: its tensors are taken out, so that none is held twice.
     model: of the class.
   """
   arrays = {

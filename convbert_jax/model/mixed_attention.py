@@ -36,13 +36,21 @@ class Reach(NamedTuple):
     attention: [B, T], 1 for real positions, 0 for padding; or [B, T, T], 1
       where a query, a row, may attend.
     real_BxT: 1 for real positions.
+    segment_ids_BxT: the text of each position, where these and `real_BxT` say
+      all that `attention` does; otherwise None.
     within_BxTxK: which positions of each window are of the text of its middle,
       or None if a row holds one text.
   """
 
   attention: jax.Array
   real_BxT: jax.Array
+  segment_ids_BxT: jax.Array | None
   within_BxTxK: jax.Array | None
+
+  @property
+  def is_of_keys(self) -> bool:
+    """Whether it follows from what is known of each position by itself."""
+    return self.attention.ndim == 2 or self.segment_ids_BxT is not None
 
 
 def make_reach(
@@ -57,12 +65,13 @@ def make_reach(
   """
   real_BxT = attention.real_positions(mask)
   if segment_ids_BxT is None:
-    return Reach(mask, real_BxT, None)
+    return Reach(mask, real_BxT, None, None)
   mask_BxTxT = mask if mask.ndim == 3 else mask[:, None, :]
   same_BxTxT = packing.same_segment(segment_ids_BxT)
   return Reach(
     same_BxTxT * mask_BxTxT,
     real_BxT,
+    segment_ids_BxT if mask.ndim == 2 else None,
     windows.of_segments(segment_ids_BxT, num_taps),
   )
 
@@ -120,7 +129,7 @@ class MixedAttention(nn.Module):
       convolved_BxTxHxD,
       projected_BxTxSxHxD,
       projected,
-      reach.attention,
+      reach,
       head_mask_H,
       positions,
       dropout_seeds,
@@ -136,7 +145,7 @@ class MixedAttention(nn.Module):
     convolved_BxTxHxD: jax.Array | None,
     projected_BxTxSxHxD: jax.Array,
     projected: Mapping[str, jax.Array],
-    mask: jax.Array,
+    reach: Reach,
     head_mask_H: jax.Array | None,
     positions: Any,
     dropout_seeds: jax.Array | None,
@@ -157,7 +166,7 @@ class MixedAttention(nn.Module):
     if dropout_seeds is None:
       rate = 0.0
     if (
-      mask.ndim == 2
+      reach.is_of_keys
       and head_mask_H is None
       and not need_probs
       and kernels.is_chosen(kernels.HOPPER_ATTENTION, config.kernels)
@@ -167,8 +176,9 @@ class MixedAttention(nn.Module):
         projected_BxTxSxHxD = jnp.stack([query, key, value], axis=2)
       heads_BxTxSxHxD = hopper_attention.attention(
         projected_BxTxSxHxD,
-        attention.bias_of(mask, config.dtype),
+        attention.bias_of(reach.real_BxT, config.dtype),
         convolved_BxTxHxD,
+        segment_ids_BxT=reach.segment_ids_BxT,
         dropout_rate=rate,
         dropout_seeds=dropout_seeds,
       )
@@ -177,7 +187,7 @@ class MixedAttention(nn.Module):
       query,
       key,
       value,
-      mask,
+      reach.attention,
       head_mask_H,
       dropout_rate=rate,
       dropout_seeds=dropout_seeds,

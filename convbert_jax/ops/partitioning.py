@@ -60,10 +60,10 @@ def devices() -> tuple[str, str]:
 
 
 def mapped(
-  function: Callable[..., jax.Array],
+  function: Callable[..., Any],
   inputs: Sequence[Sequence[str | None]],
   output: Sequence[str | None],
-) -> Callable[..., jax.Array]:
+) -> Callable[..., Any]:
   """Returns a function that each device computes for its part alone.
 
   For what the compiler cannot split over a mesh by itself.
@@ -72,10 +72,10 @@ def mapped(
     function: takes the parts, and the index at which they begin in the whole
       first argument, a dictionary by its logical axes.
     inputs: logical axes of each argument.
-    output: those of the result, of the first argument's.
+    output: those of the result, or of every result, of the first argument's.
   """
 
-  def whole(*arrays: jax.Array) -> jax.Array:
+  def whole(*arrays: jax.Array) -> Any:
     mesh = jax.sharding.get_abstract_mesh()
     if _is_trivial(mesh):
       return function(*arrays, dict.fromkeys(filter(None, inputs[0]), 0))
@@ -85,7 +85,7 @@ def mapped(
     ]
     split = dict(zip(inputs[0], specs[0], strict=True))
 
-    def of_part(*parts: jax.Array) -> jax.Array:
+    def of_part(*parts: jax.Array) -> Any:
       begins = {
         name: size * (jax.lax.axis_index(split[name]) if split[name] else 0)
         for name, size in zip(inputs[0], parts[0].shape, strict=True)
@@ -154,12 +154,14 @@ def num_batch_parts(mesh: Mesh | AbstractMesh) -> int:
   return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
-def num_parts(name: str) -> int:
-  """Returns in how many parts a logical axis lies on the mesh in use."""
+def part_of(name: str, size: int) -> int:
+  """Returns how much of a logical axis a device of the mesh in use has."""
   mesh = jax.sharding.get_abstract_mesh()
   if _is_trivial(mesh):
-    return 1
-  return math.prod(mesh.shape[axis] for axis in RULES[name])
+    return size
+  (split,) = partition_spec((name,), (size,), mesh)
+  axes = (split,) if isinstance(split, str) else split or ()
+  return size // math.prod(mesh.shape[axis] for axis in axes)
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:

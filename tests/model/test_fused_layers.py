@@ -28,7 +28,6 @@ CONFIG = ConvBertConfig(
   remat="none",
 )
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 50, (2, 64)))
-MASK = jnp.ones_like(IDS).at[0, 50:].set(0)
 
 
 def is_for_products(kernel, kernels):
@@ -47,14 +46,15 @@ def emulated(monkeypatch):
   )
 
 
-def hidden_and_gradient(config, params):
+def hidden_and_gradient(config, ids, params):
   model = ConvBertModel(config)
 
   def loss(params):
     out = model.apply(
       params,
-      IDS,
-      MASK,
+      ids,
+      # The first row has padding.
+      jnp.ones_like(ids).at[0, 50:].set(0),
       deterministic=False,
       rngs={"dropout": jax.random.key(3)},
     ).last_hidden_state.astype(jnp.float32)
@@ -66,15 +66,15 @@ def hidden_and_gradient(config, params):
 
 @pytest.mark.slow
 def test_hidden_states_and_gradients_are_the_same(emulated):
-  params = ConvBertModel(CONFIG).init(jax.random.key(0), IDS, MASK)
+  params = ConvBertModel(CONFIG).init(jax.random.key(0), IDS)
   exact, exact_grads = hidden_and_gradient(
-    CONFIG.replace(dtype="float32"), params
+    CONFIG.replace(dtype="float32"), IDS, params
   )
   plain, plain_grads = hidden_and_gradient(
-    CONFIG.replace(kernels="reference"), params
+    CONFIG.replace(kernels="reference"), IDS, params
   )
   fused, fused_grads = hidden_and_gradient(
-    CONFIG.replace(kernels="fused"), params
+    CONFIG.replace(kernels="fused"), IDS, params
   )
   assert not np.array_equal(fused, plain)  # Something else was computed.
 
@@ -129,21 +129,22 @@ def test_sums_over_devices_are_left_to_the_compiler(emulated, shape, expected):
   assert bool(found[0, 0, 0]) == expected
 
 
-def test_policies_keep_the_products(monkeypatch):
-  """Recomputed are none of them but for whole layers."""
-  monkeypatch.setattr(choice, "is_chosen", is_for_products)
-  params = jax.eval_shape(
-    ConvBertModel(CONFIG).init, jax.random.key(0), IDS, MASK
-  )
-  # Forward: heads, their map, into the feed-forward part and out of it; three
-  # gradients of the last two.
+def test_policies_keep_what_kernels_compute(monkeypatch):
+  """Recomputed is none of it but by those that say so."""
+  monkeypatch.setattr(choice, "is_chosen", lambda kernel, kernels: True)
+  ids = jnp.zeros((2, 128), jnp.int32)
+  config = CONFIG.replace(max_position_embeddings=128)
+  params = jax.eval_shape(ConvBertModel(config).init, jax.random.key(0), ids)
+  # Forward: heads, attention, their map, into the feed-forward part and out of
+  # it. Backward: two of attention, two of the feed-forward part.
   counts = {}
   for remat in ("none", "elementwise", "convolutions", "dots", "full"):
-    config = CONFIG.replace(kernels="fused", remat=remat)
-    traced = jax.make_jaxpr(functools.partial(hidden_and_gradient, config))
+    traced = jax.make_jaxpr(
+      functools.partial(hidden_and_gradient, config.replace(remat=remat), ids)
+    )
     counts[remat] = num_kernels(traced(params).jaxpr)
   assert counts == {
-    "none": 6, "elementwise": 6, "convolutions": 6, "dots": 6, "full": 10
+    "none": 9, "elementwise": 9, "convolutions": 9, "dots": 10, "full": 14
   }  # fmt: skip
 
 

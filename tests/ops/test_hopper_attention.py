@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from convbert_jax.ops import attention, dropout, partitioning
+from convbert_jax.ops import attention, dropout, packing, partitioning
 from convbert_jax.ops.kernels import choice, hopper_attention
 
 # Not public yet: it runs kernels for GPUs without one.
@@ -29,19 +29,22 @@ def draw(batch, length, heads, size, parts=4):
   )
 
 
-def fused(parts, mask, rate, seeds):
+def fused(parts, mask, rate, seeds, texts=None):
   """With the last part as heads of another kind beside them."""
   return hopper_attention.attention(
     parts,
     attention.bias_of(mask, parts.dtype),
     parts[:, :, 3] if parts.shape[2] > 3 else None,
+    segment_ids_BxT=texts,
     dropout_rate=rate,
     dropout_seeds=seeds,
     interpret=emulator.InterpretGPUParams(),
   )
 
 
-def formula(parts, mask, rate, seeds):
+def formula(parts, mask, rate, seeds, texts=None):
+  if texts is not None:
+    mask = packing.same_segment(texts) * mask[:, None, :]
   query, key, value, *others = (parts[:, :, i] for i in range(parts.shape[2]))
   attended, _ = attention.dot_product_attention(
     query, key, value, mask, dropout_rate=rate, dropout_seeds=seeds
@@ -58,21 +61,27 @@ def value_and_gradient(function, parts, grad, *rest):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("shape", "rate"),
+  ("shape", "rate", "text_length"),
   [
-    ((2, 128, 2, 32), 0.3),
-    ((2, 256, 1, 64, 3), 0.0),
-    ((1, 512, 1, 64), 0.1),
+    ((2, 128, 2, 32), 0.3, None),
+    ((2, 256, 1, 64, 3), 0.0, None),
+    ((1, 512, 1, 64), 0.1, None),
+    ((2, 256, 1, 32), 0.1, 37),
   ],
 )
-def test_values_and_gradients_are_those_of_the_formula(shape, rate):
+def test_values_and_gradients_are_those_of_the_formula(
+  shape, rate, text_length
+):
   parts, grad, mask = draw(*shape)
   seeds = dropout.draw_seeds(jax.random.key(0)) if rate else None
-  found = value_and_gradient(fused, parts, grad, mask, rate, seeds)
-  exact = value_and_gradient(
-    formula, parts.astype(jnp.float32), grad, mask, rate, seeds
-  )
-  half = value_and_gradient(formula, parts, grad, mask, rate, seeds)
+  texts = None
+  if text_length:
+    starts = jnp.arange(shape[1])[None] + jnp.asarray([[0], [20]])
+    texts = starts // text_length + 1
+  rest = (mask, rate, seeds, texts)
+  found = value_and_gradient(fused, parts, grad, *rest)
+  exact = value_and_gradient(formula, parts.astype(jnp.float32), grad, *rest)
+  half = value_and_gradient(formula, parts, grad, *rest)
   for ours, reference, plain in zip(found, exact, half, strict=True):
     error = np.abs(ours - reference).max()
     # As exact as the formula in bfloat16 is.

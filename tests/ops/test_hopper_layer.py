@@ -6,9 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from convbert_jax.ops import activations, dropout, grouped_linear
-from convbert_jax.ops.kernels import hopper_layer, hopper_product
+from convbert_jax.ops import (
+  activations,
+  dropout,
+  grouped_linear,
+  partitioning,
+)
+from convbert_jax.ops.kernels import (
+  hopper_epilogues,
+  hopper_layer,
+  hopper_product,
+)
 
 # Not public yet: it runs kernels for GPUs without one.
 emulator = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params")
@@ -78,7 +88,8 @@ def test_adds_a_mapped_branch(rate):
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_feeds_forward(rate):
-  width, inner = 64, 320
+  # Blocks of 128 columns in, where two tiles follow each other, of 64 out.
+  width, inner = 64, 256
   arguments = draw(
     ((2, 64, width), 1), ((width, inner), width), ((inner,), 1),
     ((inner, width), inner), ((width,), 1),
@@ -142,7 +153,7 @@ def test_parts_of_the_rows_drop_out_what_the_whole_does():
 
 def test_the_series_is_gelu():
   x = jnp.linspace(-12, 12, 10_001)
-  value, slope = hopper_layer._gelu_and_slope(x)
+  value, slope = hopper_epilogues.gelu_and_slope(x)
   np.testing.assert_allclose(value, activations.gelu(x), atol=1e-6)
   np.testing.assert_allclose(
     slope, jax.vmap(jax.grad(activations.gelu))(x), atol=1e-6
@@ -164,3 +175,69 @@ def test_what_does_not_fit_is_left_to_the_formula(
   batch, length, widths, dtype, expected
 ):
   assert hopper_layer.fits(batch, length, widths, dtype) == expected
+
+
+@pytest.mark.parametrize(
+  ("batch", "length", "expected"),
+  [
+    (8, 64, True),
+    (4, 64, True),
+    (2, 64, False),
+    (5, 64, False),
+    (5, 128, True),
+  ],
+)
+def test_what_fits_is_asked_of_the_part_that_a_device_has(
+  batch, length, expected
+):
+  """A batch that a mesh does not divide is whole on each device."""
+  mesh = jax.make_mesh(
+    (2, 1, 1), partitioning.MESH_AXES, axis_types=(AxisType.Auto,) * 3
+  )
+
+  def fits(x):
+    return x + hopper_layer.fits(batch, length, (64,), "bfloat16")
+
+  found = jax.jit(partitioning.on_mesh(fits, mesh))(jnp.zeros(2))
+  assert bool(found[0]) == expected
+
+
+def test_what_does_not_fit_is_refused():
+  left, right = draw(((64, 64), 1), ((64, 64), 64))
+  with pytest.raises(ValueError, match="does not fit"):
+    hopper_product.product(left, right, hopper_epilogues.plus_bias)
+
+
+def test_devices_of_a_mesh_drop_out_what_one_does(monkeypatch):
+  """With a formula for the kernel: emulation runs on no mesh."""
+
+  def product(left, right, epilogue, *, summand_NxO, words, **rest):
+    del epilogue, rest
+    shape = (len(left), right.shape[1])
+    rows, columns = (
+      jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(2)
+    )
+    index = (rows + words[2]) * shape[1] + columns
+    mapped = jnp.dot(left, right, preferred_element_type=jnp.float32)
+    kept = dropout.masked_by(dropout.hash_word(index, words), mapped, 0.5)
+    return [(kept + summand_NxO).astype(left.dtype)]
+
+  monkeypatch.setattr(hopper_product, "product", product)
+  branch, kernel, bias, residual = draw(
+    ((8, 64, 1, 64), 1), ((1, 64, 64), 64), ((64,), 1), ((8, 64, 64), 1)
+  )
+  seeds = dropout.draw_seeds(jax.random.key(4))
+
+  def added(branch, residual):
+    return hopper_layer.residual_linear(
+      hopper_layer.Settings(0.5), branch, kernel, bias, residual, seeds
+    )
+
+  mesh = jax.make_mesh(
+    (2, 2, 2), partitioning.MESH_AXES, axis_types=(AxisType.Auto,) * 3
+  )
+  everywhere = jax.device_put(
+    (branch, residual), NamedSharding(mesh, PartitionSpec())
+  )
+  found = jax.jit(partitioning.on_mesh(added, mesh))(*everywhere)
+  np.testing.assert_array_equal(found, added(branch, residual))

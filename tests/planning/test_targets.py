@@ -153,7 +153,7 @@ def test_unrolled_layers_with_kernels_do_no_more_than_before(tmp_path, request):
   # One for the embeddings of each network, none for a layer.
   assert len(masks) <= 2, masks
   spilled = re.findall(r"(\d+) bytes spill stores", printed)
-  assert len(spilled) >= 12  # Six kernels a layer, of each network.
+  assert len(spilled) >= 18  # Nine kernels of a layer, in each network.
   assert set(spilled) == {"0"}
   key = "base of 2 layers, 256 x 128, bfloat16, fused, h100:1"
   check(key, costs(found), request)

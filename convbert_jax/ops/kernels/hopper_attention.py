@@ -24,11 +24,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as gpu
 
 from convbert_jax.ops import dropout, partitioning
+from convbert_jax.ops.attention import MASKED_LOGIT
 from convbert_jax.ops.kernels import cost
 
 _QUERY, _KEY, _VALUE = range(3)
+# What is known of keys.
+_BIAS, _TEXT = range(2)
 # Among the heads that the layer has in the end.
-_ATTENDED = 0
+_ATTENDED, _BESIDE = range(2)
 _NUM_HEADS_READ = 3
 # Rows of a warpgroup's matrix products, as the hardware has them, and the
 # columns at a time; their registers are what there is.
@@ -55,7 +58,7 @@ class Settings:
 
   rate: float
   num_heads: int
-  interpret: Any = False
+  interpret: Any = None
 
 
 def fits(length: int, head_size: int, dtype: Any) -> bool:
@@ -79,9 +82,10 @@ def attention(
   bias_BxT: jax.Array,
   beside_BxTxHxD: jax.Array | None = None,
   *,
+  segment_ids_BxT: jax.Array | None = None,
   dropout_rate: float = 0.0,
   dropout_seeds: jax.Array | None = None,
-  interpret: Any = False,
+  interpret: Any = None,
 ) -> jax.Array:
   """Averages values by similarity to each query, on every mesh.
 
@@ -90,6 +94,8 @@ def attention(
       see `fits`.
     bias_BxT: added to the logits of each key, float32.
     beside_BxTxHxD: other heads, to put beside these; or None.
+    segment_ids_BxT: the text of each position, of which alone it reads; one
+      text if None.
     dropout_rate: share of the probabilities set to zero.
     dropout_seeds: [2], needed if `dropout_rate` is not zero.
     interpret: emulates the GPU; for tests.
@@ -101,37 +107,40 @@ def attention(
   if dropout_seeds is None:
     dropout_seeds = jnp.zeros(2, jnp.uint32)
 
+  keys = [bias_BxT]
+  if segment_ids_BxT is not None:
+    keys.append(segment_ids_BxT.astype(jnp.float32))
   heads = ("batch", None, "heads", None)
   given = [] if beside_BxTxHxD is None else [beside_BxTxHxD]
 
   def of_part(
     parts: jax.Array,
-    bias: jax.Array,
+    keys: jax.Array,
     seeds: jax.Array,
     *rest: Any,
   ) -> jax.Array:
     *beside, begins = rest
     begin = jnp.stack([begins["batch"], begins["heads"]]).astype(jnp.uint32)
     words = jnp.concatenate([seeds, begin])
-    return attend(settings, parts, bias, words, *beside)
+    return attend(settings, parts, keys, words, *beside)
 
   return partitioning.mapped(
     of_part,
     [
       ("batch", None, None, "heads", None),
-      ("batch", None),
+      ("batch", None, None),
       (None,),
       *[heads for _ in given],
     ],
     ("batch", None, None, "heads", None),
-  )(parts_BxTxSxHxD, bias_BxT, dropout_seeds, *given)
+  )(parts_BxTxSxHxD, jnp.stack(keys, axis=1), dropout_seeds, *given)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend(
   settings: Settings,
   parts_BxTxSxHxD: jax.Array,
-  bias_BxT: jax.Array,
+  keys_BxRxT: jax.Array,
   words: jax.Array,
   beside_BxTxHxD: jax.Array | None = None,
 ) -> jax.Array:
@@ -141,7 +150,8 @@ def attend(
     settings: what does not change.
     parts_BxTxSxHxD: queries, unscaled, keys, values, and what else there is;
       bfloat16.
-    bias_BxT: added to the logits of each key, float32.
+    keys_BxRxT: added to the logits of each key, float32; and, if there are
+      two rows, its text.
     words: uint32 [4], the seeds of dropout, and the row and head of the whole
       array that `parts` begins with.
     beside_BxTxHxD: other heads, or None.
@@ -150,7 +160,7 @@ def attend(
     As `attention`.
   """
   return _attend_forward(
-    settings, parts_BxTxSxHxD, bias_BxT, words, beside_BxTxHxD
+    settings, parts_BxTxSxHxD, keys_BxRxT, words, beside_BxTxHxD
   )[0]
 
 
@@ -160,27 +170,27 @@ _Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 def _attend_forward(
   settings: Settings,
   parts_BxTxSxHxD: jax.Array,
-  bias_BxT: jax.Array,
+  keys_BxRxT: jax.Array,
   words: jax.Array,
   beside_BxTxHxD: jax.Array | None,
 ) -> tuple[jax.Array, _Saved]:
   num_stacked = 1 if beside_BxTxHxD is None else 2
   heads, normaliser = _forward(
-    settings, parts_BxTxSxHxD, bias_BxT, words, num_stacked
+    settings, parts_BxTxSxHxD, keys_BxRxT, words, num_stacked
   )
   if beside_BxTxHxD is not None:
     # In place: the kernel has left room.
-    heads = heads.at[:, :, 1].set(beside_BxTxHxD)
+    heads = heads.at[:, :, _BESIDE].set(beside_BxTxHxD)
   # The backward pass reads of these heads what the layer has kept anyway.
   heads = checkpoint_name(heads, "mixed_heads")
   normaliser = checkpoint_name(normaliser, "softmax")
-  return heads, (parts_BxTxSxHxD, bias_BxT, words, heads, normaliser)
+  return heads, (parts_BxTxSxHxD, keys_BxRxT, words, heads, normaliser)
 
 
 def _attend_backward(
   settings: Settings, saved: _Saved, grad_BxTxSxHxD: jax.Array
 ) -> tuple[jax.Array, jax.Array, np.ndarray, jax.Array | None]:
-  parts, bias_BxT, words, heads_BxTxSxHxD, normaliser_BxHxT = saved
+  parts, keys_BxRxT, words, heads_BxTxSxHxD, normaliser_BxHxT = saved
   # Of a probability's gradient, what all keys of a query have in common.
   common_BxHxT = jnp.einsum(
     "bthd,bthd->bht",
@@ -189,7 +199,7 @@ def _attend_backward(
     preferred_element_type=jnp.float32,
   )
   arguments = (
-    parts, bias_BxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
+    parts, keys_BxRxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
   )  # fmt: skip
   grad_query = _grad_of_queries(settings, *arguments)
   grad_key, grad_value = _grad_of_keys(settings, *arguments)
@@ -198,9 +208,9 @@ def _attend_backward(
   has_others = heads_BxTxSxHxD.shape[2] > 1
   return (
     jnp.stack([grad_query, grad_key, grad_value, *zeros], axis=2),
-    jnp.zeros_like(bias_BxT),
+    jnp.zeros_like(keys_BxRxT),
     np.zeros(words.shape, jax.dtypes.float0),
-    grad_BxTxSxHxD[:, :, 1] if has_others else None,
+    grad_BxTxSxHxD[:, :, _BESIDE] if has_others else None,
   )
 
 
@@ -210,7 +220,7 @@ attend.defvjp(_attend_forward, _attend_backward)
 def _forward(
   settings: Settings,
   parts: jax.Array,
-  bias_BxT: jax.Array,
+  keys_BxRxT: jax.Array,
   words: jax.Array,
   num_stacked: int,
 ) -> tuple[jax.Array, jax.Array]:
@@ -219,39 +229,47 @@ def _forward(
   The heads are the first of `num_stacked`, [B, T, S, H, D]; of the others,
   nothing is written.
   """
-  shape = _Shape(settings, parts)
+  shape = _Shape(settings, parts, keys_BxRxT)
 
   def body(
-    parts: Any, bias: Any, words: Any, out: Any, normaliser: Any, scratch: Any
+    parts: Any, keys: Any, words: Any, out: Any, normaliser: Any, scratch: Any
   ) -> None:
-    tile, key, value, all_bias, of_rows, loaded, tile_loaded = scratch
+    tile, key, value, (all_bias, *all_texts), of_rows, loaded, tile_loaded = (
+      scratch
+    )
     place = _Place(shape, words)
     place.load_once(
       loaded,
       (place.part(parts, _KEY), key),
       (place.part(parts, _VALUE), value),
-      (bias.at[place.row], all_bias),
+      (keys.at[place.row, _BIAS], all_bias),
+      *place.texts(keys, all_texts),
     )
     for start in place.tiles():
       rows = pl.ds(start, _ROWS)
       query = tile.at[0, place.warpgroup]
-      gpu.copy_gmem_to_smem(
-        place.part(parts, _QUERY, rows), query, tile_loaded.at[place.warpgroup]
+      own = place.own_rows(of_rows)
+      place.load(
+        tile_loaded.at[place.warpgroup],
+        (place.part(parts, _QUERY, rows), query),
+        *place.texts(keys, own[1:], rows),
       )
-      gpu.barrier_wait(tile_loaded.at[place.warpgroup])
 
       def step(
         block: jax.Array,
         carry: tuple[jax.Array, jax.Array, jax.Array],
         query: Any = query,
+        own: Any = own,
         start: jax.Array = start,
       ) -> tuple[jax.Array, jax.Array, jax.Array]:
         top, total, summed = carry
         first = block * _FORWARD_COLUMNS
         columns = pl.ds(first, _FORWARD_COLUMNS)
         logits = shape.product(query, key.at[columns], transposed=True)
-        logits = logits * shape.scale + _of_columns(
-          all_bias[columns], logits.shape
+        logits = logits * shape.scale + place.bias(
+          _of_columns(all_bias[columns], logits.shape),
+          own[1:],
+          [texts.at[columns] for texts in all_texts],
         )
         new_top = jnp.maximum(top, jnp.max(logits, axis=1))
         shrunk = jnp.exp(top - new_top)
@@ -275,10 +293,10 @@ def _forward(
       )
       averaged = summed / _of_rows(total, summed.shape)
       query[...] = averaged.astype(shape.dtype)
-      of_rows[0, place.warpgroup] = top + jnp.log(total)
+      own[0][...] = top + jnp.log(total)
       place.store(
         (query, place.part(out, _ATTENDED, rows)),
-        (of_rows.at[0, place.warpgroup], place.vector(normaliser, rows)),
+        (own[0], place.vector(normaliser, rows)),
       )
 
   return shape.call(
@@ -286,45 +304,50 @@ def _forward(
     out_type=[shape.stacked(num_stacked), shape.vectors],
     num_tiles=1,
     num_whole=2,
-    num_vectors=(1, 1),
+    num_vectors=(1, 1, 0),
     num_products=2,
-    arguments=(parts, bias_BxT, words),
+    arguments=(parts, keys_BxRxT, words),
   )
 
 
 def _grad_of_queries(
   settings: Settings,
   parts: jax.Array,
-  bias_BxT: jax.Array,
+  keys_BxRxT: jax.Array,
   words: jax.Array,
   grad_BxTxSxHxD: jax.Array,
   normaliser_BxHxT: jax.Array,
   common_BxHxT: jax.Array,
 ) -> jax.Array:
   """Returns the gradient of the queries; 64 of them at a time."""
-  shape = _Shape(settings, parts)
+  shape = _Shape(settings, parts, keys_BxRxT)
 
   def body(
-    parts: Any, bias: Any, words: Any, grad: Any, normaliser: Any, common: Any,
+    parts: Any, keys: Any, words: Any, grad: Any, normaliser: Any, common: Any,
     out: Any, scratch: Any,
   ) -> None:  # fmt: skip
-    tiles, key, value, all_bias, of_rows, loaded, tile_loaded = scratch
+    tiles, key, value, (all_bias, *all_texts), of_rows, loaded, tile_loaded = (
+      scratch
+    )
     place = _Place(shape, words)
     place.load_once(
       loaded,
       (place.part(parts, _KEY), key),
       (place.part(parts, _VALUE), value),
-      (bias.at[place.row], all_bias),
+      (keys.at[place.row, _BIAS], all_bias),
+      *place.texts(keys, all_texts),
     )
     query, of_out = (tiles.at[i, place.warpgroup] for i in range(2))
     for start in place.tiles():
       rows = pl.ds(start, _ROWS)
+      own_normal, own_common, *own_texts = place.own_rows(of_rows)
       place.load(
         tile_loaded.at[place.warpgroup],
         (place.part(parts, _QUERY, rows), query),
         (place.part(grad, _ATTENDED, rows), of_out),
-        (place.vector(normaliser, rows), of_rows.at[0, place.warpgroup]),
-        (place.vector(common, rows), of_rows.at[1, place.warpgroup]),
+        (place.vector(normaliser, rows), own_normal),
+        (place.vector(common, rows), own_common),
+        *place.texts(keys, own_texts, rows),
       )
 
       def step(
@@ -334,7 +357,11 @@ def _grad_of_queries(
         columns = pl.ds(first, _BACKWARD_COLUMNS)
         logits = shape.product(query, key.at[columns], transposed=True)
         tile = logits.shape
-        logits = logits * shape.scale + _of_columns(all_bias[columns], tile)
+        logits = logits * shape.scale + place.bias(
+          _of_columns(all_bias[columns], tile),
+          place.own_rows(of_rows)[2:],
+          [texts.at[columns] for texts in all_texts],
+        )
         normal = _of_rows(of_rows[0, place.warpgroup], tile)
         probs = jnp.exp(logits - normal)
         grads = shape.product(of_out, value.at[columns], transposed=True)
@@ -358,10 +385,10 @@ def _grad_of_queries(
     out_type=shape.heads,
     num_tiles=2,
     num_whole=2,
-    num_vectors=(1, 2),
+    num_vectors=(1, 2, 2),
     num_products=3,
     arguments=(
-      parts, bias_BxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
+      parts, keys_BxRxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
     ),
   )  # fmt: skip
 
@@ -369,21 +396,21 @@ def _grad_of_queries(
 def _grad_of_keys(
   settings: Settings,
   parts: jax.Array,
-  bias_BxT: jax.Array,
+  keys_BxRxT: jax.Array,
   words: jax.Array,
   grad_BxTxSxHxD: jax.Array,
   normaliser_BxHxT: jax.Array,
   common_BxHxT: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the gradients of keys and values; 64 of them at a time."""
-  shape = _Shape(settings, parts)
+  shape = _Shape(settings, parts, keys_BxRxT)
 
   def body(
-    parts: Any, bias: Any, words: Any, grad: Any, normaliser: Any, common: Any,
+    parts: Any, keys: Any, words: Any, grad: Any, normaliser: Any, common: Any,
     grad_key: Any, grad_value: Any, scratch: Any,
   ) -> None:  # fmt: skip
     tiles, query, of_out, vectors, of_rows, loaded, tile_loaded = scratch
-    all_normal, all_common = vectors
+    all_normal, all_common, *all_texts = vectors
     place = _Place(shape, words)
     place.load_once(
       loaded,
@@ -391,15 +418,18 @@ def _grad_of_keys(
       (place.part(grad, _ATTENDED), of_out),
       (place.vector(normaliser), all_normal),
       (place.vector(common), all_common),
+      *place.texts(keys, all_texts),
     )
     key, value = (tiles.at[i, place.warpgroup] for i in range(2))
     for start in place.tiles():
       rows = pl.ds(start, _ROWS)
+      own_bias, *own_texts = place.own_rows(of_rows)
       place.load(
         tile_loaded.at[place.warpgroup],
         (place.part(parts, _KEY, rows), key),
         (place.part(parts, _VALUE, rows), value),
-        (bias.at[place.row, rows], of_rows.at[0, place.warpgroup]),
+        (keys.at[place.row, _BIAS, rows], own_bias),
+        *place.texts(keys, own_texts, rows),
       )
 
       def step(
@@ -413,7 +443,11 @@ def _grad_of_keys(
         logits = shape.product(key, query.at[columns], transposed=True)
         tile = logits.shape
         logits = logits * shape.scale
-        logits = logits + _of_rows(of_rows[0, place.warpgroup], tile)
+        logits = logits + place.bias(
+          _of_rows(of_rows[0, place.warpgroup], tile),
+          place.own_rows(of_rows)[1:],
+          [texts.at[columns] for texts in all_texts],
+        )
         probs = jnp.exp(logits - _of_columns(all_normal[columns], tile))
         kept = place.drop(probs, start, first, queries_are_rows=False)
         of_value = of_value + shape.product(
@@ -443,10 +477,10 @@ def _grad_of_keys(
     out_type=[shape.heads, shape.heads],
     num_tiles=2,
     num_whole=2,
-    num_vectors=(2, 1),
+    num_vectors=(2, 1, 1),
     num_products=4,
     arguments=(
-      parts, bias_BxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
+      parts, keys_BxRxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
     ),
   )  # fmt: skip
 
@@ -454,8 +488,11 @@ def _grad_of_keys(
 class _Shape:
   """Sizes of a call, and what is the same at every place of it."""
 
-  def __init__(self, settings: Settings, parts: jax.Array) -> None:
+  def __init__(
+    self, settings: Settings, parts: jax.Array, keys_BxRxT: jax.Array
+  ) -> None:
     self.settings = settings
+    self.has_texts = keys_BxRxT.shape[1] > _TEXT
     self.batch, self.length, _, self.num_heads, self.head_size = parts.shape
     self.dtype = parts.dtype
     self.scale = self.head_size**-0.5
@@ -499,7 +536,7 @@ class _Shape:
     out_type: Any,
     num_tiles: int,
     num_whole: int,
-    num_vectors: tuple[int, int],
+    num_vectors: tuple[int, int, int],
     num_products: int,
     arguments: Sequence[jax.Array],
   ) -> Any:
@@ -507,12 +544,13 @@ class _Shape:
 
     Args:
       body: of the arguments, the results, and a tuple of shared memory: tiles
-        [num_tiles, warpgroups, 64, D], whole heads [T, D], whole vectors [T],
-        one or a list, vectors of rows [N, warpgroups, 64], and barriers.
+        [num_tiles, warpgroups, 64, D], whole heads [T, D], a list of whole
+        vectors [T], vectors of rows [N, warpgroups, 64], and barriers.
       out_type: of the results.
       num_tiles: heads that each warpgroup reads 64 rows of.
       num_whole: heads that are read whole.
-      num_vectors: vectors that are read whole, and that are by rows.
+      num_vectors: vectors that are read whole, that are by rows, and of these
+        that are read.
       num_products: between queries and keys, and as large.
       arguments: of the kernel.
     """
@@ -527,18 +565,16 @@ class _Shape:
         (*shape, self.head_size), self.dtype, transforms=transforms
       )
 
-    whole, by_rows = num_vectors
+    # The texts of keys and queries, where there are several.
+    whole, by_rows, read = (each + self.has_texts for each in num_vectors)
     vectors = [gpu.SMEM((self.length,), jnp.float32)] * whole
     scratch = (
       heads(num_tiles, _WARPGROUPS, _ROWS),
       *[heads(self.length)] * num_whole,
-      vectors if whole > 1 else vectors[0],
+      vectors,
       gpu.SMEM((by_rows, _WARPGROUPS, _ROWS), jnp.float32),
       gpu.Barrier(num_arrivals=(num_whole + whole) * self.length // _COPIED),
-      gpu.Barrier(
-        num_arrivals=num_tiles + by_rows if num_tiles > 1 else 1,
-        num_barriers=_WARPGROUPS,
-      ),
+      gpu.Barrier(num_arrivals=num_tiles + read, num_barriers=_WARPGROUPS),
     )
     kernel = gpu.kernel(
       body,
@@ -551,7 +587,7 @@ class _Shape:
       compiler_params=gpu.CompilerParams(
         lowering_semantics=gpu.LoweringSemantics.Warpgroup
       ),
-      interpret=self.settings.interpret or None,
+      interpret=self.settings.interpret,
     )
     # Each array of heads that is read or written, once; vectors are small.
     num_written = sum(
@@ -594,6 +630,33 @@ class _Place:
   def vector(self, vectors: Any, rows: Any = slice(None)) -> Any:
     """Returns this head's vector of [B, H, T], [rows]."""
     return vectors.at[self.row, self.head, rows]
+
+  def own_rows(self, of_rows: Any) -> list[Any]:
+    """Returns this warpgroup's part of each vector of rows."""
+    return [of_rows.at[i, self.warpgroup] for i in range(of_rows.shape[0])]
+
+  def texts(
+    self, keys: Any, targets: Sequence[Any], rows: Any = slice(None)
+  ) -> list[tuple[Any, Any]]:
+    """Returns the copies of texts, one or none."""
+    return [(keys.at[self.row, _TEXT, rows], target) for target in targets]
+
+  def bias(
+    self, bias: jax.Array, of_rows: Sequence[Any], of_columns: Sequence[Any]
+  ) -> jax.Array:
+    """Returns what is added to a tile of logits.
+
+    Args:
+      bias: of the keys, spread over the tile.
+      of_rows: the texts of the tile's rows, [64], or nothing.
+      of_columns: those of its columns, likewise.
+    """
+    for rows, columns in zip(of_rows, of_columns, strict=True):
+      same = _of_rows(rows[...], bias.shape) == _of_columns(
+        columns[...], bias.shape
+      )
+      bias = lax.select(same, bias, jnp.full_like(bias, MASKED_LOGIT))
+    return bias
 
   def load_once(self, barrier: Any, *copies: tuple[Any, Any]) -> None:
     """Copies to shared memory what all warpgroups read."""

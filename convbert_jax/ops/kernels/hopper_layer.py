@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from convbert_jax.ops import dropout, grouped_linear, numerics, partitioning
+from convbert_jax.ops.kernels import hopper_epilogues as epilogues
 from convbert_jax.ops.kernels import hopper_product
 
 # Results of products, which policies of recomputation keep.
@@ -46,10 +46,10 @@ def fits(batch: int, length: int, widths: Sequence[int], dtype: Any) -> bool:
     widths: that the layer maps to each other.
     dtype: of the layer.
   """
-  if partitioning.num_parts("mlp") > 1:
+  if any(partitioning.part_of("mlp", width) < width for width in widths):
     # Sums over devices come before all else.
     return False
-  rows = batch // partitioning.num_parts("batch") * length
+  rows = partitioning.part_of("batch", batch) * length
   return length % hopper_product.SUMMED_ROWS == 0 and all(
     hopper_product.fits(rows, each, each, dtype) for each in widths
   )
@@ -63,14 +63,14 @@ def linear_to_parts(
   bias_SxO: jax.Array,
 ) -> jax.Array:
   """Maps as `grouped_linear.linear_to_parts`, to [B, T, S, O]."""
-  [y_BxTxA] = _product(
+  [mapped_BxTxSO] = _product(
     settings,
-    _plus_bias,
+    epilogues.plus_bias,
     x_BxTxI,
     kernel_IxSxO.reshape(x_BxTxI.shape[-1], -1),
     bias=bias_SxO.reshape(-1),
   )
-  return y_BxTxA.reshape(*x_BxTxI.shape[:2], *bias_SxO.shape)
+  return mapped_BxTxSO.reshape(*x_BxTxI.shape[:2], *bias_SxO.shape)
 
 
 _Parameters = tuple[jax.Array, jax.Array, jax.Array]
@@ -175,7 +175,7 @@ def feed_forward(
     [B, T, M]. The gradient keeps `Wx`.
   """
   [activated_BxTxF] = _product(
-    settings, _activated, hidden_BxTxM, kernel_MxF, bias=bias_F
+    settings, epilogues.activated, hidden_BxTxM, kernel_MxF, bias=bias_F
   )
   return _added(
     settings, activated_BxTxF, out_kernel_FxM, out_bias_M, hidden_BxTxM, seeds
@@ -193,7 +193,7 @@ def _feed_forward_forward(
 ) -> tuple[jax.Array, Any]:
   product_BxTxF, activated_BxTxF = _product(
     settings,
-    _kept_and_activated,
+    epilogues.kept_and_activated,
     hidden_BxTxM,
     kernel_MxF,
     bias=bias_F,
@@ -217,9 +217,9 @@ def _feed_forward_backward(
   kernel_MxF, bias_F, out_kernel_FxM, out_bias_M = parameters
   dropped_BxTxM = _dropped_gradient(settings, grad_BxTxM, seeds)
   # What the output map has read is written once more rather than kept.
-  grad_product_BxTxF, activated_BxTxF, sums_BxNxF = _product(
+  grad_product_BxTxF, activated_BxTxF, sums = _product(
     settings,
-    _gradient_and_activated,
+    epilogues.gradient_and_activated,
     dropped_BxTxM,
     out_kernel_FxM,
     right_is_transposed=True,
@@ -230,7 +230,7 @@ def _feed_forward_backward(
   )
   [grad_hidden_BxTxM] = _product(
     settings,
-    _plus_summand,
+    epilogues.plus_summand,
     grad_product_BxTxF,
     kernel_MxF,
     right_is_transposed=True,
@@ -239,7 +239,7 @@ def _feed_forward_backward(
   return (
     grad_hidden_BxTxM,
     _kernel_gradient(hidden_BxTxM, kernel_MxF, grad_product_BxTxF),
-    _bias_gradient(bias_F, sums_BxNxF),
+    _bias_gradient(bias_F, sums),
     _kernel_gradient(activated_BxTxF, out_kernel_FxM, dropped_BxTxM),
     _bias_gradient(out_bias_M, dropped_BxTxM),
     _no_gradient(seeds),
@@ -250,11 +250,12 @@ feed_forward.defvjp(_feed_forward_forward, _feed_forward_backward)
 
 
 def _kernel_gradient(
-  x: jax.Array, kernel: jax.Array, grad: jax.Array
+  x_BxTxI: jax.Array, kernel_IxO: jax.Array, grad_BxTxO: jax.Array
 ) -> jax.Array:
   """Returns the gradient of a product's kernel."""
-  _, pull = jax.vjp(functools.partial(grouped_linear.product, x), kernel)
-  return pull(grad)[0]
+  product = functools.partial(grouped_linear.product, x_BxTxI)
+  _, pull = jax.vjp(product, kernel_IxO)
+  return pull(grad_BxTxO)[0]
 
 
 def _bias_gradient(bias: jax.Array, grad: jax.Array) -> jax.Array:
@@ -288,7 +289,7 @@ def _added(
   """Returns dropout(Wx + b) + residual."""
   return _product(
     settings,
-    functools.partial(_dropped_plus_summand, settings.rate),
+    functools.partial(epilogues.dropped_plus_summand, settings.rate),
     branch_BxTxI,
     kernel_IxM,
     bias=bias_M,
@@ -349,50 +350,3 @@ def _product(
   return partitioning.mapped(
     of_part, [rows, *(names for _, names in given.values())], rows
   )(x_BxTxI, *(array for array, _ in given.values()))
-
-
-_Tile = hopper_product.Tile
-
-
-def _plus_bias(tile: _Tile) -> tuple[jax.Array]:
-  return (tile.products + tile.bias,)
-
-
-def _plus_summand(tile: _Tile) -> tuple[jax.Array]:
-  return (tile.products + tile.summand,)
-
-
-def _activated(tile: _Tile) -> tuple[jax.Array]:
-  return (_gelu_and_slope(tile.products + tile.bias)[0],)
-
-
-def _kept_and_activated(tile: _Tile) -> tuple[jax.Array, jax.Array]:
-  return tile.products, _gelu_and_slope(tile.products + tile.bias)[0]
-
-
-def _gradient_and_activated(tile: _Tile) -> tuple[jax.Array, jax.Array]:
-  activated, slope = _gelu_and_slope(tile.summand + tile.bias)
-  return tile.products * slope, activated
-
-
-def _dropped_plus_summand(rate: float, tile: _Tile) -> tuple[jax.Array]:
-  branch = tile.products + tile.bias
-  if rate:
-    branch = dropout.masked_by(
-      dropout.hash_word(tile.index(), tile.words), branch, rate
-    )
-  return (branch + tile.summand,)
-
-
-def _gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns x * Phi(x) and its derivative, in float32.
-
-  Mosaic has no error function. Abramowitz and Stegun, 7.1.26: Phi differs by
-  1e-7 at most.
-  """
-  bell = jnp.exp(-0.5 * x * x)
-  t = 1.0 / (1.0 + 0.3275911 * np.sqrt(0.5).item() * jnp.abs(x))
-  series = t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))
-  tail = 0.5 * bell * t * (0.254829592 + t * (-0.284496736 + series))
-  cdf = lax.select(x > 0, 1.0 - tail, tail)
-  return x * cdf, cdf + x * bell * (1.0 / np.sqrt(2.0 * np.pi).item())

@@ -7,13 +7,13 @@ reads it again.
 A block of two warpgroups computes 128 x 128 results, 64 rows each. Tiles of
 both factors are on their way to shared memory while others are multiplied; when
 all have been, the space of the first factor's holds what the rest reads and
-writes. Of up to 128 registers a thread, two blocks fit into a multiprocessor,
-so that one multiplies while the other does the rest.
+writes. Where a thread takes no more than 128 registers, two blocks fit into a
+multiprocessor, and one multiplies while the other does the rest.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -110,7 +110,8 @@ def product(
     left_NxI: bfloat16; see `fits`.
     right: [I, O], or [O, I].
     epilogue: what the results are, tile by tile.
-    right_is_transposed: whether `right` is [O, I].
+    right_is_transposed: whether `right` is [O, I]. The emulator gets it turned
+      around: reading it so is only compiled in tests.
     bias_O: a row that the function reads.
     summand_NxO: a matrix that it reads, in the dtype of the factors.
     words: uint32 [3], that it reads; the last is added to the rows of
@@ -122,12 +123,17 @@ def product(
   Returns:
     The results, [N, O] each, in the dtype of the factors; and, if asked for,
     the sums [N / 64, O], float32.
+
+  Raises:
+    ValueError: if it does not fit.
   """
   if interpret and right_is_transposed:
-    # The emulator has no view of an array turned around.
+    # It has no view of an array turned around.
     right, right_is_transposed = right.T, False
   num_rows, depth = left_NxI.shape
   num_columns = right.shape[0 if right_is_transposed else 1]
+  if not fits(num_rows, depth, num_columns, left_NxI.dtype):
+    raise ValueError(f"{left_NxI.shape} x {right.shape} does not fit")
   given = {
     "bias": None if bias_O is None else bias_O.astype(jnp.float32),
     "summand": summand_NxO,
@@ -180,6 +186,7 @@ class _Shared(NamedTuple):
     loaded: for each slot, whether both tiles are there.
     free: for each slot, whether both warpgroups have read it.
     arrived: for each warpgroup, whether bias and summand are there.
+    turns: for each warpgroup, whether it may sum over rows.
   """
 
   lefts: Any
@@ -189,6 +196,7 @@ class _Shared(NamedTuple):
   loaded: Any
   free: Any
   arrived: Any
+  turns: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +265,7 @@ class _Block:
       gpu.Barrier(
         num_arrivals=max(self._num_copied, 1), num_barriers=_WARPGROUPS
       ),
+      gpu.Barrier(num_arrivals=1, num_barriers=_WARPGROUPS),
     )
 
   def compute(self, left: Any, right: Any, *rest: Any) -> None:
@@ -337,17 +346,14 @@ class _Block:
     """Computes the results from products, and writes them."""
     warpgroup = lax.axis_index("warpgroup")
     named = dict(zip(self.given, references, strict=False))
-    written = references[len(self.given) :]
-    results, summed = written[: self.num_results], written[-1]
+    results = references[len(self.given) :]
     # All of this warpgroup's rows have been read: there is room for others.
     incoming, *outgoing = (
       _own_rows(shared, slot) for slot in range(_NUM_SLOTS)
     )
-    bias, sums = shared.biases.at[warpgroup], shared.sums.at[warpgroup]
+    sums = shared.sums.at[warpgroup]
     row += warpgroup * _ROWS
-    rows = pl.ds(row, _ROWS)
     for start in range(0, self.columns, _DEPTH):
-      across = pl.ds(column + start, _DEPTH)
       tile = Tile(
         products[:, start : start + _DEPTH],
         row=row,
@@ -355,35 +361,73 @@ class _Block:
         num_columns=self.num_columns,
         words=named.get("words"),
       )
-      for name, source, target in (
-        ("bias", (across,), bias),
-        ("summand", (rows, across), incoming),
-      ):
-        if name in named:
-          gpu.copy_gmem_to_smem(
-            named[name].at[source], target, shared.arrived.at[warpgroup]
-          )
-      if self._num_copied:
-        gpu.barrier_wait(shared.arrived.at[warpgroup])
-      if "bias" in named:
-        spread = lax.broadcast_in_dim(bias[...], (_ROWS, _DEPTH), [1])
-        tile = dataclasses.replace(tile, bias=spread)
-      if "summand" in named:
-        summand = incoming[...].astype(jnp.float32)
-        tile = dataclasses.replace(tile, summand=summand)
-      found = self.epilogue(tile)
+      place = pl.ds(row, _ROWS), pl.ds(tile.column, _DEPTH)
+      found = self.epilogue(self._with_arrays(tile, named, shared, incoming))
       # What was written before has left.
       gpu.wait_smem_to_gmem(0, wait_read_only=True)
       for values, space in zip(found, outgoing, strict=False):
         space[...] = values.astype(space.dtype)
       if self.sums_rows:
-        sums[...] = jnp.sum(found[0], axis=0)
+        self._sum_rows(found[0], sums, shared.turns, start)
       gpu.commit_smem()
-      for space, result in zip(outgoing, results, strict=False):
-        gpu.copy_smem_to_gmem(space, result.at[rows, across])
+      for space, result in zip(
+        outgoing, results[: self.num_results], strict=False
+      ):
+        gpu.copy_smem_to_gmem(space, result.at[place])
       if self.sums_rows:
-        gpu.copy_smem_to_gmem(sums, summed.at[lax.div(row, _ROWS), across])
+        summed = results[-1].at[lax.div(row, _ROWS), place[1]]
+        gpu.copy_smem_to_gmem(sums, summed)
     gpu.wait_smem_to_gmem(0)
+
+  def _with_arrays(
+    self,
+    tile: Tile,
+    named: Mapping[str, Any],
+    shared: _Shared,
+    incoming: Any,
+  ) -> Tile:
+    """Returns a tile with what the epilogue reads of arrays."""
+    warpgroup = lax.axis_index("warpgroup")
+    across = pl.ds(tile.column, _DEPTH)
+    bias = shared.biases.at[warpgroup]
+    for name, source, target in (
+      ("bias", (across,), bias),
+      ("summand", (pl.ds(tile.row, _ROWS), across), incoming),
+    ):
+      if name in named:
+        gpu.copy_gmem_to_smem(
+          named[name].at[source], target, shared.arrived.at[warpgroup]
+        )
+    if self._num_copied:
+      gpu.barrier_wait(shared.arrived.at[warpgroup])
+    if "bias" in named:
+      spread = lax.broadcast_in_dim(bias[...], (_ROWS, _DEPTH), [1])
+      tile = dataclasses.replace(tile, bias=spread)
+    if "summand" in named:
+      summand = incoming[...].astype(jnp.float32)
+      tile = dataclasses.replace(tile, summand=summand)
+    return tile
+
+  def _sum_rows(
+    self, values: jax.Array, sums: Any, turns: Any, start: int
+  ) -> None:
+    """Sums a tile [64, 64] over its rows, [64].
+
+    Between warps, the compiler sums through shared memory, and has one place of
+    it for both warpgroups: one sums after the other.
+    """
+    warpgroup = lax.axis_index("warpgroup")
+    is_first, is_last = start == 0, start + _DEPTH == self.columns
+
+    @pl.when((warpgroup == 1) | (not is_first))
+    def _() -> None:
+      gpu.barrier_wait(turns.at[warpgroup])
+
+    sums[...] = jnp.sum(values, axis=0)
+
+    @pl.when((warpgroup == 0) | (not is_last))
+    def _() -> None:
+      gpu.barrier_arrive(turns.at[1 - warpgroup])
 
 
 def _own_rows(shared: _Shared, slot: Any) -> Any:
