@@ -226,15 +226,22 @@ def read(
   flat = {}
   for location, _ in located:
     flat[location.path] = _take(arrays, location)
-    # Between what is still there, it would be too little for the next stack.
+    # Between what is still there, it would be too little for the next one.
     host_memory.return_freed()
   return flat
 
 
 def _take(arrays: dict[str, np.ndarray], location: Location) -> np.ndarray:
-  parts = [location.to_ours(_widened(arrays.pop(n))) for n in location.names]
-  whole = np.stack(parts) if location.is_stacked else parts[0]
-  return np.ascontiguousarray(whole)
+  """Returns a parameter, and leaves nothing of it in `arrays`."""
+  parts = (location.to_ours(_widened(arrays.pop(n))) for n in location.names)
+  first = next(parts)
+  if not location.is_stacked:
+    return np.ascontiguousarray(first)
+  stack = np.empty((len(location.names), *first.shape), first.dtype)
+  stack[0] = first
+  for index, part in enumerate(parts, 1):
+    stack[index] = part
+  return stack
 
 
 def check_shapes(

@@ -2,7 +2,9 @@
 
 import json
 import struct
+import tracemalloc
 
+import flax.linen as nn
 import jax
 import ml_dtypes
 import numpy as np
@@ -11,7 +13,7 @@ import reference_models as reference
 import safetensors.numpy
 
 import convbert_jax
-from convbert_jax import ConvBertModel, ConvBertTokenizer
+from convbert_jax import ConvBertConfig, ConvBertModel, ConvBertTokenizer
 from convbert_jax.formats import huggingface, load
 from convbert_jax.formats.pretrained import Pretrained
 
@@ -202,3 +204,32 @@ def test_bad_folders_are_one_clear_line(tmp_path):
     with pytest.raises(ValueError, match=words) as caught:
       huggingface.read_folder(str(folder))
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_model_is_not_held_twice_while_it_is_read(tmp_path):
+  config = ConvBertConfig(
+    vocab_size=500,
+    embedding_size=256,
+    hidden_size=256,
+    num_hidden_layers=8,
+    num_attention_heads=4,
+    intermediate_size=1024,
+    max_position_embeddings=64,
+    mask_padding_in_conv=False,
+    head_size_rule="hf",
+  )
+  model = ConvBertModel(config)
+  ids = np.zeros((1, 8), np.int32)
+  params = nn.unbox(jax.jit(model.init)(jax.random.key(0), ids)["params"])
+  huggingface.write_folder(str(tmp_path / "model"), Pretrained(model, params))
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  assert size > 2**24
+  huggingface.read_folder(str(tmp_path / "model"))  # What is kept, is.
+  tracemalloc.start()
+  found = huggingface.read_folder(str(tmp_path / "model"))
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  jax.tree.map(np.testing.assert_array_equal, found.params, params)
+  # The stack that is made, beside the tensors it is made of.
+  largest = 8 * 256 * 1024 * 4
+  assert peak < size + 1.2 * largest
