@@ -11,8 +11,8 @@ from jax.sharding import AxisType
 from convbert_jax.model import fusion
 from convbert_jax.model.config import ConvBertConfig
 from convbert_jax.model.convbert import ConvBertModel
-from convbert_jax.ops import partitioning
-from convbert_jax.ops.kernels import choice, hopper_layer
+from convbert_jax.ops import attention, packing, partitioning
+from convbert_jax.ops.kernels import choice, hopper_attention, hopper_layer
 
 emulator = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params")
 CONFIG = ConvBertConfig(
@@ -160,3 +160,59 @@ def num_kernels(jaxpr):
       if hasattr(inner, "eqns"):
         total += num_kernels(inner)
   return total
+
+
+@pytest.mark.parametrize(
+  ("fields", "packed"),
+  [({}, False), ({}, True), ({"position_type": "rotary"}, True),
+   ({"conv_type": "none", "head_ratio": 1}, True)],
+)  # fmt: skip
+def test_attention_gets_what_its_formula_does(monkeypatch, fields, packed):
+  """With the formula in the place of the kernel."""
+  calls = []
+
+  def formula(
+    parts, bias, beside=None, *, segment_ids_BxT, dropout_rate, dropout_seeds
+  ):
+    calls.append(segment_ids_BxT)
+    mask = 1 - bias / attention.MASKED_LOGIT
+    if segment_ids_BxT is not None:
+      mask = mask[:, None] * packing.same_segment(segment_ids_BxT)
+    attended, _ = attention.dot_product_attention(
+      *(parts[:, :, i] for i in range(3)),
+      mask,
+      dropout_rate=dropout_rate,
+      dropout_seeds=dropout_seeds,
+    )
+    return jnp.stack([attended] + ([] if beside is None else [beside]), axis=2)
+
+  monkeypatch.setattr(hopper_attention, "attention", formula)
+  monkeypatch.setattr(hopper_attention, "fits", lambda *_: True)
+  config = CONFIG.replace(
+    dtype="float32", **{"mask_padding_in_conv": True, **fields}
+  )
+  model = ConvBertModel(config)
+  mask = jnp.ones_like(IDS).at[0, 50:].set(0)
+  segments = jnp.arange(64)[None] // 20 + 1 if packed else None
+  if packed:
+    segments = jnp.where(mask == 1, segments, 0)
+  params = model.init(jax.random.key(0), IDS)
+  run = functools.partial(
+    model.apply,
+    params,
+    IDS,
+    mask,
+    segment_ids=segments,
+    deterministic=False,
+    rngs={"dropout": jax.random.key(1)},
+  )
+  expected = run().last_hidden_state
+  assert not calls
+  monkeypatch.setattr(
+    choice, "is_chosen", lambda kernel, _: kernel is choice.HOPPER_ATTENTION
+  )
+  np.testing.assert_allclose(
+    run().last_hidden_state, expected, rtol=1e-5, atol=1e-5
+  )
+  assert len(calls) > 0
+  assert all((ids is not None) == packed for ids in calls)
