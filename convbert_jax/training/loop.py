@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from convbert_jax import host_memory
 from convbert_jax.errors import UserError
 from convbert_jax.ops import partitioning
 from convbert_jax.training import sharding
@@ -253,7 +254,7 @@ def train(
     return state
   feed = _Feed(batches, mesh, stopwatch)
   seen: set[tuple[tuple[int, ...], ...]] = set()
-  unread = None
+  compiled_at, unread = step, None
   reporter.say("compiling the training step ...")
   with stop_request(checkpointer) as stop_asked:
     batch = feed.draw()
@@ -263,6 +264,7 @@ def train(
       state, metrics = compiled_step(state, batch, rng)
       if (shapes := batch_shapes(batch)) not in seen:
         seen.add(shapes)
+        compiled_at = step
         # The speed is that of steps, not of compiling.
         stopwatch.take_compile()
         reporter.events.add("compiled", step=step - 1, totals=stopwatch.totals)
@@ -273,6 +275,10 @@ def train(
       if unread:
         settler.settle(*unread)
         settler.write_row(step - 1)
+        if compiled_at == step - 1:
+          # A step's arrays come from one large piece of memory, which others
+          # may have broken when it is needed again.
+          host_memory.return_freed()
       unread = dispatched
       reporter.after_step(step, metrics)
       stop = stop_asked(step)

@@ -30,10 +30,16 @@ class RandomStep:
   compile_seconds: float
   _compiled: Any
   _arguments: tuple[Any, ...]
+  _is_first: bool = True
 
   def __call__(self) -> Any:
     """Takes a step; returns its metrics, on the device."""
     self.state, metrics = self._compiled(self.state, *self._arguments)
+    if self._is_first:
+      # As the loop of a run does.
+      self._is_first = False
+      jax.block_until_ready(metrics)
+      host_memory.return_freed()
     return metrics
 
 
