@@ -129,6 +129,7 @@ def test_sums_over_devices_are_left_to_the_compiler(emulated, shape, expected):
   assert bool(found[0, 0, 0]) == expected
 
 
+@pytest.mark.slow
 def test_policies_keep_what_kernels_compute(monkeypatch):
   """Recomputed is none of it but by those that say so."""
   monkeypatch.setattr(choice, "is_chosen", lambda kernel, kernels: True)
@@ -164,9 +165,15 @@ def num_kernels(jaxpr):
 
 @pytest.mark.parametrize(
   ("fields", "packed"),
-  [({}, False), ({}, True), ({"position_type": "rotary"}, True),
-   ({"conv_type": "none", "head_ratio": 1}, True)],
-)  # fmt: skip
+  [
+    ({}, False),
+    ({}, True),
+    pytest.param({"position_type": "rotary"}, True, marks=pytest.mark.slow),
+    pytest.param(
+      {"conv_type": "none", "head_ratio": 1}, True, marks=pytest.mark.slow
+    ),
+  ],
+)
 def test_attention_gets_what_its_formula_does(monkeypatch, fields, packed):
   """With the formula in the place of the kernel."""
   calls = []

@@ -22,6 +22,7 @@ from convbert_jax.ops.kernels import (
 
 # Not public yet: it runs kernels for GPUs without one.
 emulator = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params")
+RATES = [pytest.param(0.0, marks=pytest.mark.slow), 0.3]
 
 
 def draw(*shapes):
@@ -68,7 +69,7 @@ def test_maps_to_parts():
   )
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("rate", RATES)
 def test_adds_a_mapped_branch(rate):
   branch, kernel, bias, residual, grad = draw(
     ((2, 64, 2, 64), 1), ((2, 64, 128), 128), ((128,), 1), ((2, 64, 128), 1),
@@ -86,7 +87,7 @@ def test_adds_a_mapped_branch(rate):
   check(fused, formula, (branch, kernel, bias, residual), grad)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("rate", RATES)
 def test_feeds_forward(rate):
   # Blocks of 128 columns in, where two tiles follow each other, of 64 out.
   width, inner = 64, 256
@@ -109,6 +110,7 @@ def test_feeds_forward(rate):
   check(fused, formula, arguments, grad)
 
 
+@pytest.mark.slow
 def test_without_a_gradient_it_computes_the_same():
   arguments = draw(
     ((1, 128, 64), 1), ((64, 128), 64), ((128,), 1), ((128, 64), 128),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import toy_training as toy
 
-from convbert_jax import host_memory
 from convbert_jax.errors import UserError
 from convbert_jax.training import loop, run_files, settler, sharding
 from convbert_jax.training import metrics as meters
@@ -45,17 +44,6 @@ def test_writes_one_row_per_step_with_all_that_is_due(tmp_path):
     rows[-1]["eval_kernel_sum"],
     np.asarray(state.params["dense"]["kernel"], np.float64).sum(),
   )
-
-
-def test_memory_is_given_back_after_compiling_and_one_step(
-  tmp_path, monkeypatch
-):
-  given_back = []
-  monkeypatch.setattr(
-    host_memory, "return_freed", lambda: given_back.append(True)
-  )
-  toy.run(tmp_path, num_steps=5, save_every=0)
-  assert len(given_back) == 2
 
 
 def test_eight_devices_give_what_one_gives(tmp_path):
