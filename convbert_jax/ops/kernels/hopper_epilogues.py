@@ -15,7 +15,7 @@ def plus_bias(tile: Tile) -> tuple[jax.Array]:
 
 
 def plus_summand(tile: Tile) -> tuple[jax.Array]:
-  """Returns Wx and what is added to it."""
+  """Returns Wx + x, the summand."""
   return (tile.products + tile.summand,)
 
 
@@ -39,7 +39,7 @@ def gradient_and_activated(tile: Tile) -> tuple[jax.Array, jax.Array]:
 
 
 def dropped_plus_summand(rate: float, tile: Tile) -> tuple[jax.Array]:
-  """Returns dropout(Wx + b), and what is added to it.
+  """Returns dropout(Wx + b) + x, the summand.
 
   Masks are those of `dropout.dropout` with the words as seeds.
   """
@@ -54,8 +54,8 @@ def dropped_plus_summand(rate: float, tile: Tile) -> tuple[jax.Array]:
 def gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns x * Phi(x) and its derivative, in float32.
 
-  Mosaic has no error function. Abramowitz and Stegun, 7.1.26: Phi differs by
-  1e-7 at most.
+  Mosaic lays out no error function. Abramowitz and Stegun, 7.1.26: Phi differs
+  by 1e-7 at most.
   """
   bell = jnp.exp(-0.5 * x * x)
   t = 1.0 / (1.0 + 0.3275911 * np.sqrt(0.5).item() * jnp.abs(x))
