@@ -203,7 +203,8 @@ def get_config(arguments: str = "") -> ConfigDict:
         # "convolutions", "dots", "full".
         "remat": "elementwise",
         "scan_unroll": 1,  # on GPUs rather all of them, for a long run
-        "kernels": "auto",  # or "fused", "reference", or one of them
+        # Or "fused", "reference", "hopper_attention", "hopper_products".
+        "kernels": "auto",
       },
       "generator": recipe["generator"],
       "objective": {

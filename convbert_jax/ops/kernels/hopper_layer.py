@@ -6,7 +6,7 @@ values and gradients; `hopper_product` computes it in fewer passes over memory.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ class Settings:
 
   Attributes:
     rate: share of a branch's elements set to zero.
-    interpret: emulates the GPU, with plain products; for tests.
+    interpret: emulates the GPU; for tests.
   """
 
   rate: float = 0.0
@@ -87,11 +87,7 @@ def _to_parts_backward(
   settings: Settings, saved: _Parameters, grad: jax.Array
 ) -> tuple[jax.Array, ...]:
   del settings
-  x, kernel, bias = saved
-  _, pull = jax.vjp(
-    lambda x, kernel: grouped_linear.linear_to_parts(x, kernel, bias), x, kernel
-  )
-  return (*pull(grad), _bias_gradient(bias, grad))
+  return _linear_gradients(grouped_linear.linear_to_parts, *saved, grad)
 
 
 linear_to_parts.defvjp(_to_parts_forward, _to_parts_backward)
@@ -132,19 +128,13 @@ def _residual_forward(
 def _residual_backward(
   settings: Settings, saved: Any, grad: jax.Array
 ) -> tuple[Any, ...]:
-  branch, kernel, bias, seeds = saved
-  _, pull = jax.vjp(
-    lambda branch, kernel: grouped_linear.linear_of_parts(branch, kernel, bias),
-    branch,
-    kernel,
+  *parameters, seeds = saved
+  grads = _linear_gradients(
+    grouped_linear.linear_of_parts,
+    *parameters,
+    _dropped_gradient(settings, grad, seeds),
   )
-  dropped = _dropped_gradient(settings, grad, seeds)
-  return (
-    *pull(dropped),
-    _bias_gradient(bias, dropped),
-    grad,
-    _no_gradient(seeds),
-  )
+  return (*grads, grad, _no_gradient(seeds))
 
 
 residual_linear.defvjp(_residual_forward, _residual_backward)
@@ -247,6 +237,18 @@ def _feed_forward_backward(
 
 
 feed_forward.defvjp(_feed_forward_forward, _feed_forward_backward)
+
+
+def _linear_gradients(
+  linear: Callable[..., jax.Array],
+  x: jax.Array,
+  kernel: jax.Array,
+  bias: jax.Array,
+  grad: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """Returns the gradients of a linear map's three arguments."""
+  _, pull = jax.vjp(lambda x, kernel: linear(x, kernel, bias), x, kernel)
+  return (*pull(grad), _bias_gradient(bias, grad))
 
 
 def _kernel_gradient(
