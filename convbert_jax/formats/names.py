@@ -226,7 +226,7 @@ def read(
   flat = {}
   for location, _ in located:
     flat[location.path] = _take(arrays, location)
-    # Between what is still there, it would be too little for the next one.
+    # The pieces that are free now are too small for the next parameter.
     host_memory.return_freed()
   return flat
 
