@@ -24,7 +24,7 @@ _saved_names = jax.checkpoint_policies.save_only_these_names
 # `checkpoint_name` gives names, where an array is made.
 _PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
   jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  _saved_names(hopper_layer.SAVED_NAME),
+  _saved_names(hopper_layer.SAVED_NAME, grouped_linear.SAVED_NAME),
 )
 # Costly to recompute and small to keep, like the products with weights.
 _SMALL = ("softmax", "layer_norm_statistics", "mixed_heads")

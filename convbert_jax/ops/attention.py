@@ -117,6 +117,7 @@ def _attend_forward(
     key_BxTxHxD,
     preferred_element_type=bias.dtype,
   )
+  logits_BxHxTxT = numerics.kernel_of_its_own(logits_BxHxTxT)
   # As they are multiplied with: half as large in bfloat16.
   probs_BxHxTxT = checkpoint_name(
     normalization.softmax(logits_BxHxTxT + bias).astype(dtype), "softmax"

@@ -72,6 +72,17 @@ def written_once(x: jax.Array) -> jax.Array:
   )
 
 
+def kernel_of_its_own(x: jax.Array) -> jax.Array:
+  """Returns `x`, which no later kernel computes as a part of itself.
+
+  For TPUs alone: libtpu 0.0.42 crashes where it fuses attention's logits, if
+  they are computed anew, with softmax and dropout.
+  """
+  return jax.lax.platform_dependent(
+    x, tpu=jax.lax.optimization_barrier, default=lambda x: x
+  )
+
+
 def apart(arrays: Arrays) -> Arrays:
   """Returns arrays as if others: what follows is computed for itself.
 

@@ -31,6 +31,7 @@ class Device:
     hop: seconds that the smallest message to a neighbour takes.
     source: where the facts are from.
     facts: how its description for the compiler differs from others'.
+    clock: cycles a second, if its compiler estimates cycles.
   """
 
   title: str
@@ -45,6 +46,7 @@ class Device:
   hop: float
   source: str
   facts: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+  clock: float | None = None
 
 
 def _tpu(
@@ -56,8 +58,12 @@ def _tpu(
   link: float,
   num_dims: int,
   network: float,
+  multipliers: int,
 ) -> Device:
-  """Returns a TPU; JAX multiplies its float32 matrices as bfloat16."""
+  """Returns a TPU; JAX multiplies its float32 matrices as bfloat16.
+
+  Each of its `multipliers` does two operations a cycle.
+  """
   return Device(
     title=f"TPU {version}",
     platform="tpu",
@@ -70,6 +76,7 @@ def _tpu(
     network=network * _GB,
     hop=1e-6,
     source=f"https://cloud.google.com/tpu/docs/{version}",
+    clock=tflops * _TFLOPS / (2 * multipliers),
   )
 
 
@@ -143,6 +150,7 @@ DEVICES: Mapping[str, Device] = {
     link=50,
     num_dims=3,
     network=6.25,
+    multipliers=8 * 128 * 128,
   ),
   "v5e": _tpu(
     "v5e",
@@ -152,6 +160,7 @@ DEVICES: Mapping[str, Device] = {
     link=50,
     num_dims=2,
     network=3.125,
+    multipliers=4 * 128 * 128,
   ),
   "v5p": _tpu(
     "v5p",
@@ -161,6 +170,7 @@ DEVICES: Mapping[str, Device] = {
     link=100,
     num_dims=3,
     network=6.25,
+    multipliers=8 * 128 * 128,
   ),
   "v6e": _tpu(
     "v6e",
@@ -170,6 +180,7 @@ DEVICES: Mapping[str, Device] = {
     link=100,
     num_dims=2,
     network=12.5,
+    multipliers=4 * 256 * 256,
   ),
   "a100": _gpu(
     "NVIDIA A100-SXM4-80GB",

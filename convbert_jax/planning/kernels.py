@@ -86,6 +86,8 @@ class Kernel:
     flops: of its matrix products, each time.
     dtype: of what it multiplies; "" without products.
     source: the operation of the model it comes from.
+    cycles: that the compiler takes it to need, each time; None where it says
+      nothing: on GPUs, and of copies beside other kernels.
   """
 
   name: str
@@ -94,6 +96,7 @@ class Kernel:
   flops: float
   dtype: str
   source: str
+  cycles: int | None = None
 
   @property
   def total_bytes(self) -> int:
@@ -146,6 +149,7 @@ class _Reader:
         sum(product.flops for product in found),
         max(found, key=lambda product: product.flops).dtype if found else "",
         self._source(instruction),
+        stated_cost.cycles(instruction.attributes),
       )
       is_fusion = instruction.opcode == "fusion"
       yield kernel, math.inf if is_fusion else _elements(instruction)

@@ -64,6 +64,7 @@ class Forecast:
     sources: bytes by layer, the largest first.
     exchanges: with other devices, by kind.
     kernel_seconds: of all kernels, one after the other.
+    estimated_seconds: the same as the compiler estimates it, or None.
     tokens: of a step, on all devices.
     num_steps: of the whole run.
     compile_seconds: here.
@@ -81,6 +82,7 @@ class Forecast:
   sources: Mapping[str, int]
   exchanges: Mapping[str, Exchange]
   kernel_seconds: float
+  estimated_seconds: float | None
   tokens: int
   num_steps: int
   compile_seconds: float
@@ -125,6 +127,15 @@ class Forecast:
     """The model's operations by what the device could do in that time."""
     rate = max(self.target.device.matrix_rates.values())
     return self.model_flops / rate / self.step_seconds
+
+  @property
+  def estimated_share_of_rate(self) -> float | None:
+    """The same with kernels as the compiler estimates them."""
+    if self.estimated_seconds is None:
+      return None
+    rate = max(self.target.device.matrix_rates.values())
+    seconds = self.estimated_seconds + self.exchange_seconds
+    return self.model_flops / rate / seconds
 
   @property
   def days(self) -> float:
@@ -199,6 +210,7 @@ def forecast(
       kernel.times * roofline.kernel_seconds(kernel, target.device)
       for kernel in launched
     ),
+    estimated_seconds=roofline.estimated_seconds(launched, target.device),
     tokens=step.tokens,
     num_steps=step.num_steps,
     compile_seconds=seconds,
@@ -274,6 +286,7 @@ def as_dict(found: Forecast) -> dict[str, Any]:
     "hidden_step_seconds",
     "tokens_per_second",
     "share_of_rate",
+    "estimated_share_of_rate",
     "days",
     "device_hours",
   ):

@@ -27,6 +27,27 @@ def kernel_seconds(kernel: Kernel, device: Device) -> float:
   return device.launch + at_work
 
 
+def estimated_seconds(
+  launched: Sequence[Kernel], device: Device
+) -> float | None:
+  """Returns the time of all kernels as the compiler estimates it.
+
+  Unlike `kernel_seconds`, it knows the vector units and what it costs to lay
+  an array out anew.
+
+  Args:
+    launched: kernels of a compiled program.
+    device: what it runs on.
+
+  Returns:
+    Seconds; None of a device whose compiler estimates nothing.
+  """
+  if device.clock is None:
+    return None
+  cycles = sum(kernel.times * (kernel.cycles or 0) for kernel in launched)
+  return cycles / device.clock
+
+
 def exchange_seconds(collective: Collective, target: Target) -> float:
   """Returns the time of one exchange if nothing else is done meanwhile.
 

@@ -70,6 +70,12 @@ def _time_rows(found: Forecast) -> Iterator[str]:
     f" exchanges {_milli(found.exchange_seconds)}, none hidden;"
     f" {_milli(found.hidden_step_seconds)} if all are",
   )
+  if found.estimated_seconds is not None:
+    yield _row(
+      "by its compiler",
+      f"{_milli(found.estimated_seconds)} of kernels, and"
+      f" {found.estimated_share_of_rate:.2f} of the matrix rate",
+    )
   yield _row(
     "speed",
     f"{found.tokens_per_second:,.0f} tokens/s,"

@@ -1,4 +1,4 @@
-"""What hand-written kernels say of their cost, in a compiled program."""
+"""What is said of a kernel's cost in a compiled program."""
 
 import re
 
@@ -12,15 +12,23 @@ _FLOPS, _BYTES = (
     ("bytes_accessed", cost.BYTES_ATTRIBUTE),
   )
 )
+# Of every kernel that a TPU's compiler has made, in its config.
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+
+
+def cycles(attributes: str) -> int | None:
+  """Returns how long a TPU's compiler takes a kernel to be, in its clock."""
+  found = _CYCLES.search(attributes)
+  return int(found[1]) if found else None
 
 
 def flops(attributes: str) -> float | None:
-  """Returns the operations of its products, from a call's attributes."""
+  """Returns the operations of a hand-written kernel's products."""
   return _number(_FLOPS, attributes)
 
 
 def num_bytes(attributes: str) -> float | None:
-  """Returns what it reads and writes in the device's memory."""
+  """Returns what a hand-written one reads and writes in memory."""
   return _number(_BYTES, attributes)
 
 
