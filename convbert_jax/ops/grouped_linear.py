@@ -113,9 +113,7 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _contracted(
-  num_inputs: int, x: jax.Array, kernel: jax.Array
-) -> jax.Array:
+def _contracted(num_inputs: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Maps rows [..., ...I] by a kernel [...I, ...O] to [..., ...O]."""
   return jnp.tensordot(x, kernel, axes=num_inputs)
 

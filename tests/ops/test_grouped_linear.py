@@ -5,9 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convbert_jax.ops import grouped_linear
+from convbert_jax.ops import grouped_linear, partitioning
 
-ROWS, PARTS = 24, 3
+BATCH, LENGTH, PARTS = 4, 6, 3
+ROWS = BATCH * LENGTH
+
+
+@pytest.fixture
+def for_tpu(monkeypatch):
+  """Has what is traced arranged as for a TPU."""
+  monkeypatch.setattr(partitioning, "devices", lambda: ("tpu", "TPU v5e"))
+
+
+@pytest.fixture(params=["here", "for a TPU"])
+def arranged(request):
+  """Has what is traced arranged in each of the two ways."""
+  if request.param != "here":
+    request.getfixturevalue("for_tpu")
 
 
 def draw(seed, *shape):
@@ -52,13 +66,18 @@ def to_parts(width, features):
 @pytest.mark.parametrize(("width", "features"), [(4, 40), (40, 4)])
 @pytest.mark.parametrize("kind", [plain, of_parts, to_parts])
 @pytest.mark.parametrize("compile_it", [False, True])
-def test_values_and_gradients(kind, width, features, compile_it):
+def test_values_and_gradients(arranged, kind, width, features, compile_it):
   function, spec, x, kernel = kind(width, features)
   expected = np.einsum(spec, x, kernel)
   grad = draw(2, *expected.shape)
 
+  def of_rows(x, kernel):
+    value = function(x.reshape(BATCH, LENGTH, *x.shape[1:]), kernel)
+    assert value.shape[:2] == (BATCH, LENGTH)
+    return value.reshape(expected.shape)
+
   def value_and_gradients(x, kernel):
-    value, pull = jax.vjp(function, x, kernel)
+    value, pull = jax.vjp(of_rows, x, kernel)
     return value, *pull(grad)
 
   if compile_it:
@@ -80,9 +99,34 @@ def test_platforms_sum_over_rows_alike(kind, width, features):
   grad = draw(2, *np.einsum(spec, x, kernel).shape)
   np.testing.assert_allclose(
     grouped_linear._turned_product_over_rows(x, grad),
-    grouped_linear._product_over_rows(x, grad),
+    grouped_linear._product_over_rows(1, x, grad),
     rtol=1e-5,
     atol=1e-5,
+  )
+
+
+@pytest.mark.usefixtures("for_tpu")
+@pytest.mark.parametrize("kind", [plain, of_parts, to_parts])
+def test_no_axis_of_rows_is_changed_for_a_tpu(kind):
+  function, spec, x, kernel = kind(4, 40)
+  x = x.reshape(BATCH, LENGTH, *x.shape[1:])
+  grad = draw(2, *np.einsum(spec, x[0], kernel).shape)
+  grad = np.stack([grad] * BATCH)
+
+  def gradients(x, kernel):
+    return jax.vjp(function, x, kernel)[1](grad)
+
+  program = str(jax.make_jaxpr(gradients)(x, kernel))
+  assert "dot_general" in program
+  assert f"[{ROWS}," not in program
+
+
+def test_groups_are_the_same_for_a_tpu(request):
+  x, kernel = draw(0, BATCH, LENGTH, 8), draw(1, 2, 4, 6)
+  here = grouped_linear.product(x, kernel)
+  request.getfixturevalue("for_tpu")
+  np.testing.assert_allclose(
+    grouped_linear.product(x, kernel), here, rtol=1e-6, atol=1e-6
   )
 
 

@@ -135,10 +135,11 @@ bf16[8,64]{1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%x.1), \
 slice={[0:8], [0:64]}
   %d.1 = bf16[8,64]{1,0:T(8,128)(2,1)S(1)} slice-done(%s.1)
   ROOT %out.1 = bf16[8,64]{1,0:T(8,128)(2,1)} fusion(%d.1), kind=kLoop, \
-calls=%fused.1
+calls=%fused.1, backend_config={"window_config":{"estimated_cycles":"1275"}}
 }
 """)
   )
+  assert [kernel.cycles for kernel in found] == [None, 1275]
   # A row of 64 takes 128 places; the slice is read, and the result written.
   assert [kernel.num_bytes for kernel in found] == [2 * 8 * 128] * 2
 

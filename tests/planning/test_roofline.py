@@ -31,6 +31,17 @@ def test_a_kernel_takes_the_longer_of_memory_and_products():
   assert in_f32 == pytest.approx(2e-3 + 2e-6)
 
 
+def test_the_time_that_the_compiler_of_a_tpu_estimates():
+  # Its 65,536 multipliers do 197e12 operations a second at 1.503 GHz.
+  launched = [
+    Kernel("fusion", 12, 8 * MB, 0.0, "", "", cycles=1_503_000),
+    Kernel("copy-start", 7, 800 * MB, 0.0, "", ""),
+  ]
+  found = roofline.estimated_seconds(launched, DEVICES["v5e"])
+  assert found == pytest.approx(12e-3, rel=1e-3)
+  assert roofline.estimated_seconds(launched, DEVICES["h100"]) is None
+
+
 def test_a_ring_on_a_torus():
   # An axis of 4 of a v5e slice is a line: one link of 50 GB/s; 3 hops.
   assert exchange("all-gather", 100, range(4), "v5e:4x4") == pytest.approx(

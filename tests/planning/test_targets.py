@@ -112,6 +112,33 @@ def test_a_step_does_no_more_than_before(tmp_path, request, size):
   check(f"{size}, 1024 x 128, bfloat16, v5e:4x4", costs(values), request)
 
 
+@needs_tpu_compiler
+@pytest.mark.slow
+def test_optimizer_and_parameters_split_over_two_chips(tmp_path, request):
+  values, printed = preflight(
+    tmp_path, "v5e:4x4", "base", "batch_size=1024", "mesh.fsdp=2"
+  )
+  assert values["mesh"] == {"data": 8, "fsdp": 2, "tensor": 1}
+  # Half of what a chip moved in the first program, 28.8 GB.
+  assert values["num_bytes"] < 14.4e9
+  assert "\nby its compiler " in printed
+  check("base, 1024 x 128, bfloat16, v5e:4x4, fsdp", costs(values), request)
+
+
+@needs_tpu_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["none", "convolutions", "dots", "full"])
+def test_every_recomputation_compiles_for_a_tpu(tmp_path, remat):
+  # Without a barrier at attention's logits, the compiler itself crashed.
+  preflight(
+    tmp_path,
+    "v5e:2x2",
+    "small",
+    "model.num_hidden_layers=2",
+    f"model.remat={remat}",
+  )
+
+
 @needs_gpu_compiler
 @pytest.mark.slow
 def test_a_gpu_is_compiled_for_without_one(tmp_path, request):
