@@ -20,7 +20,7 @@ from convbert_jax.ops import activations, dropout, grouped_linear, partitioning
 from convbert_jax.ops.kernels import hopper_layer
 
 _saved_names = jax.checkpoint_policies.save_only_these_names
-# Products with weights, and those of kernels, which policies see by name alone.
+# Products with weights. Policies see those of kernels by name alone.
 # `checkpoint_name` gives names, where an array is made.
 _PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
   jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

@@ -202,7 +202,7 @@ class MixedAttention(nn.Module):
     """Returns the projections [B, T, S, H, D], in the order of their names."""
     config = self.config
     names = config.projections
-    # One product for all of them.
+    # Together, for one product of all of them.
     kernels, biases = zip(
       *(
         layers.LinearParameters(

@@ -117,6 +117,8 @@ def _attend_forward(
     key_BxTxHxD,
     preferred_element_type=bias.dtype,
   )
+  # libtpu 0.0.42 crashes where it fuses logits that are computed anew with
+  # softmax and dropout.
   logits_BxHxTxT = numerics.kernel_of_its_own(logits_BxHxTxT)
   # As they are multiplied with: half as large in bfloat16.
   probs_BxHxTxT = checkpoint_name(

@@ -67,20 +67,15 @@ def written_once(x: jax.Array) -> jax.Array:
   would read one and some the other, and both would be kept until the backward
   pass.
   """
-  return jax.lax.platform_dependent(
-    x, cuda=jax.lax.optimization_barrier, default=lambda x: x
-  )
+  return _barrier_on("cuda", x)
 
 
 def kernel_of_its_own(x: jax.Array) -> jax.Array:
   """Returns `x`, which no later kernel computes as a part of itself.
 
-  For TPUs alone: libtpu 0.0.42 crashes where it fuses attention's logits, if
-  they are computed anew, with softmax and dropout.
+  For TPUs alone.
   """
-  return jax.lax.platform_dependent(
-    x, tpu=jax.lax.optimization_barrier, default=lambda x: x
-  )
+  return _barrier_on("tpu", x)
 
 
 def apart(arrays: Arrays) -> Arrays:
@@ -90,8 +85,14 @@ def apart(arrays: Arrays) -> Arrays:
   than one that writes what they have in common, in float32; and what both
   passes could compute from the same seeds is not kept from one for the other.
   """
+  return _barrier_on("cuda", arrays)
+
+
+def _barrier_on(platform: str, arrays: Arrays) -> Arrays:
   return jax.lax.platform_dependent(
-    arrays, cuda=jax.lax.optimization_barrier, default=lambda arrays: arrays
+    arrays,
+    **{platform: jax.lax.optimization_barrier},
+    default=lambda arrays: arrays,
   )
 
 

@@ -58,11 +58,12 @@ def _tpu(
   link: float,
   num_dims: int,
   network: float,
-  multipliers: int,
+  matrix_units: int | None = None,
 ) -> Device:
   """Returns a TPU; JAX multiplies its float32 matrices as bfloat16.
 
-  Each of its `multipliers` does two operations a cycle.
+  The clock is what its `matrix_units` need for the rate, if their number is
+  given: 128 x 128 multipliers, of two operations a cycle each.
   """
   return Device(
     title=f"TPU {version}",
@@ -76,7 +77,7 @@ def _tpu(
     network=network * _GB,
     hop=1e-6,
     source=f"https://cloud.google.com/tpu/docs/{version}",
-    clock=tflops * _TFLOPS / (2 * multipliers),
+    clock=matrix_units and tflops * _TFLOPS / (2 * 128 * 128 * matrix_units),
   )
 
 
@@ -150,7 +151,7 @@ DEVICES: Mapping[str, Device] = {
     link=50,
     num_dims=3,
     network=6.25,
-    multipliers=8 * 128 * 128,
+    matrix_units=8,
   ),
   "v5e": _tpu(
     "v5e",
@@ -160,7 +161,7 @@ DEVICES: Mapping[str, Device] = {
     link=50,
     num_dims=2,
     network=3.125,
-    multipliers=4 * 128 * 128,
+    matrix_units=4,
   ),
   "v5p": _tpu(
     "v5p",
@@ -170,7 +171,7 @@ DEVICES: Mapping[str, Device] = {
     link=100,
     num_dims=3,
     network=6.25,
-    multipliers=8 * 128 * 128,
+    matrix_units=8,
   ),
   "v6e": _tpu(
     "v6e",
@@ -180,7 +181,6 @@ DEVICES: Mapping[str, Device] = {
     link=100,
     num_dims=2,
     network=12.5,
-    multipliers=4 * 256 * 256,
   ),
   "a100": _gpu(
     "NVIDIA A100-SXM4-80GB",

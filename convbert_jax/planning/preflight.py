@@ -64,7 +64,7 @@ class Forecast:
     sources: bytes by layer, the largest first.
     exchanges: with other devices, by kind.
     kernel_seconds: of all kernels, one after the other.
-    estimated_seconds: the same as the compiler estimates it, or None.
+    estimated_seconds: of kernels as the compiler estimates them, or None.
     tokens: of a step, on all devices.
     num_steps: of the whole run.
     compile_seconds: here.
@@ -125,16 +125,17 @@ class Forecast:
   @property
   def share_of_rate(self) -> float:
     """The model's operations by what the device could do in that time."""
-    rate = max(self.target.device.matrix_rates.values())
-    return self.model_flops / rate / self.step_seconds
+    return self._share_of_rate(self.step_seconds)
 
   @property
   def estimated_share_of_rate(self) -> float | None:
     """The same with kernels as the compiler estimates them."""
     if self.estimated_seconds is None:
       return None
+    return self._share_of_rate(self.estimated_seconds + self.exchange_seconds)
+
+  def _share_of_rate(self, seconds: float) -> float:
     rate = max(self.target.device.matrix_rates.values())
-    seconds = self.estimated_seconds + self.exchange_seconds
     return self.model_flops / rate / seconds
 
   @property

@@ -30,22 +30,27 @@ def kernel_seconds(kernel: Kernel, device: Device) -> float:
 def estimated_seconds(
   launched: Sequence[Kernel], device: Device
 ) -> float | None:
-  """Returns the time of all kernels as the compiler estimates it.
+  """Returns the time of the kernels whose cycles the compiler estimates.
 
-  Unlike `kernel_seconds`, it knows the vector units and what it costs to lay
-  an array out anew.
+  Unlike `kernel_seconds`, it counts work on arrays that are on the chip, such
+  as laying them out anew. Copies beside other kernels have no estimate, and
+  count nothing.
 
   Args:
     launched: kernels of a compiled program.
     device: what it runs on.
 
   Returns:
-    Seconds; None of a device whose compiler estimates nothing.
+    Seconds; None without an estimate, or of a device of unknown clock.
   """
-  if device.clock is None:
+  cycles = [
+    kernel.times * kernel.cycles
+    for kernel in launched
+    if kernel.cycles is not None
+  ]
+  if device.clock is None or not cycles:
     return None
-  cycles = sum(kernel.times * (kernel.cycles or 0) for kernel in launched)
-  return cycles / device.clock
+  return sum(cycles) / device.clock
 
 
 def exchange_seconds(collective: Collective, target: Target) -> float:

@@ -12,12 +12,12 @@ _FLOPS, _BYTES = (
     ("bytes_accessed", cost.BYTES_ATTRIBUTE),
   )
 )
-# Of every kernel that a TPU's compiler has made, in its config.
+# A TPU's compiler writes it into the config of most kernels that it makes.
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 def cycles(attributes: str) -> int | None:
-  """Returns how long a TPU's compiler takes a kernel to be, in its clock."""
+  """Returns the compiler's estimate, in cycles of the device."""
   found = _CYCLES.search(attributes)
   return int(found[1]) if found else None
 
@@ -28,7 +28,7 @@ def flops(attributes: str) -> float | None:
 
 
 def num_bytes(attributes: str) -> float | None:
-  """Returns what a hand-written one reads and writes in memory."""
+  """Returns what a hand-written kernel reads and writes in memory."""
   return _number(_BYTES, attributes)
 
 

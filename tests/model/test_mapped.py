@@ -9,7 +9,7 @@ from tiny_convbert import TINY, draw_like, shapes_of
 
 from convbert_jax.model.embeddings import Embeddings
 from convbert_jax.model.mixed_attention import MixedAttention, make_reach
-from convbert_jax.ops import span_conv
+from convbert_jax.ops import partitioning, span_conv
 
 NUM_DEVICES, ROWS, LENGTH = 8, 16, 5
 AXIS = "data"
@@ -139,9 +139,15 @@ def on_one():
     return given, jax.jit(make_step(lambda *sums: sums))(*given)
 
 
-@pytest.mark.parametrize("how", ["jit", "pmap", "shard_map"])
-def test_mapping_changes_nothing(on_one, how):
+@pytest.mark.parametrize(
+  "how",
+  ["jit", "pmap", "shard_map", "shard_map, arranged for a TPU"],
+)
+def test_mapping_changes_nothing(on_one, how, monkeypatch):
   given, expected = on_one
+  how, *arranged = how.split(", ")
+  if arranged:
+    monkeypatch.setattr(partitioning, "devices", lambda: ("tpu", "TPU v5e"))
   with jax.enable_x64(True):
     jax.tree.map_with_path(
       lambda path, a, e: np.testing.assert_allclose(

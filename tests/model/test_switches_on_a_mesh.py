@@ -1,5 +1,7 @@
 """Switches of the model: eight devices compute what one computes."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -47,10 +49,23 @@ def loss_and_gradient(config, mask, mesh=None):
   ids=["rotary, own query", "some layers", "causal"],
 )
 def test_all_axes(fields, mask):
-  config = TINY.replace(num_hidden_layers=2, **fields)
+  check_all_axes(TINY.replace(num_hidden_layers=2, **fields), mask)
+
+
+def test_all_axes_as_arranged_for_tpus(monkeypatch):
+  config = TINY.replace(num_hidden_layers=2, remat="dots")
+  for_tpus = partial(
+    monkeypatch.setattr, partitioning, "devices", lambda: ("tpu", "TPU v5e")
+  )
+  check_all_axes(config, PADDING, prepare=for_tpus)
+
+
+def check_all_axes(config, mask, prepare=lambda: None):
+  """Compares a mesh, after some preparation, with a device before it."""
+  one_loss, one_grads = loss_and_gradient(config, mask)
+  prepare()
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   loss, grads = loss_and_gradient(config, mask, mesh)
-  one_loss, one_grads = loss_and_gradient(config, mask)
   np.testing.assert_allclose(loss, one_loss, rtol=1e-5)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),

@@ -65,15 +65,18 @@ def to_parts(width, features):
 # The narrower of input and output is turned around on CPUs.
 @pytest.mark.parametrize(("width", "features"), [(4, 40), (40, 4)])
 @pytest.mark.parametrize("kind", [plain, of_parts, to_parts])
+@pytest.mark.parametrize("rows", [(BATCH, LENGTH), (ROWS,)])
 @pytest.mark.parametrize("compile_it", [False, True])
-def test_values_and_gradients(arranged, kind, width, features, compile_it):
+def test_values_and_gradients(
+  arranged, kind, width, features, rows, compile_it
+):
   function, spec, x, kernel = kind(width, features)
   expected = np.einsum(spec, x, kernel)
   grad = draw(2, *expected.shape)
 
   def of_rows(x, kernel):
-    value = function(x.reshape(BATCH, LENGTH, *x.shape[1:]), kernel)
-    assert value.shape[:2] == (BATCH, LENGTH)
+    value = function(x.reshape(*rows, *x.shape[1:]), kernel)
+    assert value.shape == (*rows, *expected.shape[1:])
     return value.reshape(expected.shape)
 
   def value_and_gradients(x, kernel):
@@ -130,6 +133,44 @@ def test_groups_are_the_same_for_a_tpu(request):
   )
 
 
+def test_biases_are_added_to_their_parts(arranged):
+  x, kernel = draw(0, BATCH, LENGTH, 4), draw(1, 4, PARTS, 5)
+  bias, grad = draw(2, PARTS, 5), draw(3, BATCH, LENGTH, PARTS, 5)
+  value, pull = jax.vjp(
+    lambda bias: grouped_linear.linear_to_parts(x, kernel, bias), bias
+  )
+  np.testing.assert_allclose(
+    value, np.einsum("bti,iso->btso", x, kernel) + bias, rtol=1e-5, atol=1e-5
+  )
+  np.testing.assert_allclose(
+    pull(grad)[0], grad.sum(axis=(0, 1)), rtol=1e-5, atol=1e-5
+  )
+
+
+@pytest.mark.usefixtures("for_tpu")
+def test_recomputation_keeps_parts_with_their_bias():
+  x, kernel = draw(0, BATCH, LENGTH, 4), draw(1, 4, PARTS, 40)
+  bias = draw(2, PARTS, 40)
+  policy = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(grouped_linear.SAVED_NAME),
+  )
+
+  def loss(x, kernel, bias):
+    mapped = jax.checkpoint(
+      lambda *arrays: jnp.sin(grouped_linear.linear_to_parts(*arrays)),
+      policy=policy,
+    )(x, kernel, bias)
+    return jnp.sum(mapped)
+
+  gradient = jax.grad(loss, argnums=(0, 1, 2))
+  program = str(jax.make_jaxpr(gradient)(x, kernel, bias))
+  # For each part a product and a sum with its bias; none in the backward pass.
+  shape = f"f32[{BATCH},{LENGTH},40]"
+  assert program.count(f"{shape} = dot_general") == PARTS
+  assert program.count(f"{shape} = add ") == PARTS
+
+
 def test_recomputation_finds_the_product_and_keeps_it():
   function, _, x, kernel = plain(4, 40)
   policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -157,10 +198,3 @@ def test_parts_and_their_gradient():
   grad[:, :, 2] = weights[2]
   np.testing.assert_allclose(jax.grad(loss)(x), grad, rtol=1e-6)
   np.testing.assert_allclose(jax.jit(jax.grad(loss))(x), grad, rtol=1e-6)
-
-
-def test_platforms_put_gradients_of_parts_together_alike():
-  grads = [draw(seed, 2, 5, 2, 4) for seed in range(PARTS)]
-  np.testing.assert_array_equal(
-    grouped_linear._sum_of_padded(*grads), np.stack(grads, axis=2)
-  )

@@ -40,6 +40,7 @@ def test_the_time_that_the_compiler_of_a_tpu_estimates():
   found = roofline.estimated_seconds(launched, DEVICES["v5e"])
   assert found == pytest.approx(12e-3, rel=1e-3)
   assert roofline.estimated_seconds(launched, DEVICES["h100"]) is None
+  assert roofline.estimated_seconds(launched[1:], DEVICES["v5e"]) is None
 
 
 def test_a_ring_on_a_torus():

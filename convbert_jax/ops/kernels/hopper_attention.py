@@ -18,16 +18,20 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from convbert_jax.ops import partitioning
-from convbert_jax.ops.kernels import hopper_attention_kernels as kernels
+from convbert_jax.ops.kernels.hopper_attention_kernels import (
+  forward,
+  grad_of_keys,
+  grad_of_queries,
+)
 from convbert_jax.ops.kernels.hopper_attention_tiles import (
+  ATTENDED,
+  BESIDE,
   COPIED,
   ROWS,
   WARPGROUPS,
   Settings,
 )
 
-# Other heads, among those that the layer has in the end.
-_BESIDE = 1
 _NUM_HEADS_READ = 3
 # Shared memory has to hold two arrays of a head.
 _MAX_LENGTH = 512
@@ -148,12 +152,12 @@ def _attend_forward(
   beside_BxTxHxD: jax.Array | None,
 ) -> tuple[jax.Array, _Saved]:
   num_stacked = 1 if beside_BxTxHxD is None else 2
-  heads, normaliser = kernels.forward(
+  heads, normaliser = forward(
     settings, parts_BxTxSxHxD, keys_BxRxT, words, num_stacked
   )
   if beside_BxTxHxD is not None:
     # In place: the kernel has left room.
-    heads = heads.at[:, :, _BESIDE].set(beside_BxTxHxD)
+    heads = heads.at[:, :, BESIDE].set(beside_BxTxHxD)
   # The backward pass reads of these heads what the layer has kept anyway.
   heads = checkpoint_name(heads, "mixed_heads")
   normaliser = checkpoint_name(normaliser, "softmax")
@@ -167,15 +171,15 @@ def _attend_backward(
   # Of a probability's gradient, what all keys of a query have in common.
   common_BxHxT = jnp.einsum(
     "bthd,bthd->bht",
-    heads_BxTxSxHxD[:, :, kernels.ATTENDED],
-    grad_BxTxSxHxD[:, :, kernels.ATTENDED],
+    heads_BxTxSxHxD[:, :, ATTENDED],
+    grad_BxTxSxHxD[:, :, ATTENDED],
     preferred_element_type=jnp.float32,
   )
   arguments = (
     parts, keys_BxRxT, words, grad_BxTxSxHxD, normaliser_BxHxT, common_BxHxT,
   )  # fmt: skip
-  grad_query = kernels.grad_of_queries(settings, *arguments)
-  grad_key, grad_value = kernels.grad_of_keys(settings, *arguments)
+  grad_query = grad_of_queries(settings, *arguments)
+  grad_key, grad_value = grad_of_keys(settings, *arguments)
   rest = parts.shape[2] - _NUM_HEADS_READ
   zeros = [jnp.zeros_like(grad_query)] * rest
   has_others = heads_BxTxSxHxD.shape[2] > 1
@@ -183,7 +187,7 @@ def _attend_backward(
     jnp.stack([grad_query, grad_key, grad_value, *zeros], axis=2),
     jnp.zeros_like(keys_BxRxT),
     np.zeros(words.shape, jax.dtypes.float0),
-    grad_BxTxSxHxD[:, :, _BESIDE] if has_others else None,
+    grad_BxTxSxHxD[:, :, BESIDE] if has_others else None,
   )
 
 

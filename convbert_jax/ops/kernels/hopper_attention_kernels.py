@@ -12,6 +12,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from convbert_jax.ops.kernels.hopper_attention_tiles import (
+  ATTENDED,
   BIAS,
   KEY,
   QUERY,
@@ -24,8 +25,6 @@ from convbert_jax.ops.kernels.hopper_attention_tiles import (
   spread_rows,
 )
 
-# Where attention's heads are, among those that the layer has in the end.
-ATTENDED = 0
 # Columns at a time; their registers are what there is.
 _FORWARD_COLUMNS, _BACKWARD_COLUMNS = 128, 64
 _LOWEST = -1e30

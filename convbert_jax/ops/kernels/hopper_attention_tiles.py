@@ -18,6 +18,8 @@ from convbert_jax.ops.kernels import cost
 # Parts of the projections, and of what is known of keys.
 QUERY, KEY, VALUE = range(3)
 BIAS, TEXT = range(2)
+# Attention's heads, and others, among those that the layer has in the end.
+ATTENDED, BESIDE = range(2)
 # Rows of a warpgroup's matrix products, as the hardware has them.
 ROWS = 64
 WARPGROUPS = 2
