@@ -1,5 +1,6 @@
 """The stack of layers, scanned over the first axis of their parameters."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -236,7 +237,7 @@ class Encoder(nn.Module):
     outputs = []
     reach = make_reach(mask, segment_ids_BxT, self.config.conv_kernel_size)
     for segment in segments(self.config):
-      stack = _stack(segment.config)(
+      stack = _stack(segment.config, is_new=self.is_initializing())(
         segment.config,
         output_hidden_states,
         output_attentions,
@@ -262,8 +263,13 @@ class Encoder(nn.Module):
     return dict(zip(_DROPOUTS, words, strict=True))
 
 
-def _stack(config: ConvBertConfig) -> Any:
-  """Returns the class of a scan over layers that are alike."""
+def _stack(config: ConvBertConfig, *, is_new: bool) -> Any:
+  """Returns the class of a scan over layers that are alike.
+
+  Args:
+    config: of each layer.
+    is_new: whether parameters are made, in float32.
+  """
   layer = EncoderLayer
   if config.remat != "none":
     # In a loop nothing can be shared with the forward pass, and the barriers
@@ -273,7 +279,7 @@ def _stack(config: ConvBertConfig) -> Any:
       policy=_REMAT_POLICIES[config.remat],
       prevent_cse=config.scan_unroll > 1,
     )
-  return nn.scan(
+  stack = nn.scan(
     layer,
     variable_axes={"params": 0},
     split_rngs={"params": True},
@@ -282,6 +288,11 @@ def _stack(config: ConvBertConfig) -> Any:
     unroll=config.scan_unroll,
     metadata_params={nn.PARTITION_NAME: "layers"},
   )
+  if is_new or jnp.finfo(config.dtype).bits >= 32:
+    return stack
+  # Cast layer by layer, gradients would be put into a stack in float32.
+  cast = functools.partial(layers.cast_for_use, dtype=config.dtype)
+  return nn.map_variables(stack, "params", trans_in_fn=cast)
 
 
 def _positions(

@@ -1,6 +1,7 @@
 """The small modules that everything else is made of."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,7 @@ from convbert_jax.ops import (
 
 Initializer = Callable[..., jax.Array]
 
+_LAYER_NORM = "LayerNorm"
 # TensorFlow's default, where the original names no initialiser.
 GLOROT_UNIFORM = nn.initializers.glorot_uniform()
 
@@ -51,6 +53,21 @@ def table(
   # element are up to five times as slow.
   return numerics.compute_once(
     partitioning.gathered(param, axes, dtype or param.dtype)
+  )
+
+
+def cast_for_use(params: Any, dtype: str) -> Any:
+  """Returns parameters in the dtypes that `table` would return them in.
+
+  Args:
+    params: of modules of which all compute in `dtype`, but layer norms.
+    dtype: theirs.
+  """
+  return jax.tree.map_with_path(
+    lambda path, leaf: (
+      leaf if _LAYER_NORM in jax.tree_util.keystr(path) else leaf.astype(dtype)
+    ),
+    params,
   )
 
 
@@ -229,4 +246,4 @@ class LayerNorm(nn.Module):
 
 def layer_norm(config: ConvBertConfig, axis: str = "hidden") -> LayerNorm:
   """Returns a layer norm under the name that all of them have."""
-  return LayerNorm(config.layer_norm_eps, axis, name="LayerNorm")
+  return LayerNorm(config.layer_norm_eps, axis, name=_LAYER_NORM)
