@@ -69,7 +69,10 @@ def linear_to_parts(
   Returns:
     [..., S, O].
   """
-  if _is_for_tpu():
+  width = bias_SxO.shape[-1]
+  # If devices split the parts, each would send its gradient of `x` by itself.
+  is_whole = partitioning.part_of("heads", width) == width
+  if _is_for_tpu() and is_whole:
     # A product for each part writes it as attention reads it. XLA removes the
     # stack, which is taken apart again.
     mapped = [

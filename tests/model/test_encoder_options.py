@@ -10,6 +10,7 @@ import pytest
 from tiny_convbert import TINY, random_params
 
 from convbert_jax import ConvBertModel
+from convbert_jax.model import layers
 from convbert_jax.ops import numerics
 
 CONFIG = TINY.replace(num_hidden_layers=3)
@@ -121,3 +122,28 @@ def test_activations_are_half_precise_and_parameters_are_not(embedding_size):
   apply = functools.partial(model.apply, output_hidden_states=True)
   states = jax.eval_shape(apply, params, IDS, MASK).hidden_states
   assert {state.dtype for state in states} == {jnp.dtype("bfloat16")}
+
+
+def test_gradients_of_a_stack_are_put_together_in_its_dtype(monkeypatch):
+  config = TINY.replace(dtype="bfloat16", num_hidden_layers=2)
+  model, ids = ConvBertModel(config), jnp.ones((2, 8), jnp.int32)
+  params = model.init(jax.random.key(0), ids)
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.float32}
+
+  def loss(params):
+    out = model.apply(params, ids).last_hidden_state.astype(jnp.float32)
+    return jnp.sum(out * jnp.cos(jnp.arange(out.size)).reshape(out.shape))
+
+  def program_and_gradient():
+    # A new function: what was traced before must not be found.
+    gradient = jax.jit(jax.grad(lambda params: loss(params)))
+    return str(gradient.trace(params).jaxpr), gradient(params)
+
+  width, inner = config.hidden_size, config.intermediate_size
+  of_layers = f"bf16[2,{width},{inner}]"
+  program, found = program_and_gradient()
+  assert of_layers in program
+  monkeypatch.setattr(layers, "cast_for_use", lambda params, dtype: params)
+  program, wanted = program_and_gradient()
+  assert of_layers not in program
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
