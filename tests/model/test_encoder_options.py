@@ -146,4 +146,11 @@ def test_gradients_of_a_stack_are_put_together_in_its_dtype(monkeypatch):
   monkeypatch.setattr(layers, "cast_for_use", lambda params, dtype: params)
   program, wanted = program_and_gradient()
   assert cast not in program
-  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+  # XLA may leave out the rounding of a gradient that is cast at once.
+  jax.tree.map(
+    lambda found, wanted: np.testing.assert_allclose(
+      found, wanted, rtol=2**-8, atol=1e-6
+    ),
+    found,
+    wanted,
+  )
