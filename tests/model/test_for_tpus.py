@@ -42,11 +42,11 @@ def program_and_results(config, params):
 @pytest.mark.parametrize(
   "options",
   [
-    {"remat": "none"},
     {"remat": "dots"},
     {"remat": "full", "num_groups": 2},
-    {"conv_type": "static", "num_groups": 2},
-    {"head_ratio": 1},
+    pytest.param({"remat": "none"}, marks=pytest.mark.slow),
+    pytest.param({"conv_type": "static"}, marks=pytest.mark.slow),
+    pytest.param({"head_ratio": 1}, marks=pytest.mark.slow),
   ],
 )
 def test_hidden_states_and_gradients_are_the_same(monkeypatch, options):
