@@ -43,7 +43,7 @@ def program_and_results(config, params):
   "options",
   [
     {"remat": "dots"},
-    {"remat": "full", "num_groups": 2},
+    pytest.param({"remat": "full", "num_groups": 2}, marks=pytest.mark.slow),
     pytest.param({"remat": "none"}, marks=pytest.mark.slow),
     pytest.param({"conv_type": "static"}, marks=pytest.mark.slow),
     pytest.param({"head_ratio": 1}, marks=pytest.mark.slow),

@@ -141,7 +141,12 @@ def on_one():
 
 @pytest.mark.parametrize(
   "how",
-  ["jit", "pmap", "shard_map", "shard_map, arranged for a TPU"],
+  [
+    "jit",
+    "pmap",
+    "shard_map",
+    pytest.param("shard_map, arranged for a TPU", marks=pytest.mark.slow),
+  ],
 )
 def test_mapping_changes_nothing(on_one, how, monkeypatch):
   given, expected = on_one

@@ -52,6 +52,7 @@ def test_all_axes(fields, mask):
   check_all_axes(TINY.replace(num_hidden_layers=2, **fields), mask)
 
 
+@pytest.mark.slow
 def test_all_axes_as_arranged_for_tpus(monkeypatch):
   config = TINY.replace(num_hidden_layers=2, remat="dots")
   for_tpus = partial(
