@@ -202,7 +202,7 @@ class MixedAttention(nn.Module):
     """Returns the projections [B, T, S, H, D], in the order of their names."""
     config = self.config
     names = config.projections
-    # Together, for one product of all of them.
+    # Side by side, so that one product can map to all of them.
     kernels, biases = zip(
       *(
         layers.LinearParameters(

@@ -178,9 +178,10 @@ def _product_over_rows(
 
 
 def _turned_product_over_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
-  """Returns the same for one axis of rows, in 0.6 of the time on some CPUs.
+  """Returns the same, for one axis of rows.
 
-  There, the narrower of the two had better be turned around in memory.
+  On CPUs it takes as little as 0.6 of the time: there, the narrower of the two
+  had better be turned around in memory.
   """
   if x.size <= grad.size:
     return jnp.tensordot(_rows_last(x), grad, axes=1)
